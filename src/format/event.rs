@@ -1,0 +1,149 @@
+//! What the journal says: one event per change, in one total order.
+//!
+//! Events carry the state *after* themselves (sizes, link counts, attributes), so that an indexer needs no memory of
+//! its own: each entry of the index follows from one event alone.
+
+use crate::types::{Attr, FileId, Name, RootId, Seq, Timestamp};
+
+/// A directory entry's place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Slot {
+    pub dir: FileId,
+    pub name: Name,
+}
+
+/// Where a write's bytes stand: relative to the start of the group that holds the event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Payload {
+    /// Byte offset from the start of the group.
+    pub offset: u32,
+    /// CRC-32 (IEEE) of the bytes.
+    pub crc: u32,
+}
+
+/// A file appears: made by a user, or found beneath.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Birth {
+    pub file: FileId,
+    pub root: RootId,
+    /// `None` only for the root directory itself.
+    pub slot: Option<Slot>,
+    pub attr: Attr,
+    /// Target of a symlink; empty otherwise.
+    pub target: Vec<u8>,
+    /// Link count of the directory after (its subdirectories + 2); 0 for the root itself.
+    pub dir_nlink: u32,
+}
+
+/// A change. `attr` is always the whole attribute of `file` after the change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A daemon took the store into use.
+    Session { writeback: bool },
+    /// A new, empty file, directory, link or node.
+    Create(Birth),
+    /// A file that was there before Weft (or appeared while unmounted): its bytes are its base.
+    Adopt { birth: Birth, inode: u64 },
+    /// The bytes of a known file were changed while unmounted: the present ones are its new base.
+    Rebase {
+        file: FileId,
+        attr: Attr,
+        inode: u64,
+    },
+    /// One more name for a file.
+    Link {
+        file: FileId,
+        slot: Slot,
+        attr: Attr,
+    },
+    /// A name goes; the file goes with the last one (`attr.nlink == 0`). Also rmdir.
+    Unlink {
+        file: FileId,
+        slot: Slot,
+        attr: Attr,
+        dir_nlink: u32,
+    },
+    /// A name moves; what stood at `to` loses that name.
+    Rename {
+        file: FileId,
+        from: Slot,
+        to: Slot,
+        attr: Attr,
+        /// The file that stood at `to`, with its attributes after.
+        replaced: Option<(FileId, Attr)>,
+        from_nlink: u32,
+        to_nlink: u32,
+    },
+    /// Two names swap what they stand for: after it `left` stands at `right_slot`'s place and vice versa.
+    Exchange {
+        left: FileId,
+        left_slot: Slot,
+        left_attr: Attr,
+        right: FileId,
+        right_slot: Slot,
+        right_attr: Attr,
+        /// Link count of `left_slot.dir` after.
+        left_nlink: u32,
+        /// Link count of `right_slot.dir` after.
+        right_nlink: u32,
+    },
+    /// Bytes. At most 1 MiB each.
+    Write {
+        file: FileId,
+        offset: u64,
+        len: u32,
+        size: u64,
+        payload: Payload,
+    },
+    /// The size changes: bytes beyond `size` go, or a hole is added.
+    Resize {
+        file: FileId,
+        old_size: u64,
+        size: u64,
+    },
+    /// A range reads as zeros from now on.
+    Zero {
+        file: FileId,
+        offset: u64,
+        len: u64,
+        size: u64,
+    },
+    /// Attributes were set. `explicit_mtime`: a program chose the modification time, it is not the kernel's batching.
+    SetAttr {
+        file: FileId,
+        attr: Attr,
+        explicit_mtime: bool,
+    },
+    SetXattr {
+        file: FileId,
+        name: Name,
+        value: Vec<u8>,
+        ctime: Timestamp,
+    },
+    RemoveXattr {
+        file: FileId,
+        name: Name,
+        ctime: Timestamp,
+    },
+    /// Everything before was asked to be durable (sync of the whole mount).
+    Sync,
+    /// A named instant; `remove` takes the name back.
+    Tag { name: Name, at: Seq, remove: bool },
+    /// An instant is held until a time.
+    Lease { id: u64, at: Seq, until: Timestamp },
+    /// No later event has a timestamp at or below `at`.
+    Close { at: Timestamp },
+    /// The wall clock stepped: `epoch` counts the steps, `wall` is its reading after it.
+    Epoch { epoch: u32, wall: Timestamp },
+}
+
+/// An event with its place in the order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    pub seq: Seq,
+    /// Time of history: never falls.
+    pub ts: Timestamp,
+    /// What the wall clock said.
+    pub wall: Timestamp,
+    pub event: Event,
+}

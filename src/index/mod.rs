@@ -1,0 +1,2 @@
+//! L4: versions of pages, names and attributes.
+pub mod kv;

@@ -1,0 +1,11 @@
+//! The core of Weft. docs/ARCHITECTURE.md tells the layers; `tests/tidy.rs` holds them to it.
+
+pub mod clock;
+pub mod disk;
+pub mod engine;
+pub mod error;
+pub mod format;
+pub mod index;
+pub mod past;
+pub mod sync;
+pub mod types;

@@ -1,0 +1,2 @@
+//! L6: reading at a Seq.
+pub mod when;

@@ -1,0 +1,1 @@
+//! Times and view names as people write them.
