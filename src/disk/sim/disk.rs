@@ -49,19 +49,26 @@ impl SimDisk {
         seen.map_err(|errno| failed(op, path, errno))
     }
 
-    /// The regular file to be opened; `None` when it is to be created.
-    fn existing(&self, op: Op, path: &Path, how: OpenHow) -> Result<Option<NodeId>> {
+    /// Opens a regular file and counts the handle: in one step, so that of two that create one finds the other's file.
+    fn open_node(&self, op: Op, path: &Path, how: OpenHow) -> Result<NodeId> {
         let mut state = self.shared.state.lock();
-        let world = &state.world;
-        let found = match world.find(path) {
-            Err(libc::ENOENT) if how.create && !state.faults.dead => return Ok(None),
-            found => found.and_then(|id| openable(world.node(id)?, how).map(|()| id)),
+        let opened = match state.world.find(path) {
+            Err(libc::ENOENT) if how.create => state.change(op, path, |world, fate| match fate {
+                Fate::Fails(_) => Ok(NodeId::default()),
+                Fate::Succeeds | Fate::LosesPower => {
+                    let body = Body::File(Content::default());
+                    world.make(path, body, FileKind::Regular, 0o600, 0)
+                }
+            }),
+            // Faults come before what is found, as they do in all other calls.
+            found => state.read(op, path).and_then(|world| {
+                let id = found?;
+                openable(world.node(id)?, how).map(|()| id)
+            }),
         };
-        // Faults come first, as they do in all other calls.
-        let opened = state.read(op, path).map(|_| ()).and(found);
         let id = opened.map_err(|errno| failed(op, path, errno))?;
         state.world.opened(id);
-        Ok(Some(id))
+        Ok(id)
     }
 
     fn node_attr(kind: FileKind) -> Sys<()> {
@@ -148,15 +155,7 @@ fn check_xattr_name(name: &[u8], kind: FileKind) -> Sys<()> {
 
 impl Disk for SimDisk {
     fn open(&self, op: Op, path: &Path, how: OpenHow) -> Result<Arc<dyn DiskFile>> {
-        let node = match self.existing(op, path, how)? {
-            Some(node) => node,
-            None => self.change(op, path, |world| {
-                let body = Body::File(Content::default());
-                let node = world.make(path, body, FileKind::Regular, 0o600, 0)?;
-                world.opened(node);
-                Ok(node)
-            })?,
-        };
+        let node = self.open_node(op, path, how)?;
         Ok(Arc::new(SimFile {
             shared: Arc::clone(&self.shared),
             node,
@@ -333,15 +332,7 @@ impl Disk for SimDisk {
             ..OpenHow::default()
         };
         // Opened as the real one is: created when absent, held open while locked.
-        let node = match self.existing(op, path, how)? {
-            Some(node) => node,
-            None => self.change(op, path, |world| {
-                let body = Body::File(Content::default());
-                let node = world.make(path, body, FileKind::Regular, 0o600, 0)?;
-                world.opened(node);
-                Ok(node)
-            })?,
-        };
+        let node = self.open_node(op, path, how)?;
         let shared = Arc::clone(&self.shared);
         let mut state = self.shared.state.lock();
         if !state.locks.insert(node) {
