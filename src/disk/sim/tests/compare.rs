@@ -57,10 +57,11 @@ impl Side<'_> {
             6 => answer(disk.link("t", &path, &other)),
             7 => answer(disk.symlink("t", NAMES[two].as_bytes(), &path)),
             8 => answer(disk.read_link("t", &path)),
-            9..12 => answer(
-                self.file(one, true)
-                    .and_then(|f| f.write_at("t", &vec![what.wrapping_add(len as u8); len], offset)),
-            ),
+            9..12 => {
+                answer(self.file(one, true).and_then(|f| {
+                    f.write_at("t", &vec![what.wrapping_add(len as u8); len], offset)
+                }))
+            }
             12 => answer(self.file(one, false).and_then(|f| f.set_len("t", offset))),
             13 => answer(
                 self.file(one, false)
