@@ -179,14 +179,17 @@ mod tests {
             runs.finish(&mut batch);
             kv.commit(batch).unwrap();
         }
-        assert_eq!(kv.len(Space::Data), 11);
+        assert_eq!(kv.len(Space::Data), 10);
         for at in 0..1600 {
             let found = newest(&kv, FILE, Track::Content, Seq(at)).unwrap();
             let expected = (at >= 3).then(|| sample((at / 3).min(499)));
             assert_eq!(found, expected, "at {at}");
         }
         assert_eq!(newest(&kv, FILE, Track::Links, Seq(99)).unwrap(), None);
-        assert_eq!(newest(&kv, FileId(8), Track::Content, Seq(99)).unwrap(), None);
+        assert_eq!(
+            newest(&kv, FileId(8), Track::Content, Seq(99)).unwrap(),
+            None
+        );
     }
 
     #[test]

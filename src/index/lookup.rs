@@ -219,7 +219,9 @@ impl Bulk<'_> {
         while next <= self.last {
             let mut from = partial_prefix(self.file, PageNo(next));
             put_seq(&mut from, self.window.at);
-            let pairs = self.kv.range(Space::Partial, &from, &end, PARTIALS_AT_ONCE)?;
+            let pairs = self
+                .kv
+                .range(Space::Partial, &from, &end, PARTIALS_AT_ONCE)?;
             let Some(((last, _), rest)) = pairs.split_last() else {
                 return Ok(());
             };

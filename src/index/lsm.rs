@@ -106,6 +106,21 @@ impl LsmKv {
         Ok(marks)
     }
 
+    /// Writes everything out and compacts it.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        for keyspace in &self.spaces {
+            keyspace.rotate_memtable_and_wait().unwrap();
+            keyspace.major_compact().unwrap();
+        }
+    }
+
+    /// Bytes of the sorted tables.
+    #[cfg(test)]
+    pub(super) fn table_bytes(&self) -> u64 {
+        self.spaces.iter().map(Keyspace::disk_space).sum()
+    }
+
     fn damaged(&self, what: &str) -> Error {
         damaged("index.open", &self.path, what)
     }
@@ -250,9 +265,15 @@ fn check_names(path: &Path) -> Result<()> {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let is_number = name.to_str().is_some_and(|text| text.parse::<u64>().is_ok());
+        let is_number = name
+            .to_str()
+            .is_some_and(|text| text.parse::<u64>().is_ok());
         if !is_number && entry.path().is_dir() {
-            return Err(damaged("index.open", path, &format!("{name:?} is not its own")));
+            return Err(damaged(
+                "index.open",
+                path,
+                &format!("{name:?} is not its own"),
+            ));
         }
     }
     Ok(())
@@ -264,7 +285,8 @@ fn guard<T>(op: &'static str, path: &Path, run: impl FnOnce() -> Result<T>) -> R
 }
 
 fn damaged(op: &'static str, path: &Path, what: &str) -> Error {
-    let message = format!("the index is damaged ({what}); delete it, it is rebuilt from the journal");
+    let message =
+        format!("the index is damaged ({what}); delete it, it is rebuilt from the journal");
     Error::corrupt(op, message).at(path)
 }
 

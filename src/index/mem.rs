@@ -124,8 +124,14 @@ mod tests {
         let old = kv.snapshot();
         put(2);
         assert_eq!((old.len(Space::Attr), kv.len(Space::Attr)), (1, 2));
-        assert_eq!(kv.first(Space::Attr, &[2], &[9]).unwrap(), Some((vec![2], vec![2])));
-        assert_eq!(kv.last(Space::Attr, &[0], &[2]).unwrap(), Some((vec![1], vec![1])));
+        assert_eq!(
+            kv.first(Space::Attr, &[2], &[9]).unwrap(),
+            Some((vec![2], vec![2]))
+        );
+        assert_eq!(
+            kv.last(Space::Attr, &[0], &[2]).unwrap(),
+            Some((vec![1], vec![1]))
+        );
         assert_eq!(kv.range(Space::Attr, &[9], &[0], 5).unwrap(), vec![]);
     }
 }

@@ -29,6 +29,8 @@ mod time;
 mod xattr;
 
 #[cfg(test)]
+mod lsm_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;

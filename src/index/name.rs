@@ -191,8 +191,14 @@ mod tests {
         }
         put(&kv, b"aa", 50, None);
         assert_eq!(names(&kv, None, 9, 15), all);
-        assert_eq!(names(&kv, Some(b"a"), 2, 49), [b"a\x01".to_vec(), b"aa".to_vec()]);
-        assert_eq!(names(&kv, Some(b"a"), 2, 50), [b"a\x01".to_vec(), b"b".to_vec()]);
+        assert_eq!(
+            names(&kv, Some(b"a"), 2, 49),
+            [b"a\x01".to_vec(), b"aa".to_vec()]
+        );
+        assert_eq!(
+            names(&kv, Some(b"a"), 2, 50),
+            [b"a\x01".to_vec(), b"b".to_vec()]
+        );
         assert_eq!(names(&kv, Some(b"a!"), 1, 50), [b"b".to_vec()]);
         assert_eq!(names(&kv, None, 9, 9), Vec::<Vec<u8>>::new());
         assert_eq!(read_dir(&kv, FileId(256), None, 9, Seq(99)).unwrap(), []);
@@ -205,7 +211,10 @@ mod tests {
             put(&kv, b"hot", seq, (seq % 2 == 0).then_some(seq % 100));
         }
         put(&kv, b"later", 1, Some(1));
-        assert_eq!(names(&kv, None, 9, 2000), [b"hot".to_vec(), b"later".to_vec()]);
+        assert_eq!(
+            names(&kv, None, 9, 2000),
+            [b"hot".to_vec(), b"later".to_vec()]
+        );
         assert_eq!(names(&kv, None, 9, 1), [b"later".to_vec()]);
         let found = lookup(&kv, DIR, b"hot", Seq(1002)).unwrap();
         assert_eq!(found, Some((FileId(2), FileKind::Regular)));
