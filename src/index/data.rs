@@ -56,7 +56,12 @@ impl Run {
         bytes.push(RUN);
         put_signed(&mut bytes, sample.ts.0);
         put_varint(&mut bytes, sample.value);
-        Run { first: sample.seq, last: sample, count: 1, bytes }
+        Run {
+            first: sample.seq,
+            last: sample,
+            count: 1,
+            bytes,
+        }
     }
 
     fn push(&mut self, sample: Sample) {
@@ -126,7 +131,11 @@ pub(super) fn newest(kv: &dyn Kv, file: FileId, track: Track, at: Seq) -> Result
 fn search(first: Seq, run: &[u8], at: Seq) -> Result<Sample> {
     let mut reader = Reader::new(run);
     reader.expect_tag(RUN)?;
-    let mut newest = Sample { seq: first, ts: Timestamp(reader.signed()?), value: reader.varint()? };
+    let mut newest = Sample {
+        seq: first,
+        ts: Timestamp(reader.signed()?),
+        value: reader.varint()?,
+    };
     while !reader.is_empty() {
         let step = reader.varint()?;
         let seq = newest.seq.0.checked_add(step);
@@ -170,14 +179,17 @@ mod tests {
             runs.finish(&mut batch);
             kv.commit(batch).unwrap();
         }
-        assert_eq!(kv.len(Space::Data), 11);
+        assert_eq!(kv.len(Space::Data), 10);
         for at in 0..1600 {
             let found = newest(&kv, FILE, Track::Content, Seq(at)).unwrap();
             let expected = (at >= 3).then(|| sample((at / 3).min(499)));
             assert_eq!(found, expected, "at {at}");
         }
         assert_eq!(newest(&kv, FILE, Track::Links, Seq(99)).unwrap(), None);
-        assert_eq!(newest(&kv, FileId(8), Track::Content, Seq(99)).unwrap(), None);
+        assert_eq!(
+            newest(&kv, FileId(8), Track::Content, Seq(99)).unwrap(),
+            None
+        );
     }
 
     #[test]

@@ -29,6 +29,8 @@ mod time;
 mod xattr;
 
 #[cfg(test)]
+mod lsm_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,9 @@ pub use time::GroupPlace;
 use crate::error::Result;
 use crate::format::event::Record;
 use crate::sync::{Arc, Mutex, RwLock};
-use crate::types::{Attr, FileId, FileKind, Location, Name, PageNo, SegmentNo, Seq, StoreId, Timestamp};
+use crate::types::{
+    Attr, FileId, FileKind, Location, Name, PageNo, SegmentNo, Seq, StoreId, Timestamp,
+};
 use build::Build;
 use counts::Counts;
 use kv::Kv;
