@@ -72,11 +72,7 @@ impl World {
     }
 
     /// Changes a file's content, counts its space and notes the time.
-    fn edit(
-        &mut self,
-        id: NodeId,
-        edit: impl FnOnce(&mut Content, &mut super::rng::Rng),
-    ) -> Sys<()> {
+    fn edit(&mut self, id: NodeId, edit: impl FnOnce(&mut Content, &mut super::rng::Rng)) -> Sys<()> {
         let node = self.nodes.get_mut(&id).ok_or(libc::EIO)?;
         let Body::File(content) = &mut node.body else {
             return Err(libc::EINVAL);
@@ -101,11 +97,7 @@ impl World {
         }
         let fits = self.fitting(id, buf.len(), offset)?;
         self.edit(id, |content, rng| content.write(&buf[..fits], offset, rng))?;
-        if fits == buf.len() {
-            Ok(())
-        } else {
-            Err(libc::ENOSPC)
-        }
+        if fits == buf.len() { Ok(()) } else { Err(libc::ENOSPC) }
     }
 
     /// How many bytes at `offset` there is space for.
@@ -243,9 +235,7 @@ impl DiskFile for SimFile {
 
     fn len(&self, op: Op) -> Result<u64> {
         let mut state = self.shared.state.lock();
-        let len = state
-            .read(op, &self.path)
-            .and_then(|world| Ok(world.content(self.node)?.len()));
+        let len = state.read(op, &self.path).and_then(|world| Ok(world.content(self.node)?.len()));
         len.map_err(|errno| self.error(op, None, errno))
     }
 

@@ -330,10 +330,7 @@ impl World {
             // Without the earlier moves this one might put a directory below itself.
             needs.extend(self.changes.dir_moves());
         }
-        let entries = vec![
-            entry(from.0, from.1, Some(node), None),
-            entry(to.0, to.1, target, Some(node)),
-        ];
+        let entries = vec![entry(from.0, from.1, Some(node), None), entry(to.0, to.1, target, Some(node))];
         self.record(entries, needs, moves_dir)?;
         self.touch(node, false);
         Ok(())
@@ -349,12 +346,7 @@ impl World {
     }
 
     /// Does a change of names and notes it as pending.
-    fn record(
-        &mut self,
-        entries: Vec<EntryChange>,
-        needs: Vec<ChangeId>,
-        moves_dir: bool,
-    ) -> Sys<()> {
+    fn record(&mut self, entries: Vec<EntryChange>, needs: Vec<ChangeId>, moves_dir: bool) -> Sys<()> {
         for entry in &entries {
             for node in entry.before.iter().chain(&entry.after) {
                 self.hold(*node);
@@ -483,11 +475,7 @@ impl World {
             for entry in &change.entries {
                 self.settle_entry(entry)?;
             }
-            for node in change
-                .entries
-                .iter()
-                .flat_map(|entry| entry.before.iter().chain(&entry.after))
-            {
+            for node in change.entries.iter().flat_map(|entry| entry.before.iter().chain(&entry.after)) {
                 self.release(*node);
             }
         }
@@ -542,9 +530,7 @@ impl World {
 
     /// Frees the numbers that no node of an image has.
     pub(super) fn free_unused_inos(&mut self) {
-        let mut free: BTreeMap<_, _> = (FIRST_INO..self.next_ino)
-            .map(|ino| (ino, Vec::new()))
-            .collect();
+        let mut free: BTreeMap<_, _> = (FIRST_INO..self.next_ino).map(|ino| (ino, Vec::new())).collect();
         for node in self.nodes.values() {
             free.remove(&node.ino);
         }
@@ -553,10 +539,5 @@ impl World {
 }
 
 fn entry(dir: NodeId, name: &[u8], before: Option<NodeId>, after: Option<NodeId>) -> EntryChange {
-    EntryChange {
-        dir,
-        name: name.to_vec(),
-        before,
-        after,
-    }
+    EntryChange { dir, name: name.to_vec(), before, after }
 }

@@ -10,12 +10,7 @@ use crate::disk::{Disk, DiskFile, OpenHow};
 use crate::sync::Arc;
 use std::path::Path;
 
-const RW: OpenHow = OpenHow {
-    write: true,
-    create: true,
-    exclusive: false,
-    direct: false,
-};
+const RW: OpenHow = OpenHow { write: true, create: true, exclusive: false, direct: false };
 
 fn open(disk: &dyn Disk, path: &str) -> Arc<dyn DiskFile> {
     disk.open("test.open", Path::new(path), RW).unwrap()
@@ -45,13 +40,11 @@ fn exists(disk: &dyn Disk, path: &str) -> bool {
 }
 
 fn mkdir(disk: &dyn Disk, path: &str) {
-    disk.create_dir("test.mkdir", Path::new(path), 0o755)
-        .unwrap();
+    disk.create_dir("test.mkdir", Path::new(path), 0o755).unwrap();
 }
 
 fn rename(disk: &dyn Disk, from: &str, to: &str) {
-    disk.rename("test.rename", Path::new(from), Path::new(to))
-        .unwrap();
+    disk.rename("test.rename", Path::new(from), Path::new(to)).unwrap();
 }
 
 fn unlink(disk: &dyn Disk, path: &str) {
