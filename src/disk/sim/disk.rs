@@ -183,7 +183,7 @@ impl Disk for SimDisk {
 
     fn read_dir(&self, op: Op, path: &Path) -> Result<Vec<DirEntry>> {
         self.look(op, path, |world| {
-            let entries = world.dir(world.find(path)?)?.iter();
+            let entries = world.dir(world.find_dir(path)?)?.iter();
             let listed = entries.map(|(name, &node)| {
                 Ok(DirEntry {
                     name: name.clone(),
@@ -296,15 +296,14 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, op: Op, path: &Path) -> Result<()> {
         self.sync(op, path, |world| {
-            let id = world.find(path)?;
+            let id = world.find_dir(path)?;
             world.sync_dir(id)
         })
     }
 
     fn sync_filesystem(&self, op: Op, path: &Path) -> Result<()> {
         self.sync(op, path, |world| {
-            let id = world.find(path)?;
-            world.dir(id)?;
+            world.find_dir(path)?;
             world.sync_all()
         })
     }

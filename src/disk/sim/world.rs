@@ -67,6 +67,8 @@ pub(super) struct Node {
     holds: u32,
     /// Changes that took names away.
     removals: Vec<ChangeId>,
+    /// Changes that freed the node's number: every name of it needs them.
+    freed_by: Vec<ChangeId>,
     /// The newest change that gave the node a name.
     placed: Option<ChangeId>,
 }
@@ -224,6 +226,7 @@ impl World {
             opens: 0,
             holds: 0,
             removals: Vec::new(),
+            freed_by: Vec::new(),
             placed: None,
         };
         self.nodes.insert(id, node);
@@ -246,6 +249,7 @@ impl World {
             (self.next_ino - 1, Vec::new())
         });
         let node = self.add_node(kind, body, mode, rdev, ino);
+        self.node_mut(node)?.freed_by.clone_from(&freed_by);
         self.record(vec![entry(dir, name, None, Some(node))], freed_by, false)?;
         Ok(node)
     }
@@ -265,10 +269,12 @@ impl World {
 
     pub(super) fn link(&mut self, node: NodeId, dir: NodeId, name: &[u8]) -> Sys<()> {
         self.check_new(dir, name)?;
-        if self.node(node)?.kind == FileKind::Directory {
+        let existing = self.node(node)?;
+        if existing.kind == FileKind::Directory {
             return Err(libc::EPERM);
         }
-        self.record(vec![entry(dir, name, None, Some(node))], Vec::new(), false)?;
+        let needs = existing.freed_by.clone();
+        self.record(vec![entry(dir, name, None, Some(node))], needs, false)?;
         self.touch(node, false);
         Ok(())
     }
@@ -532,6 +538,7 @@ impl World {
         node.durable_meta = node.meta.clone();
         (node.meta_pending, node.opens) = (false, 0);
         node.removals.clear();
+        node.freed_by.clear();
         node.placed = None;
         // Names are there twice: as seen and as durable. The root needs a name that is neither.
         node.links = links;

@@ -90,6 +90,7 @@ impl Side<'_> {
                 )
                 .map(drop),
             ),
+            21 => answer(disk.read_dir("t", &path).map(|entries| entries.len())),
             _ => answer(disk.sync_dir("t", &path)),
         }
     }
@@ -173,7 +174,7 @@ proptest! {
     #[test]
     fn real_and_simulated_show_the_same(
         seed in any::<u64>(),
-        steps in prop::collection::vec((0..22_u8, 0..9_usize, 0..9_usize, 0..20_000_u64, 1..6_000_usize), 1..80),
+        steps in prop::collection::vec((0..23_u8, 0..9_usize, 0..9_usize, 0..20_000_u64, 1..6_000_usize), 1..80),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let (real, sim) = (OsDisk::new(), SimDisk::new(seed));
