@@ -161,7 +161,7 @@ impl OsFile {
 
     /// Zeros for a filesystem that cannot punch; never beyond the file's end.
     pub(super) fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let end = offset.saturating_add(len).min(self.file.metadata()?.len());
         // A direct handle cannot write a range that ends with the file in the middle of a page.
         let buffered = OpenOptions::new()

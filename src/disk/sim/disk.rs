@@ -213,7 +213,7 @@ impl Disk for SimDisk {
         self.change(op, from, |world| {
             let (from, to) = (world.place(from)?, world.place(to)?);
             let (source, target) = ((from.dir(), &from.name[..]), (to.dir(), &to.name[..]));
-            world.rename(source, target, &to.dirs)
+            world.rename(source, target, &from.dirs, &to.dirs)
         })
     }
 

@@ -303,11 +303,13 @@ impl World {
         Ok(self.changes.in_dir(dir))
     }
 
-    /// Renames; the callers have resolved both parents. `to_path` are the directories from the root to the target.
+    /// Renames; the callers have resolved both parents. The paths are the directories from the root to
+    /// each of them.
     pub(super) fn rename(
         &mut self,
         from: (NodeId, &[u8]),
         to: (NodeId, &[u8]),
+        from_path: &[NodeId],
         to_path: &[NodeId],
     ) -> Sys<()> {
         let node = *self.dir(from.0)?.get(from.1).ok_or(libc::ENOENT)?;
@@ -318,6 +320,9 @@ impl World {
         let is_dir = self.node(node)?.kind == FileKind::Directory;
         if is_dir && to_path.contains(&node) {
             return Err(libc::EINVAL);
+        }
+        if target.is_some_and(|target| from_path.contains(&target)) {
+            return Err(libc::ENOTEMPTY);
         }
         if target == Some(node) {
             return Ok(());
