@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Writes made at the same time through *another* handle of the same file are covered by `sync`, not by
 /// `write_durable`.
 pub struct OsFile {
-    file: File,
+    pub(super) file: File,
     shown: PathBuf,
     /// Offsets and lengths keep to whole pages, also when an operation has to be continued in the middle.
     direct: bool,
@@ -89,7 +89,7 @@ impl OsFile {
     }
 
     /// Writes all of `buf` with `write`, which may write less.
-    fn write_all(
+    pub(super) fn write_all(
         &self,
         buf: &[u8],
         offset: u64,
@@ -151,8 +151,8 @@ impl OsFile {
     }
 
     /// Zeros for a filesystem that cannot punch; never beyond the file's end.
-    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    pub(super) fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let end = offset.saturating_add(len).min(self.file.metadata()?.len());
         // A direct handle cannot write a range that ends with the file in the middle of a page.
         let buffered =

@@ -50,7 +50,7 @@ impl Bytes {
         if self.pages.last_key_value().is_some_and(|(&no, _)| no >= keep) {
             self.pages.split_off(&keep);
         }
-        if len % PAGE != 0 && self.pages.contains_key(&(len / PAGE)) {
+        if !len.is_multiple_of(PAGE) && self.pages.contains_key(&(len / PAGE)) {
             self.page_mut(len / PAGE)[small(len % PAGE)..].fill(0);
         }
     }
