@@ -156,9 +156,8 @@ fn part_of(buf: &[u8], fate: Fate) -> &[u8] {
 impl SimFile {
     /// Direct I/O wants whole pages, in memory as in the file.
     fn check_direct(&self, address: usize, len: usize, offset: u64) -> Sys<()> {
-        let whole = address.is_multiple_of(PAGE_LEN)
-            && len.is_multiple_of(PAGE_LEN)
-            && offset.is_multiple_of(PAGE);
+        let whole =
+            address.is_multiple_of(PAGE_LEN) && len.is_multiple_of(PAGE_LEN) && offset.is_multiple_of(PAGE);
         if self.direct && !whole {
             return Err(libc::EINVAL);
         }
