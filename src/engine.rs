@@ -104,12 +104,7 @@ pub enum Fallocate {
     Zero { keep_size: bool },
 }
 
-/// An instant as asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Instant {
-    Time(Timestamp),
-    Seq(Seq),
-}
+pub use crate::past::when::Instant;
 
 /// The four-way answer.
 #[derive(Clone, Debug)]
