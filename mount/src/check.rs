@@ -175,7 +175,7 @@ fn room_for(store: &Path, config: &Config) -> Outcome<()> {
     access(place, AccessFlags::W_OK | AccessFlags::X_OK)
         .map_err(|errno| format!("cannot write in {}: {}", place.display(), errno.desc()))?;
     let stat = nix::sys::statvfs::statvfs(place).map_err(place_failed)?;
-    let free_mib = stat.blocks_available() * stat.fragment_size() >> 20;
+    let free_mib = (stat.blocks_available() * stat.fragment_size()) >> 20;
     let needed_mib = 2 * config.segment_mib + 16;
     if free_mib < needed_mib {
         return Err(format!(

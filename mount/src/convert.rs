@@ -153,7 +153,8 @@ mod tests {
             let time = FileTime { secs, nanos };
             assert_eq!(from_system(to_system(time)), time);
         }
-        assert_eq!(to_system(FileTime { secs: i64::MAX, nanos: 0 }), UNIX_EPOCH);
+        to_system(FileTime { secs: i64::MAX, nanos: 999_999_999 });
+        to_system(FileTime { secs: i64::MIN, nanos: 0 });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use fuser::{Errno, FileAttr, FileHandle, FopenFlags, Generation, ReplyEntry};
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 use std::time::Duration;
-use weft::engine::{self, Capture, Engine, View};
+use weft::engine::{Capture, Engine, View};
 use weft::error::Result;
 use weft::types::{Attr, FileId};
 
@@ -201,13 +201,15 @@ impl WeftFs {
         mut offer: impl FnMut(&Line<'_>) -> Offer,
     ) -> Answer<()> {
         let cursor = self.dirs.get(handle).ok_or(Errno::EBADF)?;
-        let (page, slot): (Box<dyn Fn(Option<&[u8]>, usize) -> Result<Vec<engine::Entry>>>, _) = match dir {
-            Node::Live(file) => (Box::new(move |after, limit| self.core.read_dir(file, after, limit)), None),
-            Node::View(slot, file) => {
-                let open = self.open_view(slot)?;
-                (Box::new(move |after, limit| open.view.read_dir(file, after, limit)), Some(slot))
-            }
+        let (file, slot) = match dir {
+            Node::Live(file) => (file, None),
+            Node::View(slot, file) => (file, Some(slot)),
             Node::Alias(_) => return Err(Errno::ENOTDIR),
+        };
+        let past = slot.map(|slot| self.open_view(slot)).transpose()?;
+        let page = |after: Option<&[u8]>, limit| match &past {
+            None => self.core.read_dir(file, after, limit),
+            Some(open) => open.view.read_dir(file, after, limit),
         };
         let node = |file| slot.map_or(Node::Live(file), |slot| Node::View(slot, file));
         let listed = cursor.lock().list(offset, page, |entry, next| {
