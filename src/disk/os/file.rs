@@ -195,15 +195,20 @@ fn unsupported(result: &io::Result<()>) -> bool {
 }
 
 fn pwrite_dsync(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
+    pwrite_parts(file, &[buf], offset, libc::RWF_DSYNC)
+}
+
+/// `pwritev2` of several buffers; the bytes written, which may be fewer.
+fn pwrite_parts(file: &File, parts: &[&[u8]], offset: u64, flags: i32) -> io::Result<usize> {
     let offset = to_off(offset)?;
-    let part = libc::iovec {
-        iov_base: buf.as_ptr().cast_mut().cast(),
-        iov_len: buf.len(),
-    };
-    // SAFETY: one iovec that describes `buf`, which the kernel only reads and which outlives the call.
-    let count = retry(|| unsafe {
-        libc::pwritev2(file.as_raw_fd(), &part, 1, offset, libc::RWF_DSYNC) as i64
-    })?;
+    let parts: Vec<libc::iovec> = parts
+        .iter()
+        .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() })
+        .collect();
+    let count = i32::try_from(parts.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: the iovecs describe the parts, which the kernel only reads and which outlive the call.
+    let count =
+        retry(|| unsafe { libc::pwritev2(file.as_raw_fd(), parts.as_ptr(), count, offset, flags) as i64 })?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
@@ -241,6 +246,31 @@ impl DiskFile for OsFile {
         self.write_at(op, buf, offset)?;
         self.sync_data()
             .map_err(|err| self.error_at(op, offset, &err))
+    }
+
+    fn write_parts(&self, op: Op, parts: &[&[u8]], offset: u64, durable: bool) -> Result<()> {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let one_call = durable && self.all_synced() && self.one_call.load(Ordering::Relaxed);
+        let flags = if one_call { libc::RWF_DSYNC } else { 0 };
+        match pwrite_parts(&self.file, parts, offset, flags) {
+            Ok(count) if count == total && one_call => return Ok(()),
+            Ok(count) if count == total => {
+                self.changed(());
+                return if durable { self.sync(op) } else { Ok(()) };
+            }
+            // Short, or not to be had in one call: part by part, with its own handling of both.
+            Ok(_) => {}
+            Err(err) if matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                self.one_call.store(false, Ordering::Relaxed);
+            }
+            Err(err) => return Err(self.changed(self.error_at(op, offset, &err))),
+        }
+        let mut at = offset;
+        for part in parts {
+            self.write_at(op, part, at)?;
+            at += part.len() as u64;
+        }
+        if durable { self.sync(op) } else { Ok(()) }
     }
 
     fn sync(&self, op: Op) -> Result<()> {
