@@ -9,7 +9,7 @@ use crate::{Outcome, config, kernel, mountinfo, place};
 use fuser::{Session, SessionACL};
 use nix::sys::signal::SigSet;
 use std::fs::{DirBuilder, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
 use weft::engine::{Capture, Engine, Options};
+use weft::index::kv::Kv;
+use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::past::when;
 use weft::types::Timestamp;
 
@@ -156,28 +158,37 @@ fn open_engine(plan: &Plan) -> Outcome<(Arc<Engine>, File)> {
         .map_err(|cause| format!("cannot open {shown}: {cause}"))?;
     let beneath = PathBuf::from(format!("/proc/self/fd/{}", data.as_raw_fd()));
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::new().alias(&beneath, &plan.data));
-    let options = options(plan, beneath);
-    let engine = Engine::open(disk, Arc::new(WallClock), options).map_err(|cause| cause.to_string())?;
+    let options = options(plan, &beneath)?;
+    let engine = Engine::open(disk, Arc::new(WallClock), options, &|dir| {
+        Ok(Arc::new(LsmKv::open(dir, LsmOptions::default())?) as Arc<dyn Kv>)
+    });
+    let engine = engine.map_err(|cause| cause.to_string())?;
+    engine.start().map_err(|cause| cause.to_string())?;
     Ok((engine, data))
 }
 
-fn options(plan: &Plan, beneath: PathBuf) -> Options {
+fn options(plan: &Plan, beneath: &Path) -> Outcome<Options> {
     const MIB: u64 = 1 << 20;
     let config = &plan.config;
-    let mut excluded = plan.profile.excluded();
-    excluded.extend(config.excluded.iter().cloned());
-    Options {
-        data: beneath,
-        store: plan.store.clone(),
+    Ok(Options {
         capture: plan.capture,
         segment_bytes: config.segment_mib * MIB,
         overlay_limit_bytes: config.overlay_limit_mib * MIB,
         cache_bytes: config.cache_mib * MIB,
         checkpoint_bytes: config.checkpoint_mib * MIB,
         open_files: config.open_files,
-        excluded,
         privileged: kernel::is_root(),
-    }
+        new_store_id: random()?,
+        ..Options::new(beneath, &plan.store)
+    })
+}
+
+fn random() -> Outcome<[u8; 16]> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(|cause| format!("cannot read /dev/urandom: {cause}"))?;
+    Ok(bytes)
 }
 
 fn mount_engine(

@@ -124,7 +124,7 @@ impl Filesystem for WeftFs {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
             ctime: ctime.map(from_system),
-            from_kernel_cache: false,
+            ..SetAttr::default()
         };
         answer_attr(self.change(req, Node::of(ino), set), reply);
     }

@@ -5,12 +5,12 @@ use crate::handlers::{Answer, Found, WeftFs};
 use crate::inode::Node;
 use fuser::{Errno, FileAttr, FopenFlags, OpenFlags, RenameFlags, ReplyEmpty, Request, WriteFlags};
 use std::time::Duration;
-use weft::engine::{Capture, Completion, Fallocate, NewFile, Owner, RenameMode, SetAttr};
+use weft::engine::{Capture, Completion, Fallocate, NewFile, RenameMode, SetAttr};
 use weft::types::{Attr, FileId, FileKind};
 
-const SETUID: u32 = libc::S_ISUID;
 const SETGID: u32 = libc::S_ISGID;
-const GROUP_EXEC: u32 = libc::S_IXGRP;
+/// What file capabilities are stored as (capabilities(7)).
+const CAPABILITY: &[u8] = b"security.capability";
 
 impl WeftFs {
     /// Makes a name. A setgid directory hands its group down, and its setgid bit to directories (mkdir(2)).
@@ -28,13 +28,8 @@ impl WeftFs {
         let inherits = above.mode & SETGID != 0;
         let gid = if inherits { above.gid } else { req.gid() };
         let bit = if inherits && kind == FileKind::Directory { SETGID } else { 0 };
-        let new = NewFile {
-            kind,
-            mode: mode & 0o7777 | bit,
-            rdev,
-            target: target.to_vec(),
-            owner: Owner { uid: req.uid(), gid },
-        };
+        let new =
+            NewFile { kind, mode: mode & 0o7777 | bit, rdev, target: target.to_vec(), uid: req.uid(), gid };
         self.told(self.core.create(parent, name, new))
     }
 
@@ -118,18 +113,9 @@ impl WeftFs {
         if !chown && set.size.is_none() {
             return Ok(set);
         }
-        let now = self.told(self.core.attr(file))?;
-        if now.kind != FileKind::Regular {
-            return Ok(set);
-        }
-        if self.told(self.core.xattr(file, b"security.capability"))?.is_some() {
-            self.told(self.core.remove_xattr(file, b"security.capability"))?;
-        }
-        let mode = set.mode.unwrap_or(now.mode);
-        let setgid = if mode & GROUP_EXEC != 0 { SETGID } else { 0 };
-        let cleared = mode & !(SETUID | setgid);
-        if set.mode.is_none() && cleared != mode && (chown || req.uid() != 0) {
-            set.mode = Some(cleared);
+        set.kill_priv = chown || req.uid() != 0;
+        if self.told(self.core.xattr(file, CAPABILITY))?.is_some() {
+            self.told(self.core.remove_xattr(file, CAPABILITY))?;
         }
         Ok(set)
     }

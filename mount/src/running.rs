@@ -124,14 +124,12 @@ impl Running {
                 "answer": "found",
                 "seq": found.seq.0,
                 "actual": shown(found.actual),
-                "epoch": found.epoch,
-                "ambiguous": found.ambiguous,
                 "path": self.mount.point.join(&name).display().to_string(),
             }),
             Resolution::Future { now, last } => {
                 json!({ "answer": "future", "now": shown(now), "last_seq": last.0 })
             }
-            Resolution::Before { first } => json!({ "answer": "before", "first": shown(first) }),
+            Resolution::Before { first, .. } => json!({ "answer": "before", "first": shown(first) }),
             Resolution::Pruned { oldest } => json!({ "answer": "pruned", "oldest": shown(oldest) }),
         };
         if let (Some(all), Value::Object(answer)) = (all.as_object_mut(), answer) {

@@ -15,8 +15,8 @@ pub struct Args {
     data: Option<PathBuf>,
 }
 
-/// The index's directory in STORE.
-const INDEX: &str = "index";
+/// What the index consists of in STORE.
+const DERIVED: [&str; 2] = ["index", "pages"];
 
 pub fn run(command: &Command, store: Option<&Path>) -> Outcome {
     let Command::Rebuild(args) = command;
@@ -27,12 +27,13 @@ pub fn run(command: &Command, store: Option<&Path>) -> Outcome {
             store.display()
         ));
     }
-    let index = store.join(INDEX);
-    match std::fs::remove_dir_all(&index) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-            return Err(format!("cannot remove {}: {cause}", index.display()));
+    for derived in DERIVED.map(|name| store.join(name)) {
+        match std::fs::remove_dir_all(&derived) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("cannot remove {}: {cause}", derived.display()));
+            }
+            _ => {}
         }
-        _ => {}
     }
     match &args.data {
         None => output::print("the index is gone; it is rebuilt at the next mount\n"),

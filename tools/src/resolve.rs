@@ -62,12 +62,6 @@ fn table(answer: &Value) -> String {
         lines.push(("actual", field(answer, "actual")));
         lines.push(("seq", field(answer, "seq")));
         lines.push(("path", field(answer, "path")));
-        if field(answer, "ambiguous") == "true" {
-            lines.push((
-                "clock",
-                format!("the clock stepped: this time is not unique (epoch {})", field(answer, "epoch")),
-            ));
-        }
     } else {
         lines.push(("because", why_not(answer)));
     }
@@ -87,14 +81,13 @@ mod tests {
     #[test]
     fn a_found_instant_shows_requested_and_actual() {
         let answer = json!({
-            "answer": "found", "requested": "ts=R", "actual": "A", "seq": 7, "path": "/m/@ts=R", "ambiguous": false,
+            "answer": "found", "requested": "ts=R", "actual": "A", "seq": 7, "path": "/m/@ts=R",
             "reach": { "oldest": "O", "newest": "N" }, "timezone": "UTC",
         });
         let text = table(&answer);
         for part in ["requested  ts=R", "actual     A", "seq        7", "reach      O to N"] {
             assert!(text.contains(part), "{text}");
         }
-        assert!(!text.contains("clock"));
     }
 
     #[test]
