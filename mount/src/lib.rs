@@ -1,1 +1,27 @@
+//! The edge of Weft: FUSE, daemon, control socket. Everything here translates between the kernel or an operator and
+//! [`weft::engine::Engine`]; no state of the filesystem lives in this crate but what the kernel makes us count
+//! (lookups of views, positions in listings).
 
+mod convert;
+mod dirs;
+mod fs;
+mod handlers;
+mod inode;
+mod live;
+mod past;
+mod views;
+
+pub mod check;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod holders;
+pub mod kernel;
+pub mod mountinfo;
+pub mod place;
+pub mod process;
+pub mod profile;
+mod running;
+
+/// A refusal or failure as an operator reads it: one line, with what to do.
+pub type Outcome<T> = std::result::Result<T, String>;

@@ -1,1 +1,79 @@
-fn main() {}
+//! The `weft` command: one file per subcommand. Errors are one line on standard error; the exit code is 1, or 2 for a
+//! wrong command line.
+
+mod at;
+mod index;
+mod mount;
+mod output;
+mod recover;
+mod resolve;
+mod status;
+mod unmount;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A filesystem that goes beneath an unmodified database and keeps its whole past.
+#[derive(Parser)]
+#[command(name = "weft", version, arg_required_else_help = true)]
+struct Cli {
+    /// The STORE, where it does not stand beside DATA as DATA.weft
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Mount(mount::Args),
+    Unmount(unmount::Args),
+    Recover(recover::Args),
+    Status(status::Args),
+    At(at::Args),
+    Resolve(resolve::Args),
+    #[command(subcommand)]
+    Index(index::Command),
+}
+
+/// How a command ended, or its one line of complaint.
+type Outcome = weft_mount::Outcome<ExitCode>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let store = cli.store.as_deref();
+    let outcome = match cli.command {
+        Command::Mount(args) => mount::run(args, store),
+        Command::Unmount(args) => unmount::run(&args, store),
+        Command::Recover(args) => recover::run(&args, store),
+        Command::Status(args) => status::run(&args, store),
+        Command::At(args) => at::run(&args, store),
+        Command::Resolve(args) => resolve::run(&args, store),
+        Command::Index(command) => index::run(&command, store),
+    };
+    outcome.unwrap_or_else(|cause| {
+        output::complain(&cause);
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_may_begin_with_a_minus() {
+        for line in [&["weft", "at", "-5m"][..], &["weft", "resolve", "-1h30m", "/d", "--json"]] {
+            assert!(Cli::try_parse_from(line).is_ok(), "{line:?}");
+        }
+        let cli = Cli::try_parse_from(["weft", "at", "-5m", "/d", "--store", "/s"]).unwrap();
+        assert_eq!(cli.store.unwrap(), PathBuf::from("/s"));
+    }
+}

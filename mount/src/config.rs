@@ -1,0 +1,209 @@
+//! STORE/weft.toml: read at mount, written with its defaults at the first one. Unknown keys are refused: a misspelt
+//! limit must not be a silent one.
+
+use crate::Outcome;
+use crate::profile::Profile;
+use serde::Deserialize;
+use std::path::Path;
+use weft::engine::Capture;
+
+/// The file's name in STORE.
+pub const FILE: &str = "weft.toml";
+
+/// How writes arrive, as the file and the command line spell it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureName {
+    Strict,
+    Writeback,
+}
+
+impl From<CaptureName> for Capture {
+    fn from(name: CaptureName) -> Capture {
+        match name {
+            CaptureName::Strict => Capture::Strict,
+            CaptureName::Writeback => Capture::Writeback,
+        }
+    }
+}
+
+/// Which database, or to find out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileName {
+    Auto,
+    Postgres,
+    Mariadb,
+    Sqlite,
+    Generic,
+}
+
+impl ProfileName {
+    pub fn choose(self, data: &Path) -> Profile {
+        match self {
+            ProfileName::Auto => Profile::detect(data),
+            ProfileName::Postgres => Profile::Postgres,
+            ProfileName::Mariadb => Profile::Mariadb,
+            ProfileName::Sqlite => Profile::Sqlite,
+            ProfileName::Generic => Profile::Generic,
+        }
+    }
+}
+
+/// All settings; what the file leaves out has its default.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub capture: CaptureName,
+    pub profile: ProfileName,
+    pub timezone: String,
+    pub segment_mib: u64,
+    pub overlay_limit_mib: u64,
+    pub cache_mib: u64,
+    pub checkpoint_mib: u64,
+    pub open_files: usize,
+    pub threads: usize,
+    /// Added to the profile's own.
+    pub excluded: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            capture: CaptureName::Strict,
+            profile: ProfileName::Auto,
+            timezone: "UTC".into(),
+            segment_mib: 64,
+            overlay_limit_mib: 256,
+            cache_mib: 64,
+            checkpoint_mib: 256,
+            open_files: 512,
+            threads: 4,
+            excluded: Vec::new(),
+        }
+    }
+}
+
+/// What the first mount writes: every key, commented out, with its default.
+pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; a key that is not known here is refused.
+# A line without its leading '#' changes a default.
+
+# How writes arrive. "strict": each write is in history before it returns. "writeback": the kernel collects writes
+# first; faster for bulk loads, and a view is then a state that a power cut could have left. `weft mount --capture`
+# overrides this.
+#capture = "strict"
+
+# What DATA holds: "auto" (look), "postgres", "mariadb", "sqlite" or "generic".
+#profile = "auto"
+
+# Zone of times given without an offset: an IANA name such as "Europe/Berlin".
+#timezone = "UTC"
+
+# Size of one journal file, in MiB (8 to 1024).
+#segment_mib = 64
+
+# Unapplied writes above which further writes wait for the live files to catch up, in MiB (at least 16).
+#overlay_limit_mib = 256
+
+# Journal kept in memory for applying and indexing, in MiB (at least 8).
+#cache_mib = 64
+
+# Journal between two checkpoints, in MiB: bounds what recovery has to replay (at least 16).
+#checkpoint_mib = 256
+
+# Files of DATA that the daemon keeps open at once (at least 16).
+#open_files = 512
+
+# Threads that answer the kernel (1 to 64).
+#threads = 4
+
+# Patterns, relative to DATA, of files whose contents are not history; added to those of the profile.
+#excluded = []
+"#;
+
+impl Config {
+    /// Reads STORE/weft.toml; the defaults when there is none.
+    ///
+    /// # Errors
+    /// One line with the file, the position and the reason.
+    pub fn load(store: &Path) -> Outcome<Config> {
+        let path = store.join(FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Config::parse(&text).map_err(|cause| format!("{}: {cause}", path.display())),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
+            Err(cause) => Err(format!("cannot read {}: {cause}", path.display())),
+        }
+    }
+
+    fn parse(text: &str) -> Outcome<Config> {
+        let config: Config = toml::from_str(text).map_err(|cause| {
+            let line = cause
+                .span()
+                .map(|span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
+            let reason = cause.message().replace('\n', "; ");
+            line.map_or_else(|| reason.clone(), |line| format!("line {line}: {reason}"))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Outcome<()> {
+        let limits = [
+            ("segment_mib", self.segment_mib, 8, 1_024),
+            ("overlay_limit_mib", self.overlay_limit_mib, 16, 1 << 20),
+            ("cache_mib", self.cache_mib, 8, 1 << 20),
+            ("checkpoint_mib", self.checkpoint_mib, 16, 1 << 20),
+            ("open_files", self.open_files as u64, 16, 1 << 20),
+            ("threads", self.threads as u64, 1, 64),
+        ];
+        for (key, value, least, most) in limits {
+            if value < least || value > most {
+                return Err(format!("{key} = {value}: use {least} to {most}"));
+            }
+        }
+        weft::past::when::zone(&self.timezone)
+            .map(|_| ())
+            .map_err(|cause| format!("timezone: {}", cause.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_written_file_says_what_the_defaults_are() {
+        assert_eq!(Config::parse(DEFAULT_FILE).unwrap(), Config::default());
+        let active: String = DEFAULT_FILE
+            .lines()
+            .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(active.lines().count(), 10);
+        assert_eq!(Config::parse(&active).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused_with_their_line() {
+        for (text, want) in [
+            ("\ncaptur = \"strict\"", "line 2"),
+            ("capture = \"lazy\"", "line 1"),
+            ("threads = 0", "threads = 0: use 1 to 64"),
+            ("segment_mib = 4", "8 to 1024"),
+            ("timezone = \"Mars\"", "timezone"),
+            ("threads = ", "line 1"),
+        ] {
+            let refused = Config::parse(text).unwrap_err();
+            assert!(refused.contains(want), "{text}: {refused}");
+            assert!(!refused.contains('\n'), "{refused}");
+        }
+    }
+
+    #[test]
+    fn no_file_means_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Config::load(dir.path()).unwrap(), Config::default());
+        std::fs::write(dir.path().join(FILE), "capture = \"writeback\"\n").unwrap();
+        assert_eq!(Config::load(dir.path()).unwrap().capture, CaptureName::Writeback);
+    }
+}

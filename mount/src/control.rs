@@ -1,0 +1,185 @@
+//! STORE/control.sock: one line of JSON asks, one line answers (`{"ok": ...}` or `{"error": "..."}`), then the
+//! connection ends. Only the owner of STORE and root can reach it.
+
+use crate::Outcome;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// The socket's name in STORE.
+pub const SOCKET: &str = "control.sock";
+/// Longest request or answer.
+const LINE_MAX: u64 = 1 << 20;
+
+/// What can be asked of a running daemon.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Ask {
+    Status,
+    Resolve {
+        time: String,
+    },
+    /// The canonical name of a time's view, without resolving it.
+    ViewName {
+        time: String,
+    },
+    Unmount,
+}
+
+/// A path to the socket that is short enough for a socket address (108 bytes, unix(7)), however long STORE's is. Good
+/// while the descriptor lives.
+fn short_path(store: &Path) -> std::io::Result<(OwnedFd, PathBuf)> {
+    let dir = open(store, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()));
+    Ok((dir, path))
+}
+
+fn connect(store: &Path) -> std::io::Result<UnixStream> {
+    let (_dir, path) = short_path(store)?;
+    UnixStream::connect(path)
+}
+
+/// Whether a daemon listens in this STORE.
+pub fn is_served(store: &Path) -> bool {
+    connect(store).is_ok()
+}
+
+/// Asks the daemon of a STORE.
+///
+/// # Errors
+/// The daemon's own line, or one saying that there is none.
+pub fn ask(store: &Path, ask: &Ask) -> Outcome<Value> {
+    let stream = connect(store).map_err(|cause| match cause.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            format!("not allowed to talk to the daemon of {}: be its owner or root", store.display())
+        }
+        _ => format!("no daemon serves {}: it is not mounted (`weft mount DATA`)", store.display()),
+    })?;
+    let failed = |cause: std::io::Error| format!("the daemon of {} broke off: {cause}", store.display());
+    let mut reader = BufReader::new(stream);
+    let line = serde_json::to_string(ask).map_err(|cause| cause.to_string())?;
+    writeln!(reader.get_mut(), "{line}").map_err(failed)?;
+    let mut answer = String::new();
+    reader.by_ref().take(LINE_MAX).read_line(&mut answer).map_err(failed)?;
+    if *ask == Ask::Unmount {
+        // The end of the connection is the end of the process, and so of its locks.
+        let _ = reader.read_to_string(&mut String::new());
+    }
+    let answer: Value = serde_json::from_str(&answer).map_err(|_| {
+        format!("the daemon of {} ended without an answer: see its weft.log", store.display())
+    })?;
+    match (answer.get("ok"), answer.get("error").and_then(Value::as_str)) {
+        (Some(value), _) => Ok(value.clone()),
+        (None, Some(error)) => Err(error.into()),
+        (None, None) => Err("the daemon's answer makes no sense: is `weft` of the same version?".into()),
+    }
+}
+
+/// Answers one request; the stream is handed over so that an answer can come late.
+pub type Handler = dyn Fn(Ask, Answer) + Send + Sync;
+
+/// The way back to the one who asked.
+pub struct Answer(UnixStream);
+
+impl Answer {
+    /// Sends the answer; one who no longer listens does not need it. Gives the connection back, to be kept open.
+    pub fn send(mut self, outcome: Outcome<Value>) -> UnixStream {
+        let line = match outcome {
+            Ok(value) => json!({ "ok": value }),
+            Err(error) => json!({ "error": error }),
+        };
+        let _ = writeln!(self.0, "{line}");
+        self.0
+    }
+}
+
+/// Listens in STORE. A socket left by a dead daemon is replaced: the STORE's lock is ours.
+///
+/// # Errors
+/// One line with the path.
+pub fn listen(store: &Path, handler: Arc<Handler>) -> Outcome<()> {
+    let socket = store.join(SOCKET);
+    let failed = |cause: std::io::Error| format!("cannot listen on {}: {cause}", socket.display());
+    let (dir, path) = short_path(store).map_err(failed)?;
+    match std::fs::remove_file(&socket) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(failed(cause)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    drop(dir);
+    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o600)).map_err(failed)?;
+    let accept = move || {
+        for stream in listener.incoming().flatten() {
+            let handler = Arc::clone(&handler);
+            let serve = move || serve(stream, &*handler);
+            if let Err(cause) = thread::Builder::new().name("control".into()).spawn(serve) {
+                tracing::warn!("cannot answer on the control socket: {cause}");
+            }
+        }
+    };
+    thread::Builder::new().name("control-accept".into()).spawn(accept).map_err(failed)?;
+    Ok(())
+}
+
+fn serve(stream: UnixStream, handler: &Handler) {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(10)));
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream).take(LINE_MAX);
+    if reader.read_line(&mut line).is_err() || line.is_empty() {
+        return;
+    }
+    let answer = Answer(reader.into_inner().into_inner());
+    match serde_json::from_str(&line) {
+        Ok(ask) => handler(ask, answer),
+        Err(cause) => drop(answer.send(Err(format!("not understood: {cause}")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_answered_whatever_the_length_of_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("s".repeat(200));
+        std::fs::create_dir(&store).unwrap();
+        assert!(!is_served(&store));
+        assert!(ask(&store, &Ask::Status).unwrap_err().contains("not mounted"));
+        let handler = |ask: Ask, answer: Answer| {
+            answer.send(match ask {
+                Ask::Status => Ok(json!({ "seq": 7 })),
+                Ask::Resolve { time } => Err(format!("no {time}")),
+                _ => Ok(Value::Null),
+            });
+        };
+        listen(&store, Arc::new(handler)).unwrap();
+        assert!(is_served(&store));
+        assert_eq!(ask(&store, &Ask::Status).unwrap()["seq"], 7);
+        assert_eq!(ask(&store, &Ask::Resolve { time: "x".into() }).unwrap_err(), "no x");
+        assert_eq!(ask(&store, &Ask::Unmount).unwrap(), Value::Null);
+        let mode = std::fs::metadata(store.join(SOCKET)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn nonsense_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        listen(dir.path(), Arc::new(|_, answer: Answer| drop(answer.send(Ok(Value::Null))))).unwrap();
+        let mut stream = connect(dir.path()).unwrap();
+        stream.write_all(b"hello\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.contains("not understood"), "{text}");
+    }
+}

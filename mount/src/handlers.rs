@@ -1,0 +1,238 @@
+//! What the handlers share: the filesystem's state, and answers for a node of any sort.
+
+use crate::convert::{Complaints, LIVE_TTL, VIEW_TTL, file_attr, live_attr_ttl};
+use crate::dirs::{Dirs, Offer};
+use crate::inode::Node;
+use crate::views::{Open, Views};
+use fuser::{Errno, FileAttr, FileHandle, FopenFlags, Generation, ReplyEntry};
+use jiff::tz::TimeZone;
+use std::sync::Arc;
+use std::time::Duration;
+use weft::engine::{Capture, Engine, View};
+use weft::error::Result;
+use weft::types::{Attr, FileId};
+
+/// The answer of a handler.
+pub type Answer<T> = std::result::Result<T, Errno>;
+
+/// A mounted Weft filesystem: translates, calls the engine, replies.
+pub struct WeftFs {
+    pub core: Arc<Engine>,
+    pub capture: Capture,
+    /// How view names without an offset are read.
+    pub zone: TimeZone,
+    pub views: Views<View>,
+    pub dirs: Dirs,
+    pub complaints: Complaints,
+}
+
+/// The answer to a lookup.
+pub struct Found {
+    pub attr: FileAttr,
+    pub generation: Generation,
+    pub attr_ttl: Duration,
+    pub name_ttl: Duration,
+}
+
+impl Found {
+    pub fn live(file: FileId, attr: &Attr) -> Found {
+        let attr = file_attr(Node::Live(file), attr);
+        let attr_ttl = live_attr_ttl(&attr);
+        Found { attr, generation: Generation(0), attr_ttl, name_ttl: LIVE_TTL }
+    }
+
+    pub fn past(node: Node, attr: &Attr, generation: u64) -> Found {
+        Found {
+            attr: file_attr(node, attr),
+            generation: Generation(generation),
+            attr_ttl: VIEW_TTL,
+            name_ttl: VIEW_TTL,
+        }
+    }
+
+    /// Sends it, or the error.
+    pub fn send(answer: Answer<Found>, reply: ReplyEntry) {
+        match answer {
+            Ok(found) => {
+                reply.entry_with_ttls(&found.attr_ttl, &found.name_ttl, &found.attr, found.generation);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+}
+
+/// One line of a listing as it is offered to a reply.
+pub struct Line<'a> {
+    pub node: Node,
+    pub next: u64,
+    pub kind: weft::types::FileKind,
+    pub name: &'a [u8],
+}
+
+impl WeftFs {
+    pub fn new(core: Arc<Engine>, capture: Capture, zone: TimeZone) -> WeftFs {
+        WeftFs {
+            core,
+            capture,
+            zone,
+            views: Views::new(),
+            dirs: Dirs::default(),
+            complaints: Complaints::default(),
+        }
+    }
+
+    /// The core's answer, its error turned into an errno (and logged if it is news).
+    pub fn told<T>(&self, result: Result<T>) -> Answer<T> {
+        result.map_err(|error| self.complaints.errno(&error))
+    }
+
+    /// The view a node is in.
+    pub fn open_view(&self, slot: crate::inode::Slot) -> Answer<Open<View>> {
+        self.views.get(slot).ok_or(Errno::ESTALE)
+    }
+
+    /// The live file that may be changed; everything else is read-only.
+    pub fn writable(&self, node: Node) -> Answer<FileId> {
+        match node {
+            Node::Live(file) => Ok(file),
+            Node::View(..) | Node::Alias(_) => Err(Errno::EROFS),
+        }
+    }
+
+    pub fn attr(&self, node: Node) -> Answer<(FileAttr, Duration)> {
+        match node {
+            Node::Live(file) => {
+                let attr = file_attr(node, &self.told(self.core.attr(file))?);
+                Ok((attr, live_attr_ttl(&attr)))
+            }
+            Node::View(slot, file) => {
+                let open = self.open_view(slot)?;
+                Ok((file_attr(node, &self.told(open.view.attr(file))?), VIEW_TTL))
+            }
+            Node::Alias(number) => Ok((file_attr(node, &self.alias_attr(number)?), VIEW_TTL)),
+        }
+    }
+
+    pub fn read_link(&self, node: Node) -> Answer<Vec<u8>> {
+        match node {
+            Node::Live(file) => self.told(self.core.read_link(file)),
+            Node::View(slot, file) => self.told(self.open_view(slot)?.view.read_link(file)),
+            Node::Alias(number) => {
+                self.views.target(number).map(|target| target.as_bytes().to_vec()).ok_or(Errno::ESTALE)
+            }
+        }
+    }
+
+    pub fn read(&self, node: Node, offset: u64, buf: &mut [u8]) -> Answer<usize> {
+        match node {
+            Node::Live(file) => self.told(self.core.read(file, offset, buf)),
+            Node::View(slot, file) => self.told(self.open_view(slot)?.view.read(file, offset, buf)),
+            Node::Alias(_) => Err(Errno::EINVAL),
+        }
+    }
+
+    pub fn seek(&self, node: Node, offset: i64, whence: i32) -> Answer<i64> {
+        let hole = match whence {
+            libc::SEEK_DATA => false,
+            libc::SEEK_HOLE => true,
+            _ => return Err(Errno::EINVAL),
+        };
+        let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+        let at = match node {
+            Node::Live(file) => self.told(self.core.seek(file, offset, hole))?,
+            Node::View(slot, file) => self.told(self.open_view(slot)?.view.seek(file, offset, hole))?,
+            Node::Alias(_) => return Err(Errno::EINVAL),
+        };
+        at.and_then(|at| i64::try_from(at).ok()).ok_or(Errno::ENXIO)
+    }
+
+    pub fn xattr(&self, node: Node, name: &[u8]) -> Answer<Vec<u8>> {
+        let value = match node {
+            Node::Live(file) => self.told(self.core.xattr(file, name))?,
+            Node::View(slot, file) => {
+                let all = self.told(self.open_view(slot)?.view.xattrs(file))?;
+                all.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+            }
+            Node::Alias(_) => None,
+        };
+        value.ok_or(Errno::ENODATA)
+    }
+
+    /// The names, each ended by a NUL, as listxattr(2) gives them.
+    pub fn xattr_names(&self, node: Node) -> Answer<Vec<u8>> {
+        let names = match node {
+            Node::Live(file) => self.told(self.core.xattr_names(file))?,
+            Node::View(slot, file) => {
+                let all = self.told(self.open_view(slot)?.view.xattrs(file))?;
+                all.into_iter().map(|(name, _)| name).collect()
+            }
+            Node::Alias(_) => Vec::new(),
+        };
+        Ok(names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect())
+    }
+
+    /// Opens a directory. The kernel may keep listings of views.
+    pub fn open_dir(&self, node: Node) -> Answer<(FileHandle, FopenFlags)> {
+        let flags = match node {
+            Node::Live(_) => FopenFlags::empty(),
+            Node::View(slot, _) => {
+                self.open_view(slot)?;
+                self.views.hold(slot);
+                FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+            }
+            Node::Alias(_) => return Err(Errno::ENOTDIR),
+        };
+        Ok((self.dirs.open(), flags))
+    }
+
+    pub fn close_dir(&self, node: Node, handle: FileHandle) {
+        self.dirs.close(handle);
+        if let Node::View(slot, _) = node {
+            self.views.release(slot, 1);
+        }
+    }
+
+    /// Lists a directory after `offset` until the reply is full.
+    pub fn list(
+        &self,
+        dir: Node,
+        handle: FileHandle,
+        offset: u64,
+        mut offer: impl FnMut(&Line<'_>) -> Offer,
+    ) -> Answer<()> {
+        let cursor = self.dirs.get(handle).ok_or(Errno::EBADF)?;
+        let (file, slot) = match dir {
+            Node::Live(file) => (file, None),
+            Node::View(slot, file) => (file, Some(slot)),
+            Node::Alias(_) => return Err(Errno::ENOTDIR),
+        };
+        let past = slot.map(|slot| self.open_view(slot)).transpose()?;
+        let page = |after: Option<&[u8]>, limit| match &past {
+            None => self.core.read_dir(file, after, limit),
+            Some(open) => open.view.read_dir(file, after, limit),
+        };
+        let node = |file| slot.map_or(Node::Live(file), |slot| Node::View(slot, file));
+        let listed = cursor.lock().list(offset, page, |entry, next| {
+            offer(&match entry {
+                Some(entry) => Line { node: node(entry.file), next, kind: entry.kind, name: &entry.name },
+                None if next == 1 => {
+                    Line { node: dir, next, kind: weft::types::FileKind::Directory, name: b"." }
+                }
+                None => {
+                    let node = self.parent(dir);
+                    Line { node, next, kind: weft::types::FileKind::Directory, name: b".." }
+                }
+            })
+        });
+        self.told(listed)
+    }
+
+    /// The directory above, for the number beside `..`; a view does not tell it, and its root is near enough.
+    fn parent(&self, dir: Node) -> Node {
+        match dir {
+            Node::Live(file) => Node::Live(self.core.parent(file).unwrap_or(FileId::ROOT)),
+            Node::View(_, FileId::ROOT) | Node::Alias(_) => Node::Live(FileId::ROOT),
+            Node::View(slot, _) => Node::View(slot, FileId::ROOT),
+        }
+    }
+}

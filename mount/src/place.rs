@@ -1,0 +1,118 @@
+//! Where things are: DATA, MOUNTPOINT, STORE, and which STORE a path on the command line means.
+
+use crate::{Outcome, mountinfo};
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+/// Where DATA's entries stand while it is mounted, and after a crash.
+const LIVE: &str = ".weft/live";
+
+/// The directory that holds DATA's entries now.
+pub fn contents(data: &Path) -> PathBuf {
+    Some(data.join(LIVE)).filter(|live| live.is_dir()).unwrap_or_else(|| data.to_path_buf())
+}
+
+/// The STORE beside DATA: `DATA.weft`.
+pub fn sibling_store(data: &Path) -> PathBuf {
+    let mut name: OsString = data.as_os_str().to_owned();
+    name.push(".weft");
+    PathBuf::from(name)
+}
+
+/// Absolute, without links. A last component that is a dead mount cannot be looked at, only named.
+///
+/// # Errors
+/// One line with the path and the reason.
+pub fn real(path: &Path) -> Outcome<PathBuf> {
+    path.canonicalize().or_else(|cause| match cause.raw_os_error() {
+        Some(libc::ENOTCONN | libc::ECONNABORTED) => named(path),
+        Some(libc::ENOENT) => Err(format!("{} does not exist", path.display())),
+        _ => Err(format!("cannot look at {}: {cause}", path.display())),
+    })
+}
+
+fn named(path: &Path) -> Outcome<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
+    match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
+        (Some(Ok(parent)), Some(name)) => Ok(parent.join(name)),
+        _ => Ok(normal(&absolute)),
+    }
+}
+
+/// A path that may not exist yet, its parent without links.
+pub fn future(path: &Path) -> Outcome<PathBuf> {
+    if path.exists() { real(path) } else { named(path) }
+}
+
+/// Takes `.` and `..` out of an absolute path, by its letters alone.
+pub fn normal(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// The STORE that a command means: the one named, else that of the mount around `path`, else the one beside it. Without
+/// a path, the mount around the current directory.
+///
+/// # Errors
+/// One line saying what to name instead.
+pub fn find_store(path: Option<&Path>, store: Option<&Path>) -> Outcome<PathBuf> {
+    if let Some(store) = store {
+        return real(store);
+    }
+    let start = match path {
+        Some(path) => real(path)?,
+        None => std::env::current_dir().map_err(|cause| {
+            format!("cannot tell the current directory ({cause}): name the mount, or --store DIR")
+        })?,
+    };
+    if let Some(store) = mountinfo::around(&mountinfo::read()?, &start).and_then(mountinfo::Mount::store) {
+        return Ok(store);
+    }
+    Some(sibling_store(&start)).filter(|store| store.is_dir()).ok_or_else(|| {
+        format!(
+            "{} is not in a Weft mount: name the mount, a path inside it, or --store DIR",
+            start.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_made_plain_by_their_letters() {
+        assert_eq!(normal(Path::new("/a/./b/../c")), Path::new("/a/c"));
+        assert_eq!(normal(Path::new("/../a")), Path::new("/a"));
+    }
+
+    #[test]
+    fn the_store_stands_beside_data() {
+        assert_eq!(sibling_store(Path::new("/srv/pg/main")), Path::new("/srv/pg/main.weft"));
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().canonicalize().unwrap().join("data");
+        std::fs::create_dir(&data).unwrap();
+        assert!(find_store(Some(&data), None).unwrap_err().contains("--store"));
+        std::fs::create_dir(sibling_store(&data)).unwrap();
+        assert_eq!(find_store(Some(&data), None).unwrap(), sibling_store(&data));
+        assert_eq!(find_store(None, Some(&data)).unwrap(), data);
+        assert!(find_store(Some(&data.join("no")), None).unwrap_err().contains("does not exist"));
+    }
+
+    #[test]
+    fn after_a_crash_the_entries_stand_in_live() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(contents(dir.path()), dir.path());
+        std::fs::create_dir_all(dir.path().join(LIVE)).unwrap();
+        assert_eq!(contents(dir.path()), dir.path().join(LIVE));
+    }
+}

@@ -1,0 +1,136 @@
+//! The process around the daemon: background, limits, log.
+
+use crate::Outcome;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// include/uapi/linux/prctl.h; the libc crate does not have it yet.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
+/// The daemon's log in STORE.
+pub const LOG: &str = "weft.log";
+
+/// How the one who started the daemon learns what became of it.
+pub enum Report {
+    /// In the foreground: through the log.
+    Foreground,
+    /// Through a pipe to the waiting parent.
+    Parent(std::io::PipeWriter),
+}
+
+impl Report {
+    /// Says that the mount is ready, or in one line why it is not.
+    pub fn send(self, outcome: &Outcome<()>) {
+        match (self, outcome) {
+            (Report::Parent(mut pipe), outcome) => {
+                let line = outcome.as_ref().err().map_or("ready", String::as_str);
+                // A parent that no longer listens does not need to know.
+                let _ = pipe.write_all(line.as_bytes());
+            }
+            (Report::Foreground, Ok(())) => tracing::info!("ready"),
+            (Report::Foreground, Err(_)) => {}
+        }
+    }
+}
+
+/// Which side of the fork this is.
+pub enum Side {
+    /// The outcome that the daemon reported.
+    Parent(Outcome<()>),
+    Daemon(Report),
+}
+
+/// Forks; the parent waits for the daemon's report. Must be called before any thread starts.
+pub fn background() -> Outcome<Side> {
+    let failed = |cause: std::io::Error| format!("cannot start in the background: {cause}");
+    let (mut reader, writer) = std::io::pipe().map_err(failed)?;
+    // SAFETY: no other thread exists yet, so the child may go on like any process.
+    match unsafe { fork() }.map_err(|errno| failed(errno.into()))? {
+        ForkResult::Child => {
+            drop(reader);
+            setsid().map_err(|errno| failed(errno.into()))?;
+            std::env::set_current_dir("/").map_err(failed)?;
+            Ok(Side::Daemon(Report::Parent(writer)))
+        }
+        ForkResult::Parent { .. } => {
+            drop(writer);
+            let mut line = String::new();
+            reader.read_to_string(&mut line).map_err(failed)?;
+            Ok(Side::Parent(match line.as_str() {
+                "ready" => Ok(()),
+                "" => Err(format!("the daemon ended without a word: see {LOG} in the STORE")),
+                reason => Err(reason.into()),
+            }))
+        }
+    }
+}
+
+/// Sends the log to STORE/weft.log, and standard error with it (a panic's last words).
+pub fn log_to_store(store: &Path) -> Outcome<()> {
+    let path = store.join(LOG);
+    let failed = |cause: std::io::Error| format!("cannot write {}: {cause}", path.display());
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(failed)?;
+    dup2_stdin(&null)
+        .and_then(|()| dup2_stdout(&null))
+        .and_then(|()| dup2_stderr(&log))
+        .map_err(|errno| failed(errno.into()))?;
+    log_to(log);
+    Ok(())
+}
+
+/// Sends the log to standard error.
+pub fn log_to_stderr() {
+    tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr).init();
+    log_panics();
+}
+
+fn log_to(file: File) {
+    tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false).with_writer(Mutex::new(file)).init();
+    log_panics();
+}
+
+fn filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| "info".into())
+}
+
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!("a thread of the daemon panicked, which is a bug: {panic}")
+    }));
+}
+
+/// Many files, no death by memory pressure, and no waiting for write-back of what this very process writes. Each is
+/// a help, not a need: what is not allowed is left.
+pub fn harden() {
+    let root = nix::unistd::geteuid().is_root();
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let most =
+            std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+        let wanted = if root { most.unwrap_or(hard).min(1 << 20).max(hard) } else { hard };
+        if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
+    }
+    if root {
+        let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+        // SAFETY: prctl with plain numbers touches no memory. Threads made later inherit it.
+        let _ = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
+    }
+}
+
+/// Keeps the signals that end the daemon from doing so in any thread; `wait` takes them. Before any thread starts.
+pub fn hold_signals() -> Outcome<SigSet> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().map_err(|errno| format!("cannot hold signals: {}", errno.desc()))?;
+    Ok(signals)
+}

@@ -1,0 +1,220 @@
+//! The views that the kernel knows, and the alias symlinks to them.
+//!
+//! - Each view name has its own slot, also where two instants fall on the same Seq: the kernel allows a directory
+//!   one name only.
+//! - A slot lives while the kernel holds lookups or handles of anything in it; only then is it given to another view,
+//!   under a new generation.
+
+use crate::inode::Slot;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use weft::past::when::Instant;
+
+/// An open view as found in the table.
+pub struct Open<V> {
+    pub slot: Slot,
+    pub generation: u64,
+    pub view: Arc<V>,
+}
+
+impl<V> Clone for Open<V> {
+    fn clone(&self) -> Open<V> {
+        Open { slot: self.slot, generation: self.generation, view: Arc::clone(&self.view) }
+    }
+}
+
+struct Entry<V> {
+    open: Open<V>,
+    instant: Instant,
+    /// Lookups of all its inodes, and open handles.
+    held: u64,
+}
+
+struct Alias {
+    target: Arc<str>,
+    lookups: u64,
+}
+
+struct Inner<V> {
+    slots: HashMap<Slot, Entry<V>>,
+    names: HashMap<Instant, Slot>,
+    free: Vec<Slot>,
+    next_slot: u32,
+    next_generation: u64,
+    aliases: HashMap<u64, Alias>,
+    alias_numbers: HashMap<Arc<[u8]>, u64>,
+    alias_names: HashMap<u64, Arc<[u8]>>,
+    next_alias: u64,
+}
+
+/// All views that are in use.
+pub struct Views<V>(Mutex<Inner<V>>);
+
+impl<V> Views<V> {
+    pub fn new() -> Views<V> {
+        Views(Mutex::new(Inner {
+            slots: HashMap::new(),
+            names: HashMap::new(),
+            free: Vec::new(),
+            next_slot: 1,
+            next_generation: 1,
+            aliases: HashMap::new(),
+            alias_numbers: HashMap::new(),
+            alias_names: HashMap::new(),
+            next_alias: 1,
+        }))
+    }
+
+    /// The view of a slot; `None` when nothing holds it any more (a stale handle).
+    pub fn get(&self, slot: Slot) -> Option<Open<V>> {
+        self.0.lock().slots.get(&slot).map(|entry| entry.open.clone())
+    }
+
+    /// The view of an instant if it is open already, holding it once more.
+    pub fn enter(&self, instant: Instant) -> Option<Open<V>> {
+        self.0.lock().enter(instant)
+    }
+
+    /// Adds a view, held once. If another thread was faster, that one's is taken. `None`: no slot is left.
+    pub fn add(&self, instant: Instant, view: Arc<V>) -> Option<Open<V>> {
+        let mut inner = self.0.lock();
+        match inner.enter(instant) {
+            Some(open) => Some(open),
+            None => inner.add(instant, view),
+        }
+    }
+
+    /// Counts one more lookup or handle in a slot.
+    pub fn hold(&self, slot: Slot) {
+        if let Some(entry) = self.0.lock().slots.get_mut(&slot) {
+            entry.held += 1;
+        }
+    }
+
+    /// Takes back `count` lookups or handles.
+    pub fn release(&self, slot: Slot, count: u64) {
+        let mut inner = self.0.lock();
+        let Some(entry) = inner.slots.get_mut(&slot) else { return };
+        entry.held = entry.held.saturating_sub(count);
+        if entry.held == 0 {
+            let instant = entry.instant;
+            inner.slots.remove(&slot);
+            inner.names.remove(&instant);
+            inner.free.push(slot);
+        }
+    }
+
+    /// The number of the symlink for an alias name, looked up once more.
+    pub fn alias(&self, name: &[u8], target: String) -> u64 {
+        let mut inner = self.0.lock();
+        let known = inner.alias_numbers.get(name).copied();
+        let number = known.unwrap_or_else(|| inner.add_alias(name, target));
+        if let Some(alias) = inner.aliases.get_mut(&number) {
+            alias.lookups += 1;
+        }
+        number
+    }
+
+    /// Where an alias points.
+    pub fn target(&self, number: u64) -> Option<Arc<str>> {
+        self.0.lock().aliases.get(&number).map(|alias| Arc::clone(&alias.target))
+    }
+
+    /// Takes back lookups of an alias.
+    pub fn forget_alias(&self, number: u64, count: u64) {
+        let mut inner = self.0.lock();
+        let Some(alias) = inner.aliases.get_mut(&number) else { return };
+        alias.lookups = alias.lookups.saturating_sub(count);
+        if alias.lookups == 0 {
+            inner.aliases.remove(&number);
+            if let Some(name) = inner.alias_names.remove(&number) {
+                inner.alias_numbers.remove(&name);
+            }
+        }
+    }
+}
+
+impl<V> Inner<V> {
+    fn enter(&mut self, instant: Instant) -> Option<Open<V>> {
+        let slot = self.names.get(&instant)?;
+        let entry = self.slots.get_mut(slot)?;
+        entry.held += 1;
+        Some(entry.open.clone())
+    }
+
+    fn add(&mut self, instant: Instant, view: Arc<V>) -> Option<Open<V>> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = Some(Slot(self.next_slot)).filter(|slot| *slot <= Slot::LAST)?;
+                self.next_slot += 1;
+                slot
+            }
+        };
+        let open = Open { slot, generation: self.next_generation, view };
+        self.next_generation += 1;
+        self.slots.insert(slot, Entry { open: open.clone(), instant, held: 1 });
+        self.names.insert(instant, slot);
+        Some(open)
+    }
+
+    fn add_alias(&mut self, name: &[u8], target: String) -> u64 {
+        let number = self.next_alias;
+        self.next_alias += 1;
+        let name: Arc<[u8]> = Arc::from(name);
+        self.aliases.insert(number, Alias { target: Arc::from(target), lookups: 0 });
+        self.alias_numbers.insert(Arc::clone(&name), number);
+        self.alias_names.insert(number, name);
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft::types::Seq;
+
+    fn at(seq: u64) -> Instant {
+        Instant::Seq(Seq(seq))
+    }
+
+    #[test]
+    fn a_slot_is_reused_only_when_nothing_holds_it_and_under_a_new_generation() {
+        let views = Views::new();
+        let first = views.add(at(1), Arc::new("one")).unwrap();
+        views.hold(first.slot);
+        assert_eq!(views.enter(at(1)).unwrap().slot, first.slot);
+        views.release(first.slot, 2);
+        assert!(views.get(first.slot).is_some());
+        let second = views.add(at(2), Arc::new("two")).unwrap();
+        assert_ne!(second.slot, first.slot);
+        views.release(first.slot, 1);
+        assert!(views.get(first.slot).is_none() && views.enter(at(1)).is_none());
+        let third = views.add(at(3), Arc::new("three")).unwrap();
+        assert_eq!(third.slot, first.slot);
+        assert_ne!(third.generation, first.generation);
+    }
+
+    #[test]
+    fn the_faster_of_two_openers_wins() {
+        let views = Views::new();
+        let first = views.add(at(1), Arc::new("mine")).unwrap();
+        let second = views.add(at(1), Arc::new("theirs")).unwrap();
+        assert_eq!((second.slot, *second.view), (first.slot, "mine"));
+        views.release(first.slot, 2);
+        assert!(views.get(first.slot).is_none());
+    }
+
+    #[test]
+    fn aliases_live_while_looked_up() {
+        let views: Views<()> = Views::new();
+        let number = views.alias(b"@seq=07", "@seq=7".into());
+        assert_eq!(views.alias(b"@seq=07", "@seq=7".into()), number);
+        views.forget_alias(number, 1);
+        assert_eq!(views.target(number).as_deref(), Some("@seq=7"));
+        views.forget_alias(number, 1);
+        assert!(views.target(number).is_none());
+        assert_ne!(views.alias(b"@seq=07", "@seq=7".into()), number);
+    }
+}

@@ -1,0 +1,100 @@
+use crate::{Outcome, output};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use weft_mount::{control, place};
+
+/// Say what TIME means: found, in the future, before history began, or pruned
+#[derive(clap::Args)]
+pub struct Args {
+    /// 2026-11-23T10:00:00Z, 10:00, -5m, now, seq=N
+    #[arg(allow_hyphen_values = true)]
+    time: String,
+    /// The mount, or a path inside it; by default the mount around the current directory
+    path: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
+    let store = place::find_store(args.path.as_deref(), store)?;
+    let answer = control::ask(&store, &control::Ask::Resolve { time: args.time.clone() })?;
+    let found = field(&answer, "answer") == "found";
+    if args.json {
+        output::print_json(&answer)?
+    } else {
+        output::print(&table(&answer))?
+    };
+    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A field as text; empty when it is not there.
+fn field(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn reach(answer: &Value) -> String {
+    let reach = answer.get("reach").unwrap_or(&Value::Null);
+    format!("{} to {}", field(reach, "oldest"), field(reach, "newest"))
+}
+
+/// Why a time has no view, and what has.
+pub fn why_not(answer: &Value) -> String {
+    let why = match field(answer, "answer").as_str() {
+        "future" => {
+            format!("is in the future: it is {}, seq {}", field(answer, "now"), field(answer, "last_seq"))
+        }
+        "before" => format!("is before history began at {}", field(answer, "first")),
+        "pruned" => format!("was pruned: the oldest instant kept is {}", field(answer, "oldest")),
+        other => format!("cannot be resolved ({other})"),
+    };
+    format!("{} {why}; history reaches from {}", field(answer, "requested"), reach(answer))
+}
+
+fn table(answer: &Value) -> String {
+    let mut lines = vec![("answer", field(answer, "answer")), ("requested", field(answer, "requested"))];
+    if field(answer, "answer") == "found" {
+        lines.push(("actual", field(answer, "actual")));
+        lines.push(("seq", field(answer, "seq")));
+        lines.push(("path", field(answer, "path")));
+    } else {
+        lines.push(("because", why_not(answer)));
+    }
+    lines.push(("reach", reach(answer)));
+    if answer.get("note").is_some() {
+        lines.push(("note", field(answer, "note")));
+    }
+    lines.push(("zone", field(answer, "timezone")));
+    lines.iter().map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_found_instant_shows_requested_and_actual() {
+        let answer = json!({
+            "answer": "found", "requested": "ts=R", "actual": "A", "seq": 7, "path": "/m/@ts=R",
+            "reach": { "oldest": "O", "newest": "N" }, "timezone": "UTC",
+        });
+        let text = table(&answer);
+        for part in ["requested  ts=R", "actual     A", "seq        7", "reach      O to N"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_answers_say_why() {
+        let answer = json!({
+            "answer": "before", "requested": "ts=R", "first": "F", "reach": { "oldest": "O", "newest": "N" },
+        });
+        assert_eq!(why_not(&answer), "ts=R is before history began at F; history reaches from O to N");
+    }
+}

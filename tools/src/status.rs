@@ -1,0 +1,148 @@
+use crate::{Outcome, output};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use weft::past::when::canonical;
+use weft::types::Timestamp;
+use weft_mount::{control, place};
+
+/// What is mounted, how far history reaches, what it costs, and whether all is well
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mount, or a path inside it; by default the mount around the current directory
+    path: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
+    let store = place::find_store(args.path.as_deref(), store)?;
+    let status = control::ask(&store, &control::Ask::Status)?;
+    if args.json { output::print_json(&status) } else { output::print(&table(&status)) }
+}
+
+fn number(status: &Value, key: &str) -> u64 {
+    status.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn text<'a>(status: &'a Value, key: &str) -> &'a str {
+    status.get(key).and_then(Value::as_str).unwrap_or("?")
+}
+
+fn rate(status: &Value, key: &str) -> f64 {
+    status.get(key).and_then(Value::as_f64).unwrap_or(0.0)
+}
+
+fn time(status: &Value, key: &str) -> String {
+    status.get(key).and_then(Value::as_i64).map_or("?".into(), |us| canonical(Timestamp(us)))
+}
+
+/// Bytes in the largest unit that leaves a whole part.
+fn bytes(count: f64) -> String {
+    let mut value = count;
+    let mut unit = "B";
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1_024.0 {
+            break;
+        }
+        value /= 1_024.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{value:.0} B") } else { format!("{value:.1} {unit}") }
+}
+
+fn table(status: &Value) -> String {
+    let size = |key| bytes(number(status, key) as f64);
+    let behind = |key| number(status, "seq").saturating_sub(number(status, key));
+    let problems = status.get("problems").and_then(Value::as_array).cloned().unwrap_or_default();
+    let health = match problems.is_empty() {
+        true => "good".into(),
+        false => problems.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
+    };
+    let lines = [
+        ("health", health),
+        ("mounted", format!("{} (DATA {})", text(status, "mountpoint"), text(status, "data"))),
+        ("store", format!("{} ({})", text(status, "store"), text(status, "store_id"))),
+        (
+            "daemon",
+            format!(
+                "pid {}, up {} s, weft {}",
+                number(status, "pid"),
+                number(status, "uptime_secs"),
+                text(status, "version")
+            ),
+        ),
+        ("capture", text(status, "capture").into()),
+        ("history", format!("{} to {}", time(status, "oldest_us"), time(status, "newest_us"))),
+        ("seq", format!("{} (durable {})", number(status, "seq"), number(status, "durable_seq"))),
+        ("clock", format!("epoch {}, zone {}", number(status, "clock_epoch"), text(status, "timezone"))),
+        (
+            "stored",
+            format!(
+                "journal {}, index {}, base {}",
+                size("journal_bytes"),
+                size("index_bytes"),
+                size("base_bytes")
+            ),
+        ),
+        (
+            "lag",
+            format!(
+                "applier {} events ({} in the overlay), index {} events",
+                behind("applied_seq"),
+                size("overlay_bytes"),
+                behind("indexed_seq")
+            ),
+        ),
+        ("checkpoint", format!("at seq {}", number(status, "checkpoint_seq"))),
+        ("files", format!("{} ({} open)", number(status, "files"), number(status, "open_files"))),
+        (
+            "rates",
+            format!(
+                "{:.1} writes/s, {}/s, {:.1} fsyncs/s",
+                rate(status, "writes_per_sec"),
+                bytes(rate(status, "written_bytes_per_sec")),
+                rate(status, "fsyncs_per_sec")
+            ),
+        ),
+        (
+            "so far",
+            format!(
+                "{} writes, {}, {} fsyncs in {} flushes",
+                number(status, "writes"),
+                size("written_bytes"),
+                number(status, "fsyncs"),
+                number(status, "flushes")
+            ),
+        ),
+        ("recovery", text(status, "recovery").into()),
+    ];
+    lines.iter().map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sizes_are_readable() {
+        for (count, want) in
+            [(0.0, "0 B"), (1_023.0, "1023 B"), (1_536.0, "1.5 KiB"), (5e9, "4.7 GiB"), (1e16, "9094.9 TiB")]
+        {
+            assert_eq!(bytes(count), want);
+        }
+    }
+
+    #[test]
+    fn the_table_shows_lag_and_problems() {
+        let status =
+            json!({ "seq": 10, "applied_seq": 4, "problems": ["disk full: make room"], "oldest_us": 0 });
+        let table = table(&status);
+        assert!(
+            table.contains("applier 6 events") && table.contains("health     disk full: make room"),
+            "{table}"
+        );
+        assert!(table.contains("1970-01-01T00:00:00.000000Z"));
+    }
+}
