@@ -98,7 +98,13 @@ impl History {
     fn try_open(&self) -> Result<Arc<Engine>> {
         let kv = Arc::clone(&self.kv);
         let clock = Arc::clone(&self.clock);
-        Engine::open(Arc::new(self.disk.clone()), clock, self.options(), &move |_| {
+        let disk = self.disk.clone();
+        Engine::open(Arc::new(self.disk.clone()), clock, self.options(), &move |path| {
+            // The map stands for a directory: when that was removed, it is empty.
+            if disk.stat("test", path)?.is_none() {
+                disk.create_dir("test", path, 0o700)?;
+                kv.clear();
+            }
             Ok(Arc::clone(&kv) as Arc<dyn Kv>)
         })
     }

@@ -40,6 +40,9 @@ const GROUP_MAX: u64 = 4 << 20;
 /// Room kept for headers, padding and one largest event when space is checked.
 const SLACK: u64 = 2 << 20;
 
+/// A segment holds the largest group that can be: pages of payload, records, and one event more.
+const SEGMENT_MIN: u64 = 4 * (GROUP_MAX + SLACK);
+
 /// What `append` gives.
 pub struct Appended {
     pub seq: Seq,
@@ -67,6 +70,8 @@ struct State {
     spare: Option<Open>,
     /// A thread is making the spare.
     preparing: bool,
+    /// Number of the next segment file to be made: one is never made twice.
+    next_number: SegmentNo,
     chain: u32,
     /// A thread is driving: only it touches the segment.
     driving: bool,
@@ -133,6 +138,7 @@ impl Journal {
             segment,
             spare: None,
             preparing: false,
+            next_number: SegmentNo(number.0 + 1),
             chain: resume.chain,
             driving: false,
             written: resume.last_seq,
@@ -191,7 +197,7 @@ impl Journal {
             }
             let pending = state.group.as_ref().map_or(0, |group| group.len());
             if pending < GROUP_MAX {
-                let left = state.segment.capacity - state.segment.end;
+                let left = state.segment.capacity.saturating_sub(state.segment.end);
                 let in_flight = if state.driving { GROUP_MAX + SLACK } else { 0 };
                 if state.spare.is_none() && pending + in_flight + len + SLACK > left {
                     if state.driving {
@@ -425,13 +431,14 @@ impl Journal {
             return Ok(self.progress.wait(state));
         }
         state.preparing = true;
-        let number = SegmentNo(state.segment.number.0 + 1);
+        let number = state.next_number;
         drop(state);
         let prepared = prepare(&self.segments, number, self.config.segment_bytes);
         let mut state = self.state.lock();
         state.preparing = false;
         self.progress.notify_all();
         state.spare = Some(prepared?);
+        state.next_number = SegmentNo(number.0 + 1);
         Ok(state)
     }
 
@@ -439,7 +446,7 @@ impl Journal {
     pub fn prepare_spare(&self) -> Result<()> {
         let state = self.state.lock();
         let half_full = state.segment.end * 2 > state.segment.capacity;
-        if half_full && !state.preparing && state.failed.is_none() {
+        if half_full && !state.driving && !state.preparing && state.failed.is_none() {
             drop(self.make_spare(state)?);
         }
         Ok(())

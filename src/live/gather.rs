@@ -5,11 +5,11 @@
 //! a cut, an entry still at its path is the file that the names say, and one that is not is in already. Doing it
 //! again finishes it.
 
-use super::paths::{NOTICE, OWN_DIR, Paths, join_bytes};
+use super::paths::{KEYSTONES, NOTICE, OWN_DIR, Paths, join_bytes};
 use super::tree::Tree;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Kind, Result};
-use crate::types::{FileId, FileKind};
+use crate::types::{FileId, FileKind, Name};
 use std::path::Path;
 
 const NOTICE_TEXT: &str = "This directory is the data of a Weft mount that has not been unmounted (or the machine went \
@@ -47,10 +47,28 @@ pub fn gather(disk: &dyn Disk, paths: &Paths, tree: &Tree) -> Result<()> {
 }
 
 fn take_in(disk: &dyn Disk, paths: &Paths, tree: &Tree, dir: FileId, path: &Path) -> Result<()> {
-    for (name, file) in &tree.dir(dir)?.entries {
+    let entries = tree.dir(dir)?.entries.iter();
+    let top = dir == FileId::ROOT;
+    let (first, rest): (Vec<_>, Vec<_>) =
+        entries.partition(|(name, _)| top && KEYSTONES.contains(&name.as_slice()));
+    take_entries(disk, paths, tree, path, &first)?;
+    if !first.is_empty() {
+        disk.sync_dir("gather.keystones", path)?;
+    }
+    take_entries(disk, paths, tree, path, &rest)
+}
+
+fn take_entries(
+    disk: &dyn Disk,
+    paths: &Paths,
+    tree: &Tree,
+    path: &Path,
+    entries: &[(&Name, &FileId)],
+) -> Result<()> {
+    for (name, file) in entries {
         let at = join_bytes(path, name);
         let Some(stat) = disk.stat("gather.find", &at)? else { continue };
-        let node = tree.node(*file)?;
+        let node = tree.node(**file)?;
         if stat.attr.kind != node.kind {
             return Err(Error::new(
                 Kind::Mismatch,
@@ -61,11 +79,11 @@ fn take_in(disk: &dyn Disk, paths: &Paths, tree: &Tree, dir: FileId, path: &Path
         }
         match node.kind {
             FileKind::Directory => {
-                take_in(disk, paths, tree, *file, &at)?;
+                take_in(disk, paths, tree, **file, &at)?;
                 disk.remove_dir("gather.rmdir", &at)?;
             }
             FileKind::Regular => {
-                let home = paths.live(*file);
+                let home = paths.live(**file);
                 if disk.stat("gather.find", &home)?.is_some() {
                     disk.unlink("gather.unlink", &at)?;
                 } else {

@@ -53,8 +53,12 @@ impl Live {
                 Source::Journal(extent) => extent.read(self.journal.segments(), 0, part)?,
             },
             Stretch::Live => {
-                let handle = self.pool.open("live.read", &self.paths.live(file), false)?;
-                let got = handle.read_at("live.read", part, at)?;
+                let got = match self.pool.open("live.read", &self.paths.live(file), false) {
+                    Ok(handle) => handle.read_at("live.read", part, at)?,
+                    // Truncated to nothing, and applied, since the plan was made.
+                    Err(error) if error.is(libc::ENOENT) => 0,
+                    Err(error) => return Err(error),
+                };
                 // Beyond the end on disk: a hole not yet there.
                 if let Some(rest) = part.get_mut(got..) {
                     rest.fill(0);

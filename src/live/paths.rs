@@ -10,6 +10,9 @@ pub const NOTICE: &str = "WEFT-NOT-UNMOUNTED";
 /// Extended attribute on DATA that keeps the store id.
 pub const STORE_XATTR: &[u8] = b"user.weft.store";
 
+/// Top entries without which no server takes a directory for its data: first in, last out, each side synced.
+pub const KEYSTONES: [&[u8]; 3] = [b"global", b"ibdata1", b"PG_VERSION"];
+
 /// Paths of one DATA and its STORE.
 #[derive(Clone, Debug)]
 pub struct Paths {

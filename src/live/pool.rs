@@ -11,6 +11,8 @@ struct Shelf {
     files: HashMap<PathBuf, (Arc<dyn DiskFile>, u64)>,
     by_use: BTreeMap<u64, PathBuf>,
     tick: u64,
+    /// Paths forgotten so far: an open that began before the last of them is not kept.
+    forgotten: u64,
 }
 
 /// Keeps the most recently used descriptors open. A handle that someone still holds outlives its eviction.
@@ -30,9 +32,14 @@ impl Pool {
         if let Some(file) = self.reuse(path) {
             return Ok(file);
         }
+        let forgotten = self.shelf.lock().forgotten;
         let how = OpenHow { write: true, create, ..OpenHow::default() };
         let file = self.disk.open(op, path, how)?;
         let mut shelf = self.shelf.lock();
+        if shelf.forgotten != forgotten {
+            // What stood at the path may have been moved away since: good for this caller, not for the next.
+            return Ok(file);
+        }
         while shelf.files.len() >= self.limit {
             let Some((_, oldest)) = shelf.by_use.pop_first() else { break };
             shelf.files.remove(&oldest);
@@ -63,6 +70,7 @@ impl Pool {
     /// What is at `path` changes: the next open looks again.
     pub fn forget(&self, path: &Path) {
         let mut shelf = self.shelf.lock();
+        shelf.forgotten += 1;
         if let Some((_, tick)) = shelf.files.remove(path) {
             shelf.by_use.remove(&tick);
         }
@@ -70,6 +78,8 @@ impl Pool {
 
     /// Closes everything.
     pub fn clear(&self) {
-        *self.shelf.lock() = Shelf::default();
+        let mut shelf = self.shelf.lock();
+        let forgotten = shelf.forgotten + 1;
+        *shelf = Shelf { forgotten, ..Shelf::default() };
     }
 }

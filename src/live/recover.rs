@@ -145,11 +145,15 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     }
     gather::check_foreign(disk, &paths.data)?;
     scan_base(&setup, checkpoint, &tree)?;
+    let mut missing = Vec::new();
     for node in tree.nodes.values() {
-        as_on_disk(&setup, checkpoint, node)?;
+        if !as_on_disk(&setup, checkpoint, node)? {
+            missing.push(Arc::clone(node));
+        }
     }
     let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true)?;
     check_pair(&copy, checkpoint, resume.last_seq)?;
+    check_missing(paths, &missing)?;
     remove_orphans(disk, paths, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, checkpoint.id.max(copy.id))?;
     if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
@@ -246,10 +250,25 @@ fn in_place(node: &Node) {
     }
 }
 
-/// What the applier had done of a file since the checkpoint is not known; what the file looks like is.
-fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<()> {
+/// A live file that is gone must have been unlinked since the checkpoint.
+fn check_missing(paths: &Paths, missing: &[Arc<Node>]) -> Result<()> {
+    match missing.iter().find(|node| node.lock().attr.nlink > 0) {
+        None => Ok(()),
+        Some(node) => Err(Error::new(
+            Kind::Mismatch,
+            "recover.live",
+            "this file of DATA is missing: DATA was changed by hand or is from another time than STORE. Restore \
+             DATA and STORE from the same moment",
+        )
+        .at(&paths.live(node.file))),
+    }
+}
+
+/// What the applier had done of a file since the checkpoint is not known; what the file looks like is. `false`: there
+/// was a live file, and there is none.
+fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<bool> {
     if node.kind != FileKind::Regular {
-        return Ok(());
+        return Ok(true);
     }
     let stat = setup.disk.stat("recover.live", &setup.paths.live(node.file))?;
     let mut state = node.lock();
@@ -266,18 +285,9 @@ fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<()>
             content.disk_len = stat.attr.size;
         }
         Some(stat) => *content = leftover(content.base.take(), stat.attr.size, checkpoint.replay.seq),
-        None if known && !in_limbo && state.attr.nlink > 0 => {
-            return Err(Error::new(
-                Kind::Mismatch,
-                "recover.live",
-                "this file of DATA is missing: DATA was changed by hand or is from another time than STORE. Restore \
-                 DATA and STORE from the same moment",
-            )
-            .at(&setup.paths.live(node.file)));
-        }
-        None => {}
+        None => return Ok(!known || in_limbo),
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A live file that appeared after the checkpoint: all that it should hold is replayed, so what it holds is cut.
@@ -299,7 +309,7 @@ fn replay_into(
     served: bool,
 ) -> Result<(Resume, Replayed)> {
     let segments = segments_of(setup);
-    replay(&segments, checkpoint.replay, checkpoint.last_ts, |read| {
+    let (resume, replayed) = replay(&segments, checkpoint.replay, checkpoint.last_ts, |read| {
         let group = Arc::new(Group::on_disk(GroupPlace { area_start: 0, ..read.place }));
         for record in &read.records {
             if record.seq > checkpoint.names_seq {
@@ -319,7 +329,19 @@ fn replay_into(
             fold(tree, &group, record);
         }
         Ok(())
-    })
+    })?;
+    if resume.last_seq < checkpoint.names_seq {
+        return Err(Error::corrupt(
+            "journal.recover",
+            format!(
+                "the journal ends at event {}, and the checkpoint was written when {} was durable: its end is \
+                 damaged or STORE was put together from two times; restore STORE from a copy",
+                resume.last_seq, checkpoint.names_seq
+            ),
+        )
+        .at(&setup.paths.journal_dir()));
+    }
+    Ok((resume, replayed))
 }
 
 fn fold(tree: &Tree, group: &Arc<Group>, record: &crate::format::event::Record) {

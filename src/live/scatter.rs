@@ -4,7 +4,7 @@
 //! `.weft` and the notice; doing `gather` and this again finishes an interrupted one.
 
 use super::Live;
-use super::paths::{Paths, STORE_XATTR, join_bytes};
+use super::paths::{KEYSTONES, Paths, STORE_XATTR, join_bytes};
 use super::tree::Tree;
 use super::walk::fingerprint;
 use crate::disk::{Disk, OpenHow};
@@ -13,9 +13,6 @@ use crate::format::checkpoint::{Fingerprint, Phase};
 use crate::types::{FileId, FileKind, Name, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-
-/// Moved last: without them no server takes DATA for its own.
-const LAST: [&[u8]; 3] = [b"global", b"ibdata1", b"PG_VERSION"];
 
 /// Applies everything, puts DATA back and marks both sides clean.
 pub fn scatter(live: &Live) -> Result<()> {
@@ -124,10 +121,14 @@ fn set_attributes(live: &Live, tree: &Tree, file: FileId, at: &Path) -> Result<(
 }
 
 fn to_data(live: &Live, tree: &Tree, top: &Path) -> Result<()> {
-    let mut names: Vec<Name> = tree.dir(FileId::ROOT)?.entries.keys().cloned().collect();
-    names.sort_by_key(|name| LAST.iter().position(|last| last == name));
-    for name in names {
-        live.disk.rename("scatter.out", &join_bytes(top, &name), &join_bytes(&live.paths.data, &name))?;
+    let names = tree.dir(FileId::ROOT)?.entries.keys();
+    let (last, first): (Vec<&Name>, Vec<&Name>) =
+        names.partition(|name| KEYSTONES.contains(&name.as_slice()));
+    for names in [first, last] {
+        for name in names {
+            live.disk.rename("scatter.out", &join_bytes(top, name), &join_bytes(&live.paths.data, name))?;
+        }
+        live.disk.sync_dir("scatter.out", &live.paths.data)?;
     }
     live.disk.remove_dir("scatter.rmdir", top)?;
     live.disk.sync_dir("scatter.out", &live.paths.data)
