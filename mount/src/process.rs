@@ -97,7 +97,8 @@ fn log_to(file: File) {
 }
 
 fn filter() -> tracing_subscriber::EnvFilter {
-    tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| "info".into())
+    tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG")
+        .unwrap_or_else(|_| "warn,weft=info,weft_mount=info".into())
 }
 
 fn log_panics() {
