@@ -100,9 +100,10 @@ fn log_to(file: File) {
     log_panics();
 }
 
+/// fuser calls it an error when its answer to an INTERRUPT comes after the interrupted request has ended: daily business.
 fn filter() -> tracing_subscriber::EnvFilter {
     tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG")
-        .unwrap_or_else(|_| "warn,weft=info,weft_mount=info".into())
+        .unwrap_or_else(|_| "warn,weft=info,weft_mount=info,fuser::reply=off".into())
 }
 
 fn log_panics() {
