@@ -31,10 +31,7 @@ impl AlignedBuf {
 
     /// An empty buffer that takes `bytes` without growing.
     pub fn with_capacity(bytes: usize) -> AlignedBuf {
-        AlignedBuf {
-            pages: Vec::with_capacity(bytes.div_ceil(PAGE_LEN)),
-            len: 0,
-        }
+        AlignedBuf { pages: Vec::with_capacity(bytes.div_ceil(PAGE_LEN)), len: 0 }
     }
 
     /// Bytes in use.
@@ -174,10 +171,7 @@ mod tests {
         let address = buf.as_slice().as_ptr();
         buf.clear();
         buf.extend_from_slice(&[1; 3 * PAGE_LEN]);
-        assert_eq!(
-            (buf.as_slice().as_ptr(), buf.capacity()),
-            (address, capacity)
-        );
+        assert_eq!((buf.as_slice().as_ptr(), buf.capacity()), (address, capacity));
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn index(engine: &Engine, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         match engine.indexer.step() {
             Ok(true) => {}
-            Ok(false) => engine.indexer.rest(INDEX_EVERY),
+            Ok(false) => thread::sleep(INDEX_EVERY),
             Err(error) => {
                 tracing::error!(%error, "the index cannot go on");
                 thread::sleep(AFTER_ERROR);

@@ -29,10 +29,7 @@ pub(super) fn record_group(build: &mut Build<'_>, group: &IndexedGroup, known: S
 }
 
 fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) -> Result<()> {
-    let when = When {
-        seq: record.seq,
-        ts: record.ts,
-    };
+    let when = When { seq: record.seq, ts: record.ts };
     match &record.event {
         Event::Write { .. } | Event::Resize { .. } | Event::Zero { .. } => {
             record_bytes(build, group, when, &record.event)
@@ -45,20 +42,9 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
     }
 }
 
-fn record_bytes(
-    build: &mut Build<'_>,
-    group: &IndexedGroup,
-    when: When,
-    event: &Event,
-) -> Result<()> {
+fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: &Event) -> Result<()> {
     let (file, size, change) = match *event {
-        Event::Write {
-            file,
-            offset,
-            len,
-            size,
-            payload,
-        } => {
+        Event::Write { file, offset, len, size, payload } => {
             let source = Location::Journal {
                 segment: group.segment,
                 offset: group.offset.saturating_add(u64::from(payload.offset)),
@@ -73,21 +59,12 @@ fn record_bytes(
             };
             (file, size, change)
         }
-        Event::Zero {
-            file,
-            offset,
-            len,
-            size,
-        } => {
+        Event::Zero { file, offset, len, size } => {
             // Beyond the end of the file there is nothing to zero.
             let end = offset.saturating_add(len).min(size);
             (file, size, Change::zero(file, when.seq, offset, end, size))
         }
-        Event::Resize {
-            file,
-            old_size,
-            size,
-        } => {
+        Event::Resize { file, old_size, size } => {
             let change = Change::zero(file, when.seq, size, old_size, size);
             (file, size, change)
         }
@@ -122,21 +99,11 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
             name::record(build, slot, when.seq, *file, attr.kind);
             touch_dir(build, when, slot, None);
         }
-        Event::Unlink {
-            slot, dir_nlink, ..
-        } => {
+        Event::Unlink { slot, dir_nlink, .. } => {
             name::record_gone(build, slot, when.seq);
             touch_dir(build, when, slot, Some(*dir_nlink));
         }
-        Event::Rename {
-            file,
-            from,
-            to,
-            attr,
-            from_nlink,
-            to_nlink,
-            ..
-        } => {
+        Event::Rename { file, from, to, attr, from_nlink, to_nlink, .. } => {
             if from != to {
                 name::record_gone(build, from, when.seq);
             }
@@ -191,12 +158,7 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
     match event {
         Event::Create(birth) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
         Event::Link { file, attr, .. } | Event::Unlink { file, attr, .. } => whole(file, attr),
-        Event::Rename {
-            file,
-            attr,
-            replaced,
-            ..
-        } => {
+        Event::Rename { file, attr, replaced, .. } => {
             whole(file, attr);
             if let Some((replaced, attr)) = replaced
                 && replaced != file
@@ -204,13 +166,7 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
                 whole(replaced, attr);
             }
         }
-        Event::Exchange {
-            left,
-            left_attr,
-            right,
-            right_attr,
-            ..
-        } => {
+        Event::Exchange { left, left_attr, right, right_attr, .. } => {
             whole(left, left_attr);
             if left != right {
                 whole(right, right_attr);
@@ -220,17 +176,10 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
             whole(file, attr);
             base::record(build, *file, when.seq, attr.size, *inode);
         }
-        Event::SetAttr {
-            file,
-            attr,
-            explicit_mtime,
-        } => attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime),
-        Event::SetXattr {
-            file,
-            name,
-            value,
-            ctime,
-        } => {
+        Event::SetAttr { file, attr, explicit_mtime } => {
+            attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime)
+        }
+        Event::SetXattr { file, name, value, ctime } => {
             xattr::record(build, *file, name, when.seq, Some(value));
             build.sample(*file, Track::Change, when.seq, *ctime, 0);
         }

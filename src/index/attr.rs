@@ -132,11 +132,7 @@ fn recorded(kv: &dyn Kv, file: FileId, at: Seq) -> Result<Option<Recorded>> {
     let chosen_mtime = reader.byte()? != 0;
     let attr = read_attr(&mut reader)?;
     reader.finish()?;
-    Ok(Some(Recorded {
-        seq,
-        attr,
-        chosen_mtime,
-    }))
+    Ok(Some(Recorded { seq, attr, chosen_mtime }))
 }
 
 /// The target of a symlink; `None` before its birth, or for another kind of file.

@@ -4,9 +4,7 @@
 //! - [`Space::Base`]: (file, adoption, page) -> where the page's pre-image stands. The first one put stays.
 
 use super::build::Build;
-use super::codec::{
-    Reader, location_tag, put_ascending, put_location, put_seq, put_varint, read_location,
-};
+use super::codec::{Reader, location_tag, put_ascending, put_location, put_seq, put_varint, read_location};
 use super::kv::{Batch, Kv, Space};
 use super::lookup::end_with_seq;
 use super::scan::behind;
@@ -157,15 +155,8 @@ mod tests {
     use super::*;
 
     fn base(page: u64, number: u64) -> (BasePage, BaseRecord) {
-        let place = BasePage {
-            file: FileId(3),
-            adoption: Seq(9),
-            page: PageNo(page),
-        };
-        let location = Location::Base {
-            number,
-            offset: page * 4096,
-        };
+        let place = BasePage { file: FileId(3), adoption: Seq(9), page: PageNo(page) };
+        let location = Location::Base { number, offset: page * 4096 };
         let crc = u32::MAX;
         (place, BaseRecord { location, crc })
     }

@@ -38,14 +38,7 @@ impl<'a> Build<'a> {
     }
 
     /// Adds a sample to a file's track.
-    pub(super) fn sample(
-        &mut self,
-        file: FileId,
-        track: Track,
-        seq: Seq,
-        ts: Timestamp,
-        value: u64,
-    ) {
+    pub(super) fn sample(&mut self, file: FileId, track: Track, seq: Seq, ts: Timestamp, value: u64) {
         let sample = Sample { seq, ts, value };
         self.runs.push(&mut self.batch, file, track, sample);
     }

@@ -138,9 +138,7 @@ impl<'a> Reader<'a> {
         if bytes.first().is_some_and(|first| first ^ flip == 0) {
             return Err(corrupt("a key's number has a leading zero"));
         }
-        Ok(bytes
-            .iter()
-            .fold(0, |value, byte| value << 8 | u64::from(byte ^ flip)))
+        Ok(bytes.iter().fold(0, |value, byte| value << 8 | u64::from(byte ^ flip)))
     }
 
     /// Bytes up to a NUL, which is read too.
@@ -167,10 +165,7 @@ fn short() -> Error {
 /// An entry that cannot have been written by this index.
 pub(super) fn corrupt(message: impl Into<String>) -> Error {
     let message = message.into();
-    Error::corrupt(
-        OP,
-        format!("the index is damaged ({message}); delete it, it is rebuilt from the journal"),
-    )
+    Error::corrupt(OP, format!("the index is damaged ({message}); delete it, it is rebuilt from the journal"))
 }
 
 const JOURNAL: u8 = 1;
@@ -192,9 +187,7 @@ pub(super) fn location_tag(location: &Location) -> u8 {
 pub(super) fn put_location(out: &mut Vec<u8>, location: &Location) {
     let (number, offset) = match *location {
         Location::Journal { segment, offset } => (segment.0, offset),
-        Location::Base { number, offset } | Location::PageFile { number, offset } => {
-            (number, offset)
-        }
+        Location::Base { number, offset } | Location::PageFile { number, offset } => (number, offset),
         Location::Zero => return,
     };
     put_varint(out, number);
@@ -208,10 +201,7 @@ pub(super) fn read_location(tag: u8, reader: &mut Reader<'_>) -> Result<Location
     }
     let (number, offset) = (reader.varint()?, reader.varint()?);
     match tag {
-        JOURNAL => Ok(Location::Journal {
-            segment: SegmentNo(number),
-            offset,
-        }),
+        JOURNAL => Ok(Location::Journal { segment: SegmentNo(number), offset }),
         BASE => Ok(Location::Base { number, offset }),
         PAGE_FILE => Ok(Location::PageFile { number, offset }),
         _ => Err(corrupt(format!("location kind {tag}"))),
@@ -242,10 +232,7 @@ pub(super) fn kind_code(kind: FileKind) -> u8 {
 
 pub(super) fn read_kind(reader: &mut Reader<'_>) -> Result<FileKind> {
     let code = reader.byte()?;
-    KINDS
-        .get(usize::from(code))
-        .copied()
-        .ok_or_else(|| corrupt(format!("file kind {code}")))
+    KINDS.get(usize::from(code)).copied().ok_or_else(|| corrupt(format!("file kind {code}")))
 }
 
 fn put_time(out: &mut Vec<u8>, time: FileTime) {
@@ -254,10 +241,7 @@ fn put_time(out: &mut Vec<u8>, time: FileTime) {
 }
 
 fn read_time(reader: &mut Reader<'_>) -> Result<FileTime> {
-    let time = FileTime {
-        secs: reader.signed()?,
-        nanos: reader.small()?,
-    };
+    let time = FileTime { secs: reader.signed()?, nanos: reader.small()? };
     if time.nanos >= 1_000_000_000 {
         return Err(corrupt("nanoseconds beyond a second"));
     }

@@ -24,11 +24,7 @@ pub(super) struct Cover {
 impl Cover {
     /// Cover of `offset..end`.
     pub(super) fn of(offset: u64, end: u64) -> Cover {
-        let mut cover = Cover {
-            head: None,
-            whole: 0..0,
-            tail: None,
-        };
+        let mut cover = Cover { head: None, whole: 0..0, tail: None };
         if end <= offset {
             return cover;
         }
@@ -48,11 +44,7 @@ impl Cover {
 }
 
 fn piece(page: u64, start: u64, len: u64) -> Piece {
-    Piece {
-        page: PageNo(page),
-        start: start as u32,
-        len: len as u32,
-    }
+    Piece { page: PageNo(page), start: start as u32, len: len as u32 }
 }
 
 /// An aligned run of `1 << level` pages.

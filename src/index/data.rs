@@ -56,12 +56,7 @@ impl Run {
         bytes.push(RUN);
         put_signed(&mut bytes, sample.ts.0);
         put_varint(&mut bytes, sample.value);
-        Run {
-            first: sample.seq,
-            last: sample,
-            count: 1,
-            bytes,
-        }
+        Run { first: sample.seq, last: sample, count: 1, bytes }
     }
 
     fn push(&mut self, sample: Sample) {
@@ -131,11 +126,7 @@ pub(super) fn newest(kv: &dyn Kv, file: FileId, track: Track, at: Seq) -> Result
 fn search(first: Seq, run: &[u8], at: Seq) -> Result<Sample> {
     let mut reader = Reader::new(run);
     reader.expect_tag(RUN)?;
-    let mut newest = Sample {
-        seq: first,
-        ts: Timestamp(reader.signed()?),
-        value: reader.varint()?,
-    };
+    let mut newest = Sample { seq: first, ts: Timestamp(reader.signed()?), value: reader.varint()? };
     while !reader.is_empty() {
         let step = reader.varint()?;
         let seq = newest.seq.0.checked_add(step);
@@ -186,10 +177,7 @@ mod tests {
             assert_eq!(found, expected, "at {at}");
         }
         assert_eq!(newest(&kv, FILE, Track::Links, Seq(99)).unwrap(), None);
-        assert_eq!(
-            newest(&kv, FileId(8), Track::Content, Seq(99)).unwrap(),
-            None
-        );
+        assert_eq!(newest(&kv, FileId(8), Track::Content, Seq(99)).unwrap(), None);
     }
 
     #[test]

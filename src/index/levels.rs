@@ -89,13 +89,7 @@ impl Cache {
 
 impl Extended {
     /// Adds bits to a file's mask.
-    pub(super) fn add(
-        &mut self,
-        kv: &dyn Kv,
-        levels: &Levels,
-        file: FileId,
-        bits: u64,
-    ) -> Result<()> {
+    pub(super) fn add(&mut self, kv: &dyn Kv, levels: &Levels, file: FileId, bits: u64) -> Result<()> {
         if let Some((_, mask)) = self.masks.get_mut(&file) {
             *mask |= bits;
             return Ok(());

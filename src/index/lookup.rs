@@ -91,13 +91,7 @@ fn versions(prefix: Vec<u8>, at: Seq, floor: Seq) -> Option<(Vec<u8>, Vec<u8>)> 
     Some((from, end))
 }
 
-fn partials_of(
-    kv: &dyn Kv,
-    file: FileId,
-    page: PageNo,
-    at: Seq,
-    floor: Seq,
-) -> Result<Vec<PartialVersion>> {
+fn partials_of(kv: &dyn Kv, file: FileId, page: PageNo, at: Seq, floor: Seq) -> Result<Vec<PartialVersion>> {
     let mut partials = Vec::new();
     let Some((mut from, end)) = versions(partial_prefix(file, page), at, floor) else {
         return Ok(partials);
@@ -139,14 +133,7 @@ pub(super) fn pages(
     if count == 1 {
         return Ok(vec![page(kv, mask, file, PageNo(first), window)?]);
     }
-    let mut bulk = Bulk {
-        kv,
-        file,
-        first,
-        last,
-        window,
-        found: vec![PageVersion::default(); count],
-    };
+    let mut bulk = Bulk { kv, file, first, last, window, found: vec![PageVersion::default(); count] };
     for level in levels(mask) {
         bulk.level(level)?;
     }
@@ -173,13 +160,7 @@ impl Bulk<'_> {
         let mut from = block_prefix(file, level, self.first >> level);
         put_seq(&mut from, at);
         let end = behind(&block_prefix(file, level, self.last >> level));
-        let scan = Scan {
-            kv: self.kv,
-            space: Space::Page,
-            from,
-            end: &end,
-            at,
-        };
+        let scan = Scan { kv: self.kv, space: Space::Page, from, end: &end, at };
         scan.newest(
             split_block,
             |subject| {
@@ -203,10 +184,8 @@ impl Bulk<'_> {
                 break;
             };
             if page.full.is_none_or(|full| full.seq < block.seq) {
-                page.full = Some(FullVersion {
-                    location: advance(block.location, (number - begin) * PAGE),
-                    ..block
-                });
+                page.full =
+                    Some(FullVersion { location: advance(block.location, (number - begin) * PAGE), ..block });
             }
         }
         Ok(ControlFlow::Continue(()))
@@ -219,9 +198,7 @@ impl Bulk<'_> {
         while next <= self.last {
             let mut from = partial_prefix(self.file, PageNo(next));
             put_seq(&mut from, self.window.at);
-            let pairs = self
-                .kv
-                .range(Space::Partial, &from, &end, PARTIALS_AT_ONCE)?;
+            let pairs = self.kv.range(Space::Partial, &from, &end, PARTIALS_AT_ONCE)?;
             let Some(((last, _), rest)) = pairs.split_last() else {
                 return Ok(());
             };
@@ -316,11 +293,7 @@ fn read_full(seq: Seq, value: &[u8], skipped: u64) -> Result<FullVersion> {
     if valid_len as usize > PAGE_LEN {
         return Err(corrupt("a version longer than its page"));
     }
-    Ok(FullVersion {
-        seq,
-        location: advance(location, skipped.saturating_mul(PAGE)),
-        valid_len,
-    })
+    Ok(FullVersion { seq, location: advance(location, skipped.saturating_mul(PAGE)), valid_len })
 }
 
 fn read_partial(seq: Seq, value: &[u8]) -> Result<PartialVersion> {
@@ -334,10 +307,5 @@ fn read_partial(seq: Seq, value: &[u8]) -> Result<PartialVersion> {
     if u64::from(start) + u64::from(len) > PAGE {
         return Err(corrupt("a version beyond its page"));
     }
-    Ok(PartialVersion {
-        seq,
-        start,
-        len,
-        location,
-    })
+    Ok(PartialVersion { seq, start, len, location })
 }

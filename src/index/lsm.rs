@@ -32,9 +32,7 @@ pub struct LsmOptions {
 
 impl Default for LsmOptions {
     fn default() -> LsmOptions {
-        LsmOptions {
-            memory_bytes: 64 << 20,
-        }
+        LsmOptions { memory_bytes: 64 << 20 }
     }
 }
 
@@ -70,12 +68,7 @@ impl LsmKv {
             let keyspace = database.keyspace(name(space), || keyspace_options(space, options));
             spaces.push(keyspace.map_err(fail)?);
         }
-        let store = LsmKv {
-            path: path.to_path_buf(),
-            spaces,
-            marks: Mutex::new(Marks::default()),
-            database,
-        };
+        let store = LsmKv { path: path.to_path_buf(), spaces, marks: Mutex::new(Marks::default()), database };
         let marks = store.check_marks()?;
         *store.marks.lock() = marks;
         Ok(store)
@@ -98,9 +91,7 @@ impl LsmKv {
             let expected = marks[space as usize];
             if found != expected {
                 let name = name(space);
-                return Err(
-                    self.damaged(&format!("{name} ends at batch {found}, not at {expected}"))
-                );
+                return Err(self.damaged(&format!("{name} ends at batch {found}, not at {expected}")));
             }
         }
         Ok(marks)
@@ -131,9 +122,7 @@ impl LsmKv {
 
     /// Runs a read, with the LSM's errors and panics made ours.
     fn read<T>(&self, op: &'static str, run: impl FnOnce() -> fjall::Result<T>) -> Result<T> {
-        guard(op, &self.path, || {
-            run().map_err(|error| translate(op, &self.path, &error))
-        })
+        guard(op, &self.path, || run().map_err(|error| translate(op, &self.path, &error)))
     }
 
     fn commit_marked(&self, batch: Batch) -> Result<()> {
@@ -166,9 +155,7 @@ impl LsmKv {
 
 impl Kv for LsmKv {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.read("index.get", || {
-            Ok(self.keyspace(space).get(key)?.map(|value| value.to_vec()))
-        })
+        self.read("index.get", || Ok(self.keyspace(space).get(key)?.map(|value| value.to_vec())))
     }
 
     fn first(&self, space: Space, from: &[u8], end: &[u8]) -> Result<Option<Pair>> {
@@ -206,9 +193,7 @@ impl Kv for LsmKv {
     }
 
     fn persist(&self) -> Result<()> {
-        self.read("index.persist", || {
-            self.database.persist(PersistMode::SyncData)
-        })
+        self.read("index.persist", || self.database.persist(PersistMode::SyncData))
     }
 
     fn size_bytes(&self) -> u64 {
@@ -265,15 +250,9 @@ fn check_names(path: &Path) -> Result<()> {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let is_number = name
-            .to_str()
-            .is_some_and(|text| text.parse::<u64>().is_ok());
+        let is_number = name.to_str().is_some_and(|text| text.parse::<u64>().is_ok());
         if !is_number && entry.path().is_dir() {
-            return Err(damaged(
-                "index.open",
-                path,
-                &format!("{name:?} is not its own"),
-            ));
+            return Err(damaged("index.open", path, &format!("{name:?} is not its own")));
         }
     }
     Ok(())
@@ -285,16 +264,13 @@ fn guard<T>(op: &'static str, path: &Path, run: impl FnOnce() -> Result<T>) -> R
 }
 
 fn damaged(op: &'static str, path: &Path, what: &str) -> Error {
-    let message =
-        format!("the index is damaged ({what}); delete it, it is rebuilt from the journal");
+    let message = format!("the index is damaged ({what}); delete it, it is rebuilt from the journal");
     Error::corrupt(op, message).at(path)
 }
 
 fn translate(op: &'static str, path: &Path, error: &fjall::Error) -> Error {
     match error {
-        fjall::Error::Locked => {
-            Error::new(Kind::Busy, op, "another process has the index open").at(path)
-        }
+        fjall::Error::Locked => Error::new(Kind::Busy, op, "another process has the index open").at(path),
         fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source))
             if source.raw_os_error().is_some() =>
         {

@@ -8,9 +8,7 @@ use crate::format::event::{Event, Payload};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SMALL: LsmOptions = LsmOptions {
-    memory_bytes: 1 << 20,
-};
+const SMALL: LsmOptions = LsmOptions { memory_bytes: 1 << 20 };
 const LAST: &[u8] = &[7];
 
 fn key(number: u32) -> Vec<u8> {
@@ -92,31 +90,16 @@ fn copy(from: &Path, to: &Path) {
 /// Bytes that a damaged file has, or `None` where it is gone.
 fn damaged(bytes: &[u8], how: usize) -> Option<Vec<u8>> {
     // Files are extended ahead with zeros: damage what is written.
-    let used = bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let mut bytes = bytes.to_vec();
     match how {
         0 => return None,
         1 => bytes.truncate(used / 2),
         2 => bytes.clear(),
         3 => bytes[used / 3..(used / 3 + 40).min(used)].fill(0),
-        4 => bytes
-            .iter_mut()
-            .take(used)
-            .skip(used / 5)
-            .step_by(997)
-            .for_each(|byte| *byte ^= 0x5a),
-        5 => bytes[..used]
-            .iter_mut()
-            .rev()
-            .take(3)
-            .for_each(|byte| *byte ^= 0xff),
-        _ => bytes[..used]
-            .iter_mut()
-            .take(9)
-            .for_each(|byte| *byte ^= 0xff),
+        4 => bytes.iter_mut().take(used).skip(used / 5).step_by(997).for_each(|byte| *byte ^= 0x5a),
+        5 => bytes[..used].iter_mut().rev().take(3).for_each(|byte| *byte ^= 0xff),
+        _ => bytes[..used].iter_mut().take(9).for_each(|byte| *byte ^= 0xff),
     }
     Some(bytes)
 }
@@ -133,21 +116,10 @@ fn damage_is_an_error_or_an_earlier_state() {
     drop(kv);
     let mut files = Vec::new();
     files_below(whole.path(), &mut files);
-    assert!(
-        files
-            .iter()
-            .any(|path| path.to_string_lossy().contains("tables"))
-    );
+    assert!(files.iter().any(|path| path.to_string_lossy().contains("tables")));
     let (mut refused, mut opened) = (0, 0);
-    for (file, how) in files
-        .iter()
-        .flat_map(|file| (0..7).map(move |how| (file, how)))
-    {
-        let Some(short) = file
-            .strip_prefix(whole.path())
-            .ok()
-            .filter(|_| file.exists())
-        else {
+    for (file, how) in files.iter().flat_map(|file| (0..7).map(move |how| (file, how))) {
+        let Some(short) = file.strip_prefix(whole.path()).ok().filter(|_| file.exists()) else {
             continue;
         };
         let copied = tempfile::tempdir().unwrap();
@@ -158,11 +130,7 @@ fn damage_is_an_error_or_an_earlier_state() {
             None => fs::remove_file(&target).unwrap(),
         }
         let outcome = LsmKv::open(copied.path(), SMALL).and_then(|kv| is_prefix(&kv));
-        assert!(
-            !matches!(outcome, Ok(false)),
-            "{} damaged by {how}",
-            short.display()
-        );
+        assert!(!matches!(outcome, Ok(false)), "{} damaged by {how}", short.display());
         match outcome {
             Ok(_) => opened += 1,
             Err(error) => {
@@ -206,30 +174,15 @@ fn speed_of_apply_on_disk() {
                     offset: next() % 16_384 * 8192,
                     len: 8192,
                     size: 16_384 * 8192,
-                    payload: Payload {
-                        offset: (at * 8250) as u32,
-                        crc: 0,
-                    },
+                    payload: Payload { offset: (at * 8250) as u32, crc: 0 },
                 };
-                records.push(Record {
-                    seq: Seq(seq),
-                    ts,
-                    wall: ts,
-                    event,
-                });
+                records.push(Record { seq: Seq(seq), ts, wall: ts, event });
             }
             offset += PER_GROUP * 8250;
             let segment = SegmentNo(1 + offset / (64 << 20));
-            groups.push(IndexedGroup {
-                segment,
-                offset: offset % (64 << 20),
-                records,
-            });
+            groups.push(IndexedGroup { segment, offset: offset % (64 << 20), records });
         }
-        let watermark = Watermark {
-            seq: Seq(seq),
-            ..Watermark::default()
-        };
+        let watermark = Watermark { seq: Seq(seq), ..Watermark::default() };
         let begin = std::time::Instant::now();
         index.apply(&groups, watermark).unwrap();
         spent += begin.elapsed();
@@ -241,65 +194,35 @@ fn speed_of_apply_on_disk() {
         cpu * 1e6 / EVENTS as f64
     );
     index.persist().unwrap();
-    println!(
-        "size now {:.1} bytes/event (log included)",
-        kv.size_bytes() as f64 / EVENTS as f64
-    );
+    println!("size now {:.1} bytes/event (log included)", kv.size_bytes() as f64 / EVENTS as f64);
     kv.settle();
-    println!(
-        "size settled {:.1} bytes/event without log",
-        kv.table_bytes() as f64 / EVENTS as f64
-    );
+    println!("size settled {:.1} bytes/event without log", kv.table_bytes() as f64 / EVENTS as f64);
     let rounds = 20_000;
     let begin = std::time::Instant::now();
     for _ in 0..rounds {
         let (file, page) = (FileId(1000 + next() % 50), PageNo(next() % 32_768));
-        std::hint::black_box(
-            index
-                .page(file, page, Seq(next() % EVENTS), Seq(0))
-                .unwrap(),
-        );
+        std::hint::black_box(index.page(file, page, Seq(next() % EVENTS), Seq(0)).unwrap());
     }
-    println!(
-        "page: {:.2} us",
-        begin.elapsed().as_micros() as f64 / f64::from(rounds)
-    );
+    println!("page: {:.2} us", begin.elapsed().as_micros() as f64 / f64::from(rounds));
     let begin = std::time::Instant::now();
     for _ in 0..rounds {
         let file = FileId(1000 + next() % 50);
-        std::hint::black_box(
-            data::newest(&*kv, file, data::Track::Content, Seq(next() % EVENTS)).unwrap(),
-        );
+        std::hint::black_box(data::newest(&*kv, file, data::Track::Content, Seq(next() % EVENTS)).unwrap());
     }
-    println!(
-        "newest data: {:.2} us",
-        begin.elapsed().as_micros() as f64 / f64::from(rounds)
-    );
+    println!("newest data: {:.2} us", begin.elapsed().as_micros() as f64 / f64::from(rounds));
     let begin = std::time::Instant::now();
     for file in 0..50 {
         for chunk in 0..32 {
             let pages = PageNo(chunk * 1024)..=PageNo(chunk * 1024 + 1023);
-            std::hint::black_box(
-                index
-                    .pages(FileId(1000 + file), pages, Seq(EVENTS / 2), Seq(0))
-                    .unwrap(),
-            );
+            std::hint::black_box(index.pages(FileId(1000 + file), pages, Seq(EVENTS / 2), Seq(0)).unwrap());
         }
     }
-    println!(
-        "pages: {:.2} us/page",
-        begin.elapsed().as_micros() as f64 / (50.0 * 32_768.0)
-    );
+    println!("pages: {:.2} us/page", begin.elapsed().as_micros() as f64 / (50.0 * 32_768.0));
 }
 
 /// CPU time of this process.
 fn cpu_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }

@@ -24,17 +24,13 @@ impl Default for MemKv {
 
 impl MemKv {
     pub fn new() -> MemKv {
-        MemKv {
-            maps: RwLock::new(Arc::new(Maps::default())),
-        }
+        MemKv { maps: RwLock::new(Arc::new(Maps::default())) }
     }
 
     /// A store with the present contents, independent from now on: what a crash may bring back.
     #[must_use]
     pub fn snapshot(&self) -> MemKv {
-        MemKv {
-            maps: RwLock::new(self.view()),
-        }
+        MemKv { maps: RwLock::new(self.view()) }
     }
 
     /// Entries in a space.
@@ -102,9 +98,7 @@ impl Kv for MemKv {
     fn size_bytes(&self) -> u64 {
         let maps = self.view();
         let pairs = maps.iter().flatten();
-        pairs
-            .map(|(key, value)| (key.len() + value.len()) as u64)
-            .sum()
+        pairs.map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
 }
 
@@ -124,14 +118,8 @@ mod tests {
         let old = kv.snapshot();
         put(2);
         assert_eq!((old.len(Space::Attr), kv.len(Space::Attr)), (1, 2));
-        assert_eq!(
-            kv.first(Space::Attr, &[2], &[9]).unwrap(),
-            Some((vec![2], vec![2]))
-        );
-        assert_eq!(
-            kv.last(Space::Attr, &[0], &[2]).unwrap(),
-            Some((vec![1], vec![1]))
-        );
+        assert_eq!(kv.first(Space::Attr, &[2], &[9]).unwrap(), Some((vec![2], vec![2])));
+        assert_eq!(kv.last(Space::Attr, &[0], &[2]).unwrap(), Some((vec![1], vec![1])));
         assert_eq!(kv.range(Space::Attr, &[9], &[0], 5).unwrap(), vec![]);
     }
 }

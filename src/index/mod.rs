@@ -45,9 +45,7 @@ pub use time::GroupPlace;
 use crate::error::Result;
 use crate::format::event::Record;
 use crate::sync::{Arc, Mutex, RwLock};
-use crate::types::{
-    Attr, FileId, FileKind, Location, Name, PageNo, SegmentNo, Seq, StoreId, Timestamp,
-};
+use crate::types::{Attr, FileId, FileKind, Location, Name, PageNo, SegmentNo, Seq, StoreId, Timestamp};
 use build::Build;
 use counts::Counts;
 use kv::Kv;

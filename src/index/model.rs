@@ -2,9 +2,7 @@
 
 use crate::format::event::{Birth, Event, Payload, Record, Slot};
 use crate::index::IndexedGroup;
-use crate::types::{
-    Attr, FileId, FileKind, FileTime, Location, Name, RootId, SegmentNo, Seq, Timestamp,
-};
+use crate::types::{Attr, FileId, FileKind, FileTime, Location, Name, RootId, SegmentNo, Seq, Timestamp};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -90,8 +88,7 @@ impl World {
 
     fn enter(&mut self, slot: &Slot, file: FileId) {
         let kind = self.files[&file].recorded.kind;
-        self.names
-            .insert((slot.dir, slot.name.clone()), (file, kind));
+        self.names.insert((slot.dir, slot.name.clone()), (file, kind));
     }
 
     fn leave(&mut self, slot: &Slot) {
@@ -134,25 +131,12 @@ impl World {
                 self.enter(slot, *file);
                 self.touch(slot.dir, ts, None);
             }
-            Event::Unlink {
-                file,
-                slot,
-                attr,
-                dir_nlink,
-            } => {
+            Event::Unlink { file, slot, attr, dir_nlink } => {
                 self.file(*file).record(*attr);
                 self.leave(slot);
                 self.touch(slot.dir, ts, Some(*dir_nlink));
             }
-            Event::Rename {
-                file,
-                from,
-                to,
-                attr,
-                replaced,
-                from_nlink,
-                to_nlink,
-            } => {
+            Event::Rename { file, from, to, attr, replaced, from_nlink, to_nlink } => {
                 if let Some((replaced, attr)) = replaced {
                     self.file(*replaced).record(*attr);
                 }
@@ -192,12 +176,7 @@ impl World {
                 Rc::make_mut(&mut file.bytes).resize(*size as usize, 0);
                 file.touch(ts);
             }
-            Event::Zero {
-                file,
-                offset,
-                len,
-                size,
-            } => {
+            Event::Zero { file, offset, len, size } => {
                 let file = self.file(*file);
                 let content = Rc::make_mut(&mut file.bytes);
                 content.resize(*size as usize, 0);
@@ -205,21 +184,12 @@ impl World {
                 content[(*offset as usize).min(end)..end].fill(0);
                 file.touch(ts);
             }
-            Event::SetAttr {
-                file,
-                attr,
-                explicit_mtime,
-            } => {
+            Event::SetAttr { file, attr, explicit_mtime } => {
                 let file = self.file(*file);
                 file.record(*attr);
                 file.chosen |= explicit_mtime;
             }
-            Event::SetXattr {
-                file,
-                name,
-                value,
-                ctime,
-            } => {
+            Event::SetXattr { file, name, value, ctime } => {
                 let file = self.file(*file);
                 file.xattrs.insert(name.clone(), value.clone());
                 file.changed = Some(*ctime);
@@ -286,14 +256,7 @@ impl History {
         };
         history.next_group();
         let root = history.birth(FileKind::Directory, None, Timestamp(0), 0);
-        history.push(
-            Event::Adopt {
-                birth: root,
-                inode: 2,
-            },
-            &[],
-            1,
-        );
+        history.push(Event::Adopt { birth: root, inode: 2 }, &[], 1);
         for choice in choices {
             if choice.3 % 7 == 0 {
                 history.next_group();
@@ -324,11 +287,7 @@ impl History {
         let segment = SegmentNo(1 + self.groups.len() as u64 / 5);
         let bytes = self.segments.entry(segment).or_default();
         bytes.resize(bytes.len() + 64, 0xee);
-        self.groups.push(IndexedGroup {
-            segment,
-            offset: bytes.len() as u64,
-            records: Vec::new(),
-        });
+        self.groups.push(IndexedGroup { segment, offset: bytes.len() as u64, records: Vec::new() });
     }
 
     fn push(&mut self, mut event: Event, bytes: &[u8], step: u32) {
@@ -341,24 +300,13 @@ impl History {
                 payload.offset = (segment.len() as u64 - group.offset) as u32;
                 segment.extend_from_slice(bytes);
             }
-            Event::Adopt { birth, .. } => {
-                drop(self.bases.insert((birth.file, seq), bytes.to_vec()))
-            }
+            Event::Adopt { birth, .. } => drop(self.bases.insert((birth.file, seq), bytes.to_vec())),
             Event::Rebase { file, .. } => drop(self.bases.insert((*file, seq), bytes.to_vec())),
             _ => {}
         }
         let wall = ts;
-        let record = Record {
-            seq,
-            ts,
-            wall,
-            event,
-        };
-        let mut world = self
-            .worlds
-            .last()
-            .map(|last| last.2.clone())
-            .unwrap_or_default();
+        let record = Record { seq, ts, wall, event };
+        let mut world = self.worlds.last().map(|last| last.2.clone()).unwrap_or_default();
         world.apply(&record, bytes);
         group.records.push(record);
         self.worlds.push((seq, ts, world));
@@ -445,21 +393,11 @@ impl History {
         Some((Event::Adopt { birth, inode }, pattern(b, size as usize)))
     }
 
-    fn choose_names(
-        &self,
-        kind: u8,
-        a: u32,
-        b: u32,
-        c: u32,
-        ts: Timestamp,
-    ) -> Option<(Event, Vec<u8>)> {
+    fn choose_names(&self, kind: u8, a: u32, b: u32, c: u32, ts: Timestamp) -> Option<(Event, Vec<u8>)> {
         let world = self.world();
         let names: Vec<_> = world.names.iter().collect();
         let ((dir, name), (file, what)) = pick(&names, a)?;
-        let from = Slot {
-            dir: *dir,
-            name: name.clone(),
-        };
+        let from = Slot { dir: *dir, name: name.clone() };
         let is_dir = *what == FileKind::Directory;
         let mut attr = world.files[file].attr();
         attr.ctime = ts.into();
@@ -467,31 +405,17 @@ impl History {
             3 if !is_dir => {
                 attr.nlink += 1;
                 let slot = self.free_slot(b, c)?;
-                Event::Link {
-                    file: *file,
-                    slot,
-                    attr,
-                }
+                Event::Link { file: *file, slot, attr }
             }
             4 | 5 if !is_dir || world.is_empty_dir(*file) => {
                 attr.nlink = if is_dir { 0 } else { attr.nlink - 1 };
                 let dir_nlink = world.links(*dir, -i64::from(is_dir));
-                Event::Unlink {
-                    file: *file,
-                    slot: from,
-                    attr,
-                    dir_nlink,
-                }
+                Event::Unlink { file: *file, slot: from, attr, dir_nlink }
             }
             6 => {
                 let ((dir, name), (other, kind)) = pick(&names, b)?;
-                let to = Slot {
-                    dir: *dir,
-                    name: name.clone(),
-                };
-                let apart = [*file, *other]
-                    .iter()
-                    .all(|file| *file != from.dir && *file != to.dir);
+                let to = Slot { dir: *dir, name: name.clone() };
+                let apart = [*file, *other].iter().all(|file| *file != from.dir && *file != to.dir);
                 if file == other || !apart || is_dir != (*kind == FileKind::Directory) {
                     return None;
                 }
@@ -559,11 +483,7 @@ impl History {
         if explicit_mtime || c % 3 == 1 {
             attr.mtime = Timestamp(ts.0 - i64::from(b % 2_000)).into();
         }
-        let event = Event::SetAttr {
-            file,
-            attr,
-            explicit_mtime,
-        };
+        let event = Event::SetAttr { file, attr, explicit_mtime };
         Some((event, Vec::new()))
     }
 
@@ -572,12 +492,7 @@ impl History {
         let (name, ctime) = (name(b), ts);
         let event = match c % 3 {
             0 => Event::RemoveXattr { file, name, ctime },
-            _ => Event::SetXattr {
-                file,
-                name,
-                value: pattern(c, c as usize % 9),
-                ctime,
-            },
+            _ => Event::SetXattr { file, name, value: pattern(c, c as usize % 9), ctime },
         };
         Some((event, Vec::new()))
     }
@@ -586,23 +501,14 @@ impl History {
         let file = pick(&self.world().of_kind(is_regular), a)?;
         let old_size = self.world().files[&file].bytes.len() as u64;
         let event = match kind % 32 {
-            14 => Event::Resize {
-                file,
-                old_size,
-                size: place(b, old_size),
-            },
+            14 => Event::Resize { file, old_size, size: place(b, old_size) },
             _ => {
                 let (offset, len) = (place(b, old_size), u64::from(c % 20_000));
                 let size = match c % 2 {
                     0 => old_size,
                     _ => old_size.max(offset + len),
                 };
-                Event::Zero {
-                    file,
-                    offset,
-                    len,
-                    size,
-                }
+                Event::Zero { file, offset, len, size }
             }
         };
         Some((event, Vec::new()))
@@ -625,13 +531,7 @@ impl History {
             _ => old_size.max(offset + u64::from(len)),
         };
         let payload = Payload { offset: 0, crc: 0 };
-        let event = Event::Write {
-            file,
-            offset,
-            len,
-            size,
-            payload,
-        };
+        let event = Event::Write { file, offset, len, size, payload };
         (event, pattern(seed ^ self.seq().0 as u32, len as usize))
     }
 
@@ -669,9 +569,7 @@ fn place(choice: u32, size: u64) -> u64 {
 }
 
 fn name(choice: u32) -> Name {
-    let names: [&[u8]; 8] = [
-        b"a", b"a\x01", b"aa", b"ab", b"b", b"\xff", b"t.tmp", b"\x01",
-    ];
+    let names: [&[u8]; 8] = [b"a", b"a\x01", b"aa", b"ab", b"b", b"\xff", b"t.tmp", b"\x01"];
     names[choice as usize % names.len()].to_vec()
 }
 

@@ -52,12 +52,7 @@ pub(super) fn name_prefix(owner: FileId, name: &[u8]) -> Vec<u8> {
 }
 
 /// The file that a name stands for.
-pub(super) fn lookup(
-    kv: &dyn Kv,
-    dir: FileId,
-    name: &[u8],
-    at: Seq,
-) -> Result<Option<(FileId, FileKind)>> {
+pub(super) fn lookup(kv: &dyn Kv, dir: FileId, name: &[u8], at: Seq) -> Result<Option<(FileId, FileKind)>> {
     let mut from = name_prefix(dir, name);
     let end = behind(&from);
     put_seq(&mut from, at);
@@ -115,18 +110,8 @@ pub(super) fn newest_by_name(
         }
         None => behind(&all),
     };
-    let scan = Scan {
-        kv,
-        space,
-        from,
-        end: &end,
-        at,
-    };
-    scan.newest(
-        split,
-        |subject| Ok(behind(subject)),
-        |hit| visit(name_of(hit.subject)?, hit.value),
-    )
+    let scan = Scan { kv, space, from, end: &end, at };
+    scan.newest(split, |subject| Ok(behind(subject)), |hit| visit(name_of(hit.subject)?, hit.value))
 }
 
 /// Length of a key up to its Seq, and that.
@@ -165,10 +150,7 @@ mod tests {
 
     fn put(kv: &MemKv, name: &[u8], seq: u64, child: Option<u64>) {
         let mut batch = Batch::default();
-        let slot = Slot {
-            dir: DIR,
-            name: name.to_vec(),
-        };
+        let slot = Slot { dir: DIR, name: name.to_vec() };
         let value = match child {
             Some(child) => vec![CHILD, 0, child as u8],
             None => vec![GONE],
@@ -191,14 +173,8 @@ mod tests {
         }
         put(&kv, b"aa", 50, None);
         assert_eq!(names(&kv, None, 9, 15), all);
-        assert_eq!(
-            names(&kv, Some(b"a"), 2, 49),
-            [b"a\x01".to_vec(), b"aa".to_vec()]
-        );
-        assert_eq!(
-            names(&kv, Some(b"a"), 2, 50),
-            [b"a\x01".to_vec(), b"b".to_vec()]
-        );
+        assert_eq!(names(&kv, Some(b"a"), 2, 49), [b"a\x01".to_vec(), b"aa".to_vec()]);
+        assert_eq!(names(&kv, Some(b"a"), 2, 50), [b"a\x01".to_vec(), b"b".to_vec()]);
         assert_eq!(names(&kv, Some(b"a!"), 1, 50), [b"b".to_vec()]);
         assert_eq!(names(&kv, None, 9, 9), Vec::<Vec<u8>>::new());
         assert_eq!(read_dir(&kv, FileId(256), None, 9, Seq(99)).unwrap(), []);
@@ -211,10 +187,7 @@ mod tests {
             put(&kv, b"hot", seq, (seq % 2 == 0).then_some(seq % 100));
         }
         put(&kv, b"later", 1, Some(1));
-        assert_eq!(
-            names(&kv, None, 9, 2000),
-            [b"hot".to_vec(), b"later".to_vec()]
-        );
+        assert_eq!(names(&kv, None, 9, 2000), [b"hot".to_vec(), b"later".to_vec()]);
         assert_eq!(names(&kv, None, 9, 1), [b"later".to_vec()]);
         let found = lookup(&kv, DIR, b"hot", Seq(1002)).unwrap();
         assert_eq!(found, Some((FileId(2), FileKind::Regular)));

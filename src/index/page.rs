@@ -51,14 +51,7 @@ impl Change {
             true => end.checked_next_multiple_of(PAGE).unwrap_or(end),
             false => end,
         };
-        Change {
-            file,
-            seq,
-            offset,
-            end,
-            size,
-            source: Location::Zero,
-        }
+        Change { file, seq, offset, end, size, source: Location::Zero }
     }
 
     fn at(&self, byte: u64) -> Location {
@@ -69,18 +62,13 @@ impl Change {
 /// The location `bytes` further on.
 pub(super) fn advance(location: Location, bytes: u64) -> Location {
     match location {
-        Location::Journal { segment, offset } => Location::Journal {
-            segment,
-            offset: offset.saturating_add(bytes),
-        },
-        Location::Base { number, offset } => Location::Base {
-            number,
-            offset: offset.saturating_add(bytes),
-        },
-        Location::PageFile { number, offset } => Location::PageFile {
-            number,
-            offset: offset.saturating_add(bytes),
-        },
+        Location::Journal { segment, offset } => {
+            Location::Journal { segment, offset: offset.saturating_add(bytes) }
+        }
+        Location::Base { number, offset } => Location::Base { number, offset: offset.saturating_add(bytes) },
+        Location::PageFile { number, offset } => {
+            Location::PageFile { number, offset: offset.saturating_add(bytes) }
+        }
         Location::Zero => Location::Zero,
     }
 }
@@ -124,18 +112,10 @@ fn record_tail(build: &mut Build<'_>, change: &Change, tail: Piece) -> Result<u6
 }
 
 fn single(page: PageNo) -> Block {
-    Block {
-        level: 0,
-        index: page.0,
-    }
+    Block { level: 0, index: page.0 }
 }
 
-fn record_partial(
-    build: &mut Build<'_>,
-    change: &Change,
-    piece: Piece,
-    location: Location,
-) -> Result<()> {
+fn record_partial(build: &mut Build<'_>, change: &Change, piece: Piece, location: Location) -> Result<()> {
     let (file, page, seq) = (change.file, piece.page, change.seq);
     let mut count = build.counts.add(build.kv, (file, page), seq)?;
     if count >= COMPOSE_AFTER {
@@ -156,14 +136,7 @@ fn record_partial(
     Ok(())
 }
 
-fn put_full(
-    build: &mut Build<'_>,
-    file: FileId,
-    block: Block,
-    seq: Seq,
-    location: Location,
-    len: usize,
-) {
+fn put_full(build: &mut Build<'_>, file: FileId, block: Block, seq: Seq, location: Location, len: usize) {
     let mut key = block_prefix(file, block.level, block.index);
     put_seq(&mut key, seq);
     let mut value = Vec::with_capacity(12);
@@ -177,11 +150,7 @@ fn put_full(
 }
 
 /// Records a page composed as of a Seq.
-pub(super) fn record_composed(
-    build: &mut Build<'_>,
-    compose: Compose,
-    location: Location,
-) -> Result<()> {
+pub(super) fn record_composed(build: &mut Build<'_>, compose: Compose, location: Location) -> Result<()> {
     let block = single(compose.page);
     put_full(build, compose.file, block, compose.seq, location, PAGE_LEN);
     build.use_levels(compose.file, 1)

@@ -55,11 +55,7 @@ impl Scan<'_> {
                     continue;
                 }
                 (decided, hits) = (true, hits + 1);
-                let hit = Hit {
-                    subject,
-                    seq,
-                    value,
-                };
+                let hit = Hit { subject, seq, value };
                 if visit(hit)?.is_break() {
                     return Ok(());
                 }

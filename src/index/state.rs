@@ -30,13 +30,7 @@ pub struct Watermark {
 impl Default for Watermark {
     /// Before any event.
     fn default() -> Watermark {
-        Watermark {
-            seq: Seq::ZERO,
-            ts: Timestamp(i64::MIN),
-            segment: SegmentNo(0),
-            offset: 0,
-            chain: 0,
-        }
+        Watermark { seq: Seq::ZERO, ts: Timestamp(i64::MIN), segment: SegmentNo(0), offset: 0, chain: 0 }
     }
 }
 

@@ -26,11 +26,7 @@ struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     fn new(kv: Arc<dyn Kv>, history: &'a History) -> Rig<'a> {
-        Rig {
-            index: Index::open(kv, STORE).unwrap(),
-            history,
-            page_file: Vec::new(),
-        }
+        Rig { index: Index::open(kv, STORE).unwrap(), history, page_file: Vec::new() }
     }
 
     /// Takes in everything after the watermark, `at_once` groups at a time, composing what is asked for.
@@ -75,9 +71,7 @@ impl<'a> Rig<'a> {
 
     fn bytes_at(&self, location: Location, len: usize) -> Vec<u8> {
         match location {
-            Location::PageFile { offset, .. } => {
-                self.page_file[(offset / PAGE) as usize][..len].to_vec()
-            }
+            Location::PageFile { offset, .. } => self.page_file[(offset / PAGE) as usize][..len].to_vec(),
             other => self.history.bytes_at(other, len),
         }
     }
@@ -121,10 +115,7 @@ impl<'a> Rig<'a> {
             let target = self.index.symlink_target(*file, at).unwrap();
             assert_eq!(target, expected.target);
             let xattrs = self.index.xattrs(*file, at).unwrap();
-            assert!(
-                xattrs.into_iter().eq(expected.xattrs.clone()),
-                "{file} at {at}"
-            );
+            assert!(xattrs.into_iter().eq(expected.xattrs.clone()), "{file} at {at}");
             let adoption = self.index.adoption(*file, at).unwrap();
             let adoption = adoption.map(|adoption| (adoption.seq, adoption.size));
             assert_eq!(adoption, expected.adoption);
@@ -156,20 +147,10 @@ impl<'a> Rig<'a> {
     fn check_names(&self, at: Seq, world: &World) {
         let dirs: BTreeSet<FileId> = world.files.keys().copied().collect();
         for dir in dirs {
-            let expected: Vec<_> = world
-                .names
-                .iter()
-                .filter(|((of, _), _)| *of == dir)
-                .collect();
+            let expected: Vec<_> = world.names.iter().filter(|((of, _), _)| *of == dir).collect();
             let found = self.index.read_dir(dir, None, 99, at).unwrap();
-            let same = found
-                .iter()
-                .map(|entry| (&entry.name, entry.file, entry.kind));
-            assert!(
-                same.eq(expected
-                    .iter()
-                    .map(|((_, name), (file, kind))| (name, *file, *kind)))
-            );
+            let same = found.iter().map(|entry| (&entry.name, entry.file, entry.kind));
+            assert!(same.eq(expected.iter().map(|((_, name), (file, kind))| (name, *file, *kind))));
             let mut after: Option<Name> = None;
             for ((_, name), child) in expected {
                 let one = self.index.read_dir(dir, after.as_deref(), 1, at).unwrap();
@@ -183,10 +164,7 @@ impl<'a> Rig<'a> {
 
     fn check_times(&self) {
         for group in &self.history.groups {
-            let (first, last) = (
-                group.records.first().unwrap(),
-                group.records.last().unwrap(),
-            );
+            let (first, last) = (group.records.first().unwrap(), group.records.last().unwrap());
             for record in &group.records {
                 let found = self.index.group_of_seq(record.seq).unwrap().unwrap();
                 assert_eq!((found.segment, found.offset), (group.segment, group.offset));
@@ -196,10 +174,7 @@ impl<'a> Rig<'a> {
             for ts in [first.ts, last.ts, Timestamp(last.ts.0 + 1)] {
                 let found = self.index.group_at_time(ts).unwrap().unwrap();
                 let all = self.history.groups.iter();
-                let expected = all
-                    .filter(|group| group.records[0].ts <= ts)
-                    .next_back()
-                    .unwrap();
+                let expected = all.filter(|group| group.records[0].ts <= ts).next_back().unwrap();
                 assert_eq!(found.first_seq, expected.records[0].seq);
             }
         }

@@ -96,12 +96,5 @@ fn read(key: &[u8], value: &[u8]) -> Result<GroupPlace> {
     let last_ts = Timestamp(first_ts.0.wrapping_add(reader.signed()?));
     let last_seq = Seq(first_seq.0.saturating_add(reader.varint()?));
     reader.finish()?;
-    Ok(GroupPlace {
-        segment,
-        offset,
-        first_ts,
-        last_ts,
-        first_seq,
-        last_seq,
-    })
+    Ok(GroupPlace { segment, offset, first_ts, last_ts, first_seq, last_seq })
 }

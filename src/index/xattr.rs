@@ -14,13 +14,7 @@ const GONE: u8 = 0;
 const VALUE: u8 = 1;
 
 /// Records a value, or with `None` that there is none from now on.
-pub(super) fn record(
-    build: &mut Build<'_>,
-    file: FileId,
-    name: &[u8],
-    seq: Seq,
-    content: Option<&[u8]>,
-) {
+pub(super) fn record(build: &mut Build<'_>, file: FileId, name: &[u8], seq: Seq, content: Option<&[u8]>) {
     let mut key = name_prefix(file, name);
     put_seq(&mut key, seq);
     let value = match content {

@@ -4,15 +4,14 @@
 //! neither, and indexing goes on from there.
 
 use super::pages::Pages;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Place;
 use crate::index::{Compose, Index, IndexedGroup, Watermark};
 use crate::journal::Journal;
 use crate::journal::reader::{Check, Reader, Step};
 use crate::journal::recovery::START;
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, Mutex};
 use crate::types::{Location, PAGE, Seq, Timestamp};
-use std::time::Duration;
 
 /// Groups put into one batch of the index at most.
 const GROUPS: usize = 128;
@@ -32,8 +31,6 @@ pub struct Indexer {
     pages: Arc<Pages>,
     position: Mutex<Position>,
     reached: Mutex<(Seq, Option<Error>)>,
-    moved: Condvar,
-    wanted: Condvar,
 }
 
 impl Indexer {
@@ -51,8 +48,6 @@ impl Indexer {
             pages,
             position: Mutex::new(Position { place, page_file: (page_file, 0) }),
             reached: Mutex::new((mark.seq, None)),
-            moved: Condvar::new(),
-            wanted: Condvar::new(),
         }
     }
 
@@ -79,7 +74,6 @@ impl Indexer {
             Ok(_) => *reached = (Seq(position.place.seq.0 - 1), None),
             Err(error) => reached.1 = Some(error.clone()),
         }
-        self.moved.notify_all();
         result
     }
 
@@ -100,9 +94,7 @@ impl Indexer {
         };
         let composes = self.index.apply(&groups, mark)?;
         position.place = next;
-        for compose in composes {
-            self.compose(&mut position.page_file, compose)?;
-        }
+        self.compose(&mut position.page_file, composes)?;
         Ok(true)
     }
 
@@ -156,39 +148,40 @@ impl Indexer {
         Ok((groups, reader.place(), ts))
     }
 
-    /// Writes a page whole, so that no later read has to put more than a few parts together.
-    fn compose(&self, page_file: &mut (u64, u64), compose: Compose) -> Result<()> {
-        let bytes = match self.pages.page(compose.file, compose.page, compose.seq) {
-            Ok(bytes) => bytes,
-            // Its base is gone: the parts stay what they are.
-            Err(error) if error.kind == crate::error::Kind::Lost => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if page_file.1 >= PAGE_FILE_MAX {
-            *page_file = (page_file.0 + 1, 0);
+    /// Writes pages whole, so that no later read has to put more than a few parts together. The bytes are durable
+    /// before the index names them: it may become durable at any moment.
+    fn compose(&self, page_file: &mut (u64, u64), composes: Vec<Compose>) -> Result<()> {
+        let mut composed = Vec::with_capacity(composes.len());
+        for compose in composes {
+            let bytes = match self.pages.page(compose.file, compose.page, compose.seq) {
+                Ok(bytes) => bytes,
+                // Its base is gone: the parts stay what they are.
+                Err(error) if error.kind == Kind::Lost => continue,
+                Err(error) => return Err(error),
+            };
+            if page_file.1 >= PAGE_FILE_MAX {
+                self.pages.page_files().file(page_file.0)?.sync("pages.sync")?;
+                *page_file = (page_file.0 + 1, 0);
+            }
+            let (number, offset) = *page_file;
+            self.pages.page_files().file(number)?.write_at("pages.write", &bytes, offset)?;
+            page_file.1 += PAGE;
+            composed.push((compose, Location::PageFile { number, offset }));
         }
-        let (number, offset) = *page_file;
-        self.pages.page_files().file(number)?.write_at("pages.write", &bytes, offset)?;
-        page_file.1 += PAGE;
-        self.index.put_composed(&[(compose, Location::PageFile { number, offset })])
+        if composed.is_empty() {
+            return Ok(());
+        }
+        self.pages.page_files().sync(page_file.0)?;
+        self.index.put_composed(&composed)
     }
 
-    /// Blocks until the index holds everything up to `seq`, which is durable.
+    /// Returns when the index holds everything up to `seq`, which is durable: whoever waits lends a hand.
     pub fn wait_for(&self, seq: Seq) -> Result<()> {
-        let mut reached = self.reached.lock();
-        while reached.0 < seq {
-            if let Some(error) = &reached.1 {
-                return Err(error.clone());
+        while self.reached() < seq {
+            if !self.step()? && self.reached() < seq {
+                return Err(Error::invalid("indexer.wait", format!("event {seq} is not durable")));
             }
-            self.wanted.notify_all();
-            reached = self.moved.wait_for(reached, Duration::from_millis(5));
         }
         Ok(())
-    }
-
-    /// The indexing thread's rest: until someone waits, or for `timeout`.
-    pub fn rest(&self, timeout: Duration) {
-        let reached = self.reached.lock();
-        drop(self.wanted.wait_for(reached, timeout));
     }
 }

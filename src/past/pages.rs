@@ -20,7 +20,7 @@ pub struct Pages {
     page_files: PageFiles,
 }
 
-/// Pages composed by the indexer: rebuildable, so never synced on their own.
+/// Pages composed by the indexer: rebuildable, but durable before the index names them.
 pub struct PageFiles {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -30,6 +30,12 @@ pub struct PageFiles {
 impl PageFiles {
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> PageFiles {
         PageFiles { disk, dir, open: Mutex::new(None) }
+    }
+
+    /// Makes a file's pages durable, and its name.
+    pub fn sync(&self, number: u64) -> Result<()> {
+        self.file(number)?.sync("pages.sync")?;
+        self.disk.sync_dir("pages.sync", &self.dir)
     }
 
     /// The file of a number, made when absent.

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Writes made at the same time through *another* handle of the same file are covered by `sync`, not by
 /// `write_durable`.
 pub struct OsFile {
-    file: File,
+    pub(super) file: File,
     shown: PathBuf,
     /// Offsets and lengths keep to whole pages, also when an operation has to be continued in the middle.
     direct: bool,
@@ -39,12 +39,7 @@ pub(super) fn open(path: &Path, how: OpenHow) -> io::Result<File> {
     if how.create {
         flags |= libc::O_CREAT | if how.exclusive { libc::O_EXCL } else { 0 };
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(how.write)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)?;
+    let file = OpenOptions::new().read(true).write(how.write).mode(0o600).custom_flags(flags).open(path)?;
     let kind = file.metadata()?;
     if kind.is_dir() {
         return Err(io::Error::from_raw_os_error(libc::EISDIR));
@@ -90,15 +85,11 @@ impl OsFile {
 
     /// Where to go on after `done` bytes: direct I/O only at whole pages.
     fn resume(&self, done: usize) -> usize {
-        if self.direct {
-            done - done % PAGE_LEN
-        } else {
-            done
-        }
+        if self.direct { done - done % PAGE_LEN } else { done }
     }
 
     /// Writes all of `buf` with `write`, which may write less.
-    fn write_all(
+    pub(super) fn write_all(
         &self,
         buf: &[u8],
         offset: u64,
@@ -160,13 +151,12 @@ impl OsFile {
     }
 
     /// Zeros for a filesystem that cannot punch; never beyond the file's end.
-    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    pub(super) fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let end = offset.saturating_add(len).min(self.file.metadata()?.len());
         // A direct handle cannot write a range that ends with the file in the middle of a page.
-        let buffered = OpenOptions::new()
-            .write(true)
-            .open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let buffered =
+            OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         let file = if self.direct { &buffered? } else { &self.file };
         let mut at = offset;
         while at < end {
@@ -231,8 +221,7 @@ impl DiskFile for OsFile {
 
     fn write_at(&self, op: Op, buf: &[u8], offset: u64) -> Result<()> {
         let result = self.write_all(buf, offset, |part, at| self.file.write_at(part, at));
-        self.changed(result)
-            .map_err(|err| self.error_at(op, offset, &err))
+        self.changed(result).map_err(|err| self.error_at(op, offset, &err))
     }
 
     fn write_durable(&self, op: Op, buf: &[u8], offset: u64) -> Result<()> {
@@ -244,8 +233,7 @@ impl DiskFile for OsFile {
             }
         }
         self.write_at(op, buf, offset)?;
-        self.sync_data()
-            .map_err(|err| self.error_at(op, offset, &err))
+        self.sync_data().map_err(|err| self.error_at(op, offset, &err))
     }
 
     fn write_parts(&self, op: Op, parts: &[&[u8]], offset: u64, durable: bool) -> Result<()> {
@@ -285,8 +273,7 @@ impl DiskFile for OsFile {
     }
 
     fn set_len(&self, op: Op, len: u64) -> Result<()> {
-        self.changed(self.file.set_len(len))
-            .map_err(|err| self.error_at(op, len, &err))
+        self.changed(self.file.set_len(len)).map_err(|err| self.error_at(op, len, &err))
     }
 
     fn punch(&self, op: Op, offset: u64, len: u64) -> Result<()> {
@@ -298,8 +285,7 @@ impl DiskFile for OsFile {
         if unsupported(&result) {
             result = self.write_zeros(offset, len);
         }
-        self.changed(result)
-            .map_err(|err| self.error_at(op, offset, &err))
+        self.changed(result).map_err(|err| self.error_at(op, offset, &err))
     }
 
     fn allocate(&self, op: Op, offset: u64, len: u64) -> Result<()> {
@@ -310,7 +296,6 @@ impl DiskFile for OsFile {
         if unsupported(&result) {
             result = self.extend_to(offset.saturating_add(len));
         }
-        self.changed(result)
-            .map_err(|err| self.error_at(op, offset, &err))
+        self.changed(result).map_err(|err| self.error_at(op, offset, &err))
     }
 }

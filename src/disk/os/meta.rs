@@ -77,10 +77,7 @@ fn unsigned(value: i64) -> u64 {
 }
 
 fn time(secs: i64, nanos: i64) -> FileTime {
-    FileTime {
-        secs,
-        nanos: u32::try_from(nanos).unwrap_or(0),
-    }
+    FileTime { secs, nanos: u32::try_from(nanos).unwrap_or(0) }
 }
 
 /// Owner, then mode (a change of owner clears setuid and setgid), then times. What is right already is left alone, so
@@ -154,21 +151,11 @@ pub(super) fn xattrs(path: &Path) -> io::Result<Vec<(Name, Vec<u8>)>> {
         Err(err) => return Err(err),
     };
     let mut found = Vec::new();
-    for name in list
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty())
-    {
+    for name in list.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
         let c_name = c_bytes(name)?;
         let value = sized(|buf: &mut [u8]| {
             // SAFETY: path and name are C strings; buf is valid for writes of its length for the call.
-            unsafe {
-                libc::lgetxattr(
-                    path.as_ptr(),
-                    c_name.as_ptr(),
-                    buf.as_mut_ptr().cast(),
-                    buf.len(),
-                )
-            }
+            unsafe { libc::lgetxattr(path.as_ptr(), c_name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) }
         });
         match value {
             Ok(value) => found.push((name.to_vec(), value)),
@@ -181,10 +168,7 @@ pub(super) fn xattrs(path: &Path) -> io::Result<Vec<(Name, Vec<u8>)>> {
 }
 
 fn unreadable(err: &io::Error) -> bool {
-    matches!(
-        err.raw_os_error(),
-        Some(libc::ENODATA | libc::EACCES | libc::EPERM | libc::EOPNOTSUPP)
-    )
+    matches!(err.raw_os_error(), Some(libc::ENODATA | libc::EACCES | libc::EPERM | libc::EOPNOTSUPP))
 }
 
 /// Calls with a buffer that is large enough: the size may change between asking for it and reading.
@@ -209,15 +193,7 @@ pub(super) fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()
     let (path, name) = (c_path(path)?, c_bytes(name)?);
     retry(|| {
         // SAFETY: path and name are C strings; value is valid for reads of its length.
-        unsafe {
-            libc::lsetxattr(
-                path.as_ptr(),
-                name.as_ptr(),
-                value.as_ptr().cast(),
-                value.len(),
-                0,
-            )
-        }
+        unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }
     })?;
     Ok(())
 }

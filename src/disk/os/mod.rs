@@ -124,9 +124,7 @@ impl Disk for OsDisk {
     }
 
     fn read_link(&self, op: Op, path: &Path) -> Result<Vec<u8>> {
-        self.run(op, path, |real| {
-            Ok(fs::read_link(real)?.into_os_string().into_vec())
-        })
+        self.run(op, path, |real| Ok(fs::read_link(real)?.into_os_string().into_vec()))
     }
 
     fn make_node(&self, op: Op, path: &Path, attr: &Attr) -> Result<()> {
@@ -213,10 +211,7 @@ fn take_lock(path: &Path) -> io::Result<Option<File>> {
 
 /// A directory, to be synced. Follows a link, as an alias prefix may be one.
 fn open_dir(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY)
-        .open(path)
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
 }
 
 fn list(path: &Path) -> io::Result<Vec<DirEntry>> {
@@ -229,10 +224,7 @@ fn list(path: &Path) -> io::Result<Vec<DirEntry>> {
             Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
             Err(err) => return Err(err),
         };
-        entries.push(DirEntry {
-            name: entry.file_name().into_vec(),
-            kind: kind_of(kind),
-        });
+        entries.push(DirEntry { name: entry.file_name().into_vec(), kind: kind_of(kind) });
     }
     Ok(entries)
 }

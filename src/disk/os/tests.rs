@@ -5,12 +5,7 @@ use crate::disk::buffer::AlignedBuf;
 use crate::types::FileTime;
 use std::os::fd::AsRawFd;
 
-const RW: OpenHow = OpenHow {
-    write: true,
-    create: true,
-    exclusive: false,
-    direct: false,
-};
+const RW: OpenHow = OpenHow { write: true, create: true, exclusive: false, direct: false };
 
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -52,11 +47,7 @@ fn reads_what_was_written_by_every_way_of_writing() {
         file.allocate("a", 0, 1 << 20).unwrap();
         assert_eq!(file.len("l").unwrap(), 1 << 20);
         file.allocate("a", 0, 10).unwrap();
-        assert_eq!(
-            file.len("l").unwrap(),
-            1 << 20,
-            "allocating within changes no length"
-        );
+        assert_eq!(file.len("l").unwrap(), 1 << 20, "allocating within changes no length");
     }
 }
 
@@ -113,11 +104,7 @@ fn opens_regular_files_only_and_follows_no_link() {
         Ok(_) => 0,
         Err(err) => err.to_errno(),
     };
-    let exclusive = OpenHow {
-        exclusive: true,
-        direct: true,
-        ..RW
-    };
+    let exclusive = OpenHow { exclusive: true, direct: true, ..RW };
     assert_eq!(errno("f", OpenHow::default()), libc::ENOENT);
     assert_eq!(errno("f", exclusive), 0);
     assert_eq!(errno("f", exclusive), libc::EEXIST);
@@ -125,22 +112,10 @@ fn opens_regular_files_only_and_follows_no_link() {
     disk.symlink("l", b"f", &path("link")).unwrap();
     assert_eq!(errno("link", RW), libc::ELOOP);
     assert_eq!(errno(".", OpenHow::default()), libc::EISDIR);
-    let fifo = Attr {
-        kind: FileKind::Fifo,
-        mode: 0o666,
-        ..attr(&disk, &path("f"))
-    };
+    let fifo = Attr { kind: FileKind::Fifo, mode: 0o666, ..attr(&disk, &path("f")) };
     disk.make_node("n", &path("fifo"), &fifo).unwrap();
-    assert_eq!(
-        attr(&disk, &path("fifo")).mode,
-        0o666,
-        "whatever umask says"
-    );
-    assert_eq!(
-        errno("fifo", OpenHow::default()),
-        libc::EINVAL,
-        "and does not wait for a writer"
-    );
+    assert_eq!(attr(&disk, &path("fifo")).mode, 0o666, "whatever umask says");
+    assert_eq!(errno("fifo", OpenHow::default()), libc::EINVAL, "and does not wait for a writer");
     assert_eq!(errno("fifo", RW), libc::EINVAL);
 }
 
@@ -159,20 +134,10 @@ fn names_and_directories() {
     assert_eq!(attr(&disk, &path("d/s")).size, 8);
     let mut entries = disk.read_dir("d", &path("d")).unwrap();
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let entries: Vec<_> = entries
-        .into_iter()
-        .map(|entry| (entry.name, entry.kind))
-        .collect();
-    let expected = [
-        (b"f".to_vec(), FileKind::Regular),
-        (b"s".to_vec(), FileKind::Symlink),
-    ];
+    let entries: Vec<_> = entries.into_iter().map(|entry| (entry.name, entry.kind)).collect();
+    let expected = [(b"f".to_vec(), FileKind::Regular), (b"s".to_vec(), FileKind::Symlink)];
     assert_eq!(entries, expected);
-    assert!(
-        disk.remove_dir("r", &path("d"))
-            .unwrap_err()
-            .is(libc::ENOTEMPTY)
-    );
+    assert!(disk.remove_dir("r", &path("d")).unwrap_err().is(libc::ENOTEMPTY));
     disk.sync_dir("s", &path("d")).unwrap();
     disk.sync_filesystem("s", &path("d")).unwrap();
     disk.unlink("u", &path("d/f")).unwrap();
@@ -191,10 +156,7 @@ fn attributes_are_set_in_an_order_that_keeps_setuid() {
     disk.open("o", &path, RW).unwrap();
     let root = nix::unistd::geteuid().is_root();
     let now = attr(&disk, &path);
-    let time = |secs| FileTime {
-        secs,
-        nanos: 123_456_789,
-    };
+    let time = |secs| FileTime { secs, nanos: 123_456_789 };
     let wanted = Attr {
         mode: 0o6755,
         uid: if root { 1234 } else { now.uid },
@@ -205,43 +167,21 @@ fn attributes_are_set_in_an_order_that_keeps_setuid() {
     };
     disk.set_attr("a", &path, &wanted).unwrap();
     let found = attr(&disk, &path);
-    assert_eq!(
-        Attr {
-            ctime: found.ctime,
-            ..wanted
-        },
-        found
-    );
+    assert_eq!(Attr { ctime: found.ctime, ..wanted }, found);
     disk.set_attr("a", &path, &wanted).unwrap();
-    assert_eq!(
-        attr(&disk, &path).ctime,
-        found.ctime,
-        "what is right is left alone"
-    );
+    assert_eq!(attr(&disk, &path).ctime, found.ctime, "what is right is left alone");
     let link = dir.path().join("link");
     disk.symlink("s", b"f", &link).unwrap();
-    let wanted = Attr {
-        mode: 0o700,
-        mtime: time(77),
-        ..attr(&disk, &link)
-    };
+    let wanted = Attr { mode: 0o700, mtime: time(77), ..attr(&disk, &link) };
     disk.set_attr("a", &link, &wanted).unwrap();
     assert_eq!(attr(&disk, &link).mtime, time(77));
     assert_eq!(attr(&disk, &path), found, "a link is not followed");
     if root {
         let node = dir.path().join("null");
-        let device = Attr {
-            kind: FileKind::CharDevice,
-            mode: 0o600,
-            rdev: 0x103,
-            ..found
-        };
+        let device = Attr { kind: FileKind::CharDevice, mode: 0o600, rdev: 0x103, ..found };
         // Containers may forbid devices altogether.
         if disk.make_node("n", &node, &device).is_ok() {
-            assert_eq!(
-                (attr(&disk, &node).rdev, attr(&disk, &node).kind),
-                (0x103, FileKind::CharDevice)
-            );
+            assert_eq!((attr(&disk, &node).rdev, attr(&disk, &node).kind), (0x103, FileKind::CharDevice));
         }
     }
 }
@@ -259,25 +199,13 @@ fn extended_attributes_of_any_length() {
     };
     assert_eq!(user(&disk), []);
     disk.set_xattr("x", &path, b"user.empty", b"").unwrap();
-    disk.set_xattr("x", &path, b"user.long", &[7; 3000])
-        .unwrap();
-    let both = [
-        (b"user.empty".to_vec(), vec![]),
-        (b"user.long".to_vec(), vec![7; 3000]),
-    ];
+    disk.set_xattr("x", &path, b"user.long", &[7; 3000]).unwrap();
+    let both = [(b"user.empty".to_vec(), vec![]), (b"user.long".to_vec(), vec![7; 3000])];
     assert_eq!(user(&disk), both);
     disk.remove_xattr("x", &path, b"user.long").unwrap();
     assert_eq!(user(&disk), both[..1]);
-    assert!(
-        disk.remove_xattr("x", &path, b"user.long")
-            .unwrap_err()
-            .is(libc::ENODATA)
-    );
-    assert!(
-        disk.set_xattr("x", &path, b"user.a\0b", b"")
-            .unwrap_err()
-            .is(libc::EINVAL)
-    );
+    assert!(disk.remove_xattr("x", &path, b"user.long").unwrap_err().is(libc::ENODATA));
+    assert!(disk.set_xattr("x", &path, b"user.a\0b", b"").unwrap_err().is(libc::EINVAL));
 }
 
 #[test]
@@ -297,25 +225,14 @@ fn an_open_directory_can_stand_for_the_one_that_is_covered() {
     let held = open_dir(dir.path()).unwrap();
     let prefix = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
     let disk = OsDisk::new().alias(&prefix, "/var/lib/db");
-    assert_eq!(
-        attr(&disk, &prefix).kind,
-        FileKind::Directory,
-        "not the magic link"
-    );
+    assert_eq!(attr(&disk, &prefix).kind, FileKind::Directory, "not the magic link");
     disk.set_xattr("x", &prefix, b"user.weft", b"id").unwrap();
-    assert!(
-        disk.xattrs("x", &prefix)
-            .unwrap()
-            .contains(&(b"user.weft".to_vec(), b"id".to_vec()))
-    );
+    assert!(disk.xattrs("x", &prefix).unwrap().contains(&(b"user.weft".to_vec(), b"id".to_vec())));
     disk.open("o", &prefix.join("f"), RW).unwrap();
     assert_eq!(disk.read_dir("d", &prefix).unwrap().len(), 1);
     disk.sync_dir("s", &prefix).unwrap();
     disk.sync_filesystem("s", &prefix).unwrap();
-    let wanted = Attr {
-        mode: 0o711,
-        ..attr(&disk, &prefix)
-    };
+    let wanted = Attr { mode: 0o711, ..attr(&disk, &prefix) };
     disk.set_attr("a", &prefix, &wanted).unwrap();
     assert_eq!(attr(&OsDisk::new(), dir.path()).mode, 0o711);
     let err = disk.unlink("live.unlink", &prefix.join("a/b")).unwrap_err();
@@ -359,9 +276,6 @@ fn errors_name_operation_path_and_offset() {
         readonly.set_len("op.set_len", 77),
     ] {
         let text = err.unwrap_err().to_string();
-        assert!(
-            text.contains("at byte 77") && text.contains(path.to_str().unwrap()),
-            "{text}"
-        );
+        assert!(text.contains("at byte 77") && text.contains(path.to_str().unwrap()), "{text}");
     }
 }

@@ -61,24 +61,14 @@ impl Changes {
         }
         // A change whose two sides have one name does not need itself.
         needs.retain(|need| *need != id && self.pending.contains_key(need));
-        let change = Change {
-            entries,
-            waits,
-            needs,
-            moves_dir,
-        };
+        let change = Change { entries, waits, needs, moves_dir };
         self.pending.insert(id, change);
         id
     }
 
     /// Pending changes of names in a directory.
     pub(super) fn in_dir(&self, dir: NodeId) -> Vec<ChangeId> {
-        self.by_dir
-            .get(&dir)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect()
+        self.by_dir.get(&dir).into_iter().flatten().copied().collect()
     }
 
     /// Pending moves of directories.

@@ -37,11 +37,7 @@ struct Bytes {
 impl Bytes {
     /// The page, writable.
     fn page_mut(&mut self, no: u64) -> &mut Page {
-        Arc::make_mut(
-            self.pages
-                .entry(no)
-                .or_insert_with(|| Arc::new([0; PAGE_LEN])),
-        )
+        Arc::make_mut(self.pages.entry(no).or_insert_with(|| Arc::new([0; PAGE_LEN])))
     }
 
     /// Zeros from `len` on.
@@ -51,14 +47,10 @@ impl Bytes {
             return;
         }
         let keep = len.div_ceil(PAGE);
-        if self
-            .pages
-            .last_key_value()
-            .is_some_and(|(&no, _)| no >= keep)
-        {
+        if self.pages.last_key_value().is_some_and(|(&no, _)| no >= keep) {
             self.pages.split_off(&keep);
         }
-        if len % PAGE != 0 && self.pages.contains_key(&(len / PAGE)) {
+        if !len.is_multiple_of(PAGE) && self.pages.contains_key(&(len / PAGE)) {
             self.page_mut(len / PAGE)[small(len % PAGE)..].fill(0);
         }
     }
@@ -209,10 +201,7 @@ impl Content {
             if let Some(mask) = self.pending.get_mut(&(len / PAGE)) {
                 *mask &= mask_of(0, len % PAGE);
             }
-            self.allocated.remove(
-                len.div_ceil(PAGE),
-                self.len.div_ceil(PAGE).max(len.div_ceil(PAGE)),
-            );
+            self.allocated.remove(len.div_ceil(PAGE), self.len.div_ceil(PAGE).max(len.div_ceil(PAGE)));
         }
         self.note_len(len);
     }
@@ -224,13 +213,7 @@ impl Content {
             return;
         }
         let pages = start / PAGE..end.div_ceil(PAGE);
-        let known = |bytes: &Bytes| {
-            bytes
-                .pages
-                .range(pages.clone())
-                .map(|(&no, _)| no)
-                .collect::<Vec<_>>()
-        };
+        let known = |bytes: &Bytes| bytes.pages.range(pages.clone()).map(|(&no, _)| no).collect::<Vec<_>>();
         let mut touched: BTreeSet<u64> = known(&self.seen).into_iter().collect();
         touched.extend(known(&self.durable));
         for no in touched {

@@ -17,16 +17,8 @@ impl SimDisk {
     }
 
     fn with(world: World) -> SimDisk {
-        let state = State {
-            world,
-            faults: Faults::default(),
-            locks: BTreeSet::new(),
-        };
-        SimDisk {
-            shared: Arc::new(Shared {
-                state: Mutex::new(state),
-            }),
-        }
+        let state = State { world, faults: Faults::default(), locks: BTreeSet::new() };
+        SimDisk { shared: Arc::new(Shared { state: Mutex::new(state) }) }
     }
 
     /// The power goes: this disk answers EIO from now on, and the image is what the next boot finds. On a disk that is
@@ -59,10 +51,7 @@ impl SimDisk {
 
     /// Like `fail`, but a write leaves its first `written` bytes.
     pub fn fail_torn(&self, op: Op, nth: u64, errno: i32, written: usize) {
-        let failure = Failure {
-            errno,
-            torn: written,
-        };
+        let failure = Failure { errno, torn: written };
         self.shared.state.lock().faults.add(op, nth, failure);
     }
 

@@ -71,12 +71,7 @@ fn reachable(dirs: &Dirs) -> BTreeMap<NodeId, u32> {
     links
 }
 
-fn surviving_node(
-    node: &Node,
-    rng: &mut Rng,
-    names: Option<&BTreeMap<Name, NodeId>>,
-    world: &World,
-) -> Node {
+fn surviving_node(node: &Node, rng: &mut Rng, names: Option<&BTreeMap<Name, NodeId>>, world: &World) -> Node {
     let mut node = node.clone();
     if node.meta_pending {
         node.meta = surviving_meta(&node, rng);
@@ -86,10 +81,7 @@ fn surviving_node(
         Body::Dir(entries) => {
             let now = names.cloned().unwrap_or_default();
             node.subdirs = count_dirs(&now, world);
-            *entries = Entries {
-                durable: now.clone(),
-                now,
-            };
+            *entries = Entries { durable: now.clone(), now };
         }
         Body::Link(_) | Body::Other => {}
     }

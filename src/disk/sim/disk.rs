@@ -92,14 +92,7 @@ fn openable(node: &Node, how: OpenHow) -> Sys<()> {
 }
 
 impl World {
-    fn make(
-        &mut self,
-        path: &Path,
-        body: Body,
-        kind: FileKind,
-        mode: u32,
-        rdev: u32,
-    ) -> Sys<NodeId> {
+    fn make(&mut self, path: &Path, body: Body, kind: FileKind, mode: u32, rdev: u32) -> Sys<NodeId> {
         let Place { dirs, name } = self.place_or(path, libc::EEXIST)?;
         let dir = dirs.last().copied().unwrap_or(super::world::ROOT);
         self.create(dir, &name, body, kind, mode, rdev)
@@ -169,12 +162,7 @@ impl Disk for SimDisk {
         self.look(op, path, |world| match world.find(path) {
             Ok(id) => {
                 let node = world.node(id)?;
-                Ok(Some(Stat {
-                    attr: node.attr(),
-                    dev: DEV,
-                    ino: node.ino,
-                    allocated: node.allocated(),
-                }))
+                Ok(Some(Stat { attr: node.attr(), dev: DEV, ino: node.ino, allocated: node.allocated() }))
             }
             Err(libc::ENOENT | libc::ENOTDIR) => Ok(None),
             Err(errno) => Err(errno),
@@ -183,13 +171,9 @@ impl Disk for SimDisk {
 
     fn read_dir(&self, op: Op, path: &Path) -> Result<Vec<DirEntry>> {
         self.look(op, path, |world| {
-            let entries = world.dir(world.find(path)?)?.iter();
-            let listed = entries.map(|(name, &node)| {
-                Ok(DirEntry {
-                    name: name.clone(),
-                    kind: world.node(node)?.kind,
-                })
-            });
+            let entries = world.dir(world.find_dir(path)?)?.iter();
+            let listed = entries
+                .map(|(name, &node)| Ok(DirEntry { name: name.clone(), kind: world.node(node)?.kind }));
             listed.collect()
         })
     }
@@ -213,7 +197,7 @@ impl Disk for SimDisk {
         self.change(op, from, |world| {
             let (from, to) = (world.place(from)?, world.place(to)?);
             let (source, target) = ((from.dir(), &from.name[..]), (to.dir(), &to.name[..]));
-            world.rename(source, target, &to.dirs)
+            world.rename(source, target, &from.dirs, &to.dirs)
         })
     }
 
@@ -244,11 +228,9 @@ impl Disk for SimDisk {
     }
 
     fn read_link(&self, op: Op, path: &Path) -> Result<Vec<u8>> {
-        self.look(op, path, |world| {
-            match &world.node(world.find(path)?)?.body {
-                Body::Link(target) => Ok(target.clone()),
-                _ => Err(libc::EINVAL),
-            }
+        self.look(op, path, |world| match &world.node(world.find(path)?)?.body {
+            Body::Link(target) => Ok(target.clone()),
+            _ => Err(libc::EINVAL),
         })
     }
 
@@ -296,15 +278,14 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, op: Op, path: &Path) -> Result<()> {
         self.sync(op, path, |world| {
-            let id = world.find(path)?;
+            let id = world.find_dir(path)?;
             world.sync_dir(id)
         })
     }
 
     fn sync_filesystem(&self, op: Op, path: &Path) -> Result<()> {
         self.sync(op, path, |world| {
-            let id = world.find(path)?;
-            world.dir(id)?;
+            world.find_dir(path)?;
             world.sync_all()
         })
     }
@@ -326,11 +307,7 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, op: Op, path: &Path) -> Result<Option<Box<dyn Lock>>> {
-        let how = OpenHow {
-            write: true,
-            create: true,
-            ..OpenHow::default()
-        };
+        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
         // Opened as the real one is: created when absent, held open while locked.
         let node = self.open_node(op, path, how)?;
         let shared = Arc::clone(&self.shared);

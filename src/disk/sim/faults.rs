@@ -66,10 +66,7 @@ impl Faults {
 
     /// Counts a call and decides what becomes of it.
     pub(super) fn fate(&mut self, op: Op, path: &Path, class: Class) -> Fate {
-        const EIO: Fate = Fate::Fails(Failure {
-            errno: libc::EIO,
-            torn: 0,
-        });
+        const EIO: Fate = Fate::Fails(Failure { errno: libc::EIO, torn: 0 });
         if self.dead {
             return EIO;
         }

@@ -72,11 +72,7 @@ impl World {
     }
 
     /// Changes a file's content, counts its space and notes the time.
-    fn edit(
-        &mut self,
-        id: NodeId,
-        edit: impl FnOnce(&mut Content, &mut super::rng::Rng),
-    ) -> Sys<()> {
+    fn edit(&mut self, id: NodeId, edit: impl FnOnce(&mut Content, &mut super::rng::Rng)) -> Sys<()> {
         let node = self.nodes.get_mut(&id).ok_or(libc::EIO)?;
         let Body::File(content) = &mut node.body else {
             return Err(libc::EINVAL);
@@ -101,11 +97,7 @@ impl World {
         }
         let fits = self.fitting(id, buf.len(), offset)?;
         self.edit(id, |content, rng| content.write(&buf[..fits], offset, rng))?;
-        if fits == buf.len() {
-            Ok(())
-        } else {
-            Err(libc::ENOSPC)
-        }
+        if fits == buf.len() { Ok(()) } else { Err(libc::ENOSPC) }
     }
 
     /// How many bytes at `offset` there is space for.
@@ -164,7 +156,8 @@ fn part_of(buf: &[u8], fate: Fate) -> &[u8] {
 impl SimFile {
     /// Direct I/O wants whole pages, in memory as in the file.
     fn check_direct(&self, address: usize, len: usize, offset: u64) -> Sys<()> {
-        let whole = address % PAGE_LEN == 0 && len % PAGE_LEN == 0 && offset.is_multiple_of(PAGE);
+        let whole =
+            address.is_multiple_of(PAGE_LEN) && len.is_multiple_of(PAGE_LEN) && offset.is_multiple_of(PAGE);
         if self.direct && !whole {
             return Err(libc::EINVAL);
         }
@@ -243,9 +236,7 @@ impl DiskFile for SimFile {
 
     fn len(&self, op: Op) -> Result<u64> {
         let mut state = self.shared.state.lock();
-        let len = state
-            .read(op, &self.path)
-            .and_then(|world| Ok(world.content(self.node)?.len()));
+        let len = state.read(op, &self.path).and_then(|world| Ok(world.content(self.node)?.len()));
         len.map_err(|errno| self.error(op, None, errno))
     }
 

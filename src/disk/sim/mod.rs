@@ -22,7 +22,7 @@ mod file;
 mod path;
 mod ranges;
 mod rng;
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
 mod tests;
 mod world;
 

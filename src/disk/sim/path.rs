@@ -37,8 +37,9 @@ fn steps(path: &Path) -> impl DoubleEndedIterator<Item = Step> {
 
 impl World {
     /// The place of a path's last name; symlinks on the way to it are followed, the last is not. `None` when the path
-    /// ends in a directory without a name here (the root, `..`): then the place is the directory itself.
-    fn walk(&self, path: &Path) -> Sys<(Vec<NodeId>, Option<Vec<u8>>)> {
+    /// ends in a directory without a name here (the root, `..`): then the place is the directory itself. With `into`
+    /// the last name is walked into like the others.
+    fn walk(&self, path: &Path, into: bool) -> Sys<(Vec<NodeId>, Option<Vec<u8>>)> {
         let mut todo: VecDeque<Step> = steps(path).collect();
         let mut dirs = vec![ROOT];
         let mut links = 0;
@@ -49,7 +50,7 @@ impl World {
                     dirs.pop();
                 }
                 Step::Up => {}
-                Step::Name(name) if todo.is_empty() => return Ok((dirs, Some(name))),
+                Step::Name(name) if todo.is_empty() && !into => return Ok((dirs, Some(name))),
                 Step::Name(name) => {
                     let dir = dirs.last().copied().unwrap_or(ROOT);
                     let node = *self.dir(dir)?.get(&name).ok_or(libc::ENOENT)?;
@@ -75,16 +76,22 @@ impl World {
 
     /// Where a name is to be made or removed; the root has none.
     pub(super) fn place(&self, path: &Path) -> Sys<Place> {
-        let (dirs, name) = self.walk(path)?;
+        let (dirs, name) = self.walk(path, false)?;
         let name = name.ok_or(libc::EBUSY)?;
         let place = Place { dirs, name };
         self.dir(place.dir())?;
         Ok(place)
     }
 
+    /// The directory of a path, also when that is a symlink to it.
+    pub(super) fn find_dir(&self, path: &Path) -> Sys<NodeId> {
+        let (dirs, _) = self.walk(path, true)?;
+        Ok(dirs.last().copied().unwrap_or(ROOT))
+    }
+
     /// The node of a name; a symlink itself, not what it leads to.
     pub(super) fn find(&self, path: &Path) -> Sys<NodeId> {
-        let (dirs, name) = self.walk(path)?;
+        let (dirs, name) = self.walk(path, false)?;
         let dir = dirs.last().copied().unwrap_or(ROOT);
         match name {
             None => Ok(dir),

@@ -20,11 +20,7 @@ impl Ranges {
     pub(super) fn covered(&self, start: u64, end: u64) -> u64 {
         let before = self.map.range(..start).next_back();
         let within = self.map.range(start..end.max(start));
-        before
-            .into_iter()
-            .chain(within)
-            .map(|(&s, &e)| e.min(end).saturating_sub(s.max(start)))
-            .sum()
+        before.into_iter().chain(within).map(|(&s, &e)| e.min(end).saturating_sub(s.max(start))).sum()
     }
 
     pub(super) fn insert(&mut self, start: u64, end: u64) {

@@ -67,6 +67,8 @@ pub(super) struct Node {
     holds: u32,
     /// Changes that took names away.
     removals: Vec<ChangeId>,
+    /// Changes that freed the node's number: every name of it needs them.
+    freed_by: Vec<ChangeId>,
     /// The newest change that gave the node a name.
     placed: Option<ChangeId>,
 }
@@ -224,6 +226,7 @@ impl World {
             opens: 0,
             holds: 0,
             removals: Vec::new(),
+            freed_by: Vec::new(),
             placed: None,
         };
         self.nodes.insert(id, node);
@@ -246,6 +249,7 @@ impl World {
             (self.next_ino - 1, Vec::new())
         });
         let node = self.add_node(kind, body, mode, rdev, ino);
+        self.node_mut(node)?.freed_by.clone_from(&freed_by);
         self.record(vec![entry(dir, name, None, Some(node))], freed_by, false)?;
         Ok(node)
     }
@@ -265,10 +269,12 @@ impl World {
 
     pub(super) fn link(&mut self, node: NodeId, dir: NodeId, name: &[u8]) -> Sys<()> {
         self.check_new(dir, name)?;
-        if self.node(node)?.kind == FileKind::Directory {
+        let existing = self.node(node)?;
+        if existing.kind == FileKind::Directory {
             return Err(libc::EPERM);
         }
-        self.record(vec![entry(dir, name, None, Some(node))], Vec::new(), false)?;
+        let needs = existing.freed_by.clone();
+        self.record(vec![entry(dir, name, None, Some(node))], needs, false)?;
         self.touch(node, false);
         Ok(())
     }
@@ -297,11 +303,13 @@ impl World {
         Ok(self.changes.in_dir(dir))
     }
 
-    /// Renames; the callers have resolved both parents. `to_path` are the directories from the root to the target.
+    /// Renames; the callers have resolved both parents. The paths are the directories from the root to
+    /// each of them.
     pub(super) fn rename(
         &mut self,
         from: (NodeId, &[u8]),
         to: (NodeId, &[u8]),
+        from_path: &[NodeId],
         to_path: &[NodeId],
     ) -> Sys<()> {
         let node = *self.dir(from.0)?.get(from.1).ok_or(libc::ENOENT)?;
@@ -312,6 +320,9 @@ impl World {
         let is_dir = self.node(node)?.kind == FileKind::Directory;
         if is_dir && to_path.contains(&node) {
             return Err(libc::EINVAL);
+        }
+        if target.is_some_and(|target| from_path.contains(&target)) {
+            return Err(libc::ENOTEMPTY);
         }
         if target == Some(node) {
             return Ok(());
@@ -330,10 +341,7 @@ impl World {
             // Without the earlier moves this one might put a directory below itself.
             needs.extend(self.changes.dir_moves());
         }
-        let entries = vec![
-            entry(from.0, from.1, Some(node), None),
-            entry(to.0, to.1, target, Some(node)),
-        ];
+        let entries = vec![entry(from.0, from.1, Some(node), None), entry(to.0, to.1, target, Some(node))];
         self.record(entries, needs, moves_dir)?;
         self.touch(node, false);
         Ok(())
@@ -349,12 +357,7 @@ impl World {
     }
 
     /// Does a change of names and notes it as pending.
-    fn record(
-        &mut self,
-        entries: Vec<EntryChange>,
-        needs: Vec<ChangeId>,
-        moves_dir: bool,
-    ) -> Sys<()> {
+    fn record(&mut self, entries: Vec<EntryChange>, needs: Vec<ChangeId>, moves_dir: bool) -> Sys<()> {
         for entry in &entries {
             for node in entry.before.iter().chain(&entry.after) {
                 self.hold(*node);
@@ -483,11 +486,7 @@ impl World {
             for entry in &change.entries {
                 self.settle_entry(entry)?;
             }
-            for node in change
-                .entries
-                .iter()
-                .flat_map(|entry| entry.before.iter().chain(&entry.after))
-            {
+            for node in change.entries.iter().flat_map(|entry| entry.before.iter().chain(&entry.after)) {
                 self.release(*node);
             }
         }
@@ -532,6 +531,7 @@ impl World {
         node.durable_meta = node.meta.clone();
         (node.meta_pending, node.opens) = (false, 0);
         node.removals.clear();
+        node.freed_by.clear();
         node.placed = None;
         // Names are there twice: as seen and as durable. The root needs a name that is neither.
         node.links = links;
@@ -542,9 +542,7 @@ impl World {
 
     /// Frees the numbers that no node of an image has.
     pub(super) fn free_unused_inos(&mut self) {
-        let mut free: BTreeMap<_, _> = (FIRST_INO..self.next_ino)
-            .map(|ino| (ino, Vec::new()))
-            .collect();
+        let mut free: BTreeMap<_, _> = (FIRST_INO..self.next_ino).map(|ino| (ino, Vec::new())).collect();
         for node in self.nodes.values() {
             free.remove(&node.ino);
         }
@@ -553,10 +551,5 @@ impl World {
 }
 
 fn entry(dir: NodeId, name: &[u8], before: Option<NodeId>, after: Option<NodeId>) -> EntryChange {
-    EntryChange {
-        dir,
-        name: name.to_vec(),
-        before,
-        after,
-    }
+    EntryChange { dir, name: name.to_vec(), before, after }
 }

@@ -14,11 +14,7 @@ fn an_unsynced_write_survives_whole_not_at_all_or_torn_at_sectors() {
     for image in images(&disk) {
         let found = bytes(&image, "/f").unwrap();
         let sectors: Vec<u8> = found.chunks(512).map(|sector| sector[0]).collect();
-        assert!(
-            found
-                .chunks(512)
-                .all(|sector| sector.iter().all(|&b| b == sector[0]))
-        );
+        assert!(found.chunks(512).all(|sector| sector.iter().all(|&b| b == sector[0])));
         seen.insert(sectors);
     }
     assert!(seen.contains(&vec![1; 8]) && seen.contains(&vec![2; 8]));
@@ -46,20 +42,9 @@ fn length_and_bytes_survive_independently() {
     let mut seen = BTreeSet::new();
     for image in images(&disk) {
         let found = bytes(&image, "/f").unwrap();
-        seen.insert(
-            found
-                .chunks(512)
-                .map(|sector| sector[0])
-                .collect::<Vec<_>>(),
-        );
+        seen.insert(found.chunks(512).map(|sector| sector[0]).collect::<Vec<_>>());
     }
-    let possible = [
-        vec![1],
-        vec![1, 2, 2],
-        vec![1, 0, 0],
-        vec![1, 2, 0],
-        vec![1, 0, 2],
-    ];
+    let possible = [vec![1], vec![1, 2, 2], vec![1, 0, 0], vec![1, 2, 0], vec![1, 0, 2]];
     assert_eq!(seen, BTreeSet::from(possible));
 }
 
@@ -73,9 +58,7 @@ fn a_surviving_truncation_never_lets_old_bytes_come_back() {
         let found = bytes(&image, "/f").unwrap();
         match found.len() {
             100 => assert_eq!(found, [1; 100]),
-            8192 => assert!(
-                found == [1; 8192] || (found[..100] == [1; 100] && found[100..] == [0; 8092])
-            ),
+            8192 => assert!(found == [1; 8192] || (found[..100] == [1; 100] && found[100..] == [0; 8092])),
             other => panic!("length {other} never was"),
         }
     }
@@ -86,12 +69,7 @@ fn a_new_file_without_sync_may_be_there_empty() {
     let disk = SimDisk::new(1);
     open(&disk, "/f").write_at("w", b"hello", 0).unwrap();
     let seen: BTreeSet<_> = images(&disk).map(|image| bytes(&image, "/f")).collect();
-    let possible = [
-        None,
-        Some(vec![]),
-        Some(vec![0; 5]),
-        Some(b"hello".to_vec()),
-    ];
+    let possible = [None, Some(vec![]), Some(vec![0; 5]), Some(b"hello".to_vec())];
     assert_eq!(seen, BTreeSet::from(possible));
 }
 
@@ -109,11 +87,7 @@ fn a_preallocated_file_costs_nothing_and_reads_zeros() {
         assert_eq!(file.len("l").unwrap(), 64 << 20);
         let mut page = [1; 4096];
         assert_eq!(file.read_at("r", &mut page, (64 << 20) - 10).unwrap(), 10);
-        assert_eq!(
-            image.used(),
-            64 << 20,
-            "the reservation is as durable as the length"
-        );
+        assert_eq!(image.used(), 64 << 20, "the reservation is as durable as the length");
     }
 }
 
@@ -125,9 +99,7 @@ fn a_punch_is_pending_until_sync() {
     let mut now = vec![7; 3 * PAGE_LEN];
     now[1000..9000].fill(0);
     assert_eq!(bytes(&disk, "/f").unwrap(), now);
-    let seen: BTreeSet<_> = images(&disk.kill())
-        .map(|i| bytes(&i, "/f").unwrap())
-        .collect();
+    let seen: BTreeSet<_> = images(&disk.kill()).map(|i| bytes(&i, "/f").unwrap()).collect();
     assert!(seen.contains(&now) && seen.contains(&vec![7; 3 * PAGE_LEN]) && seen.len() > 2);
 }
 
@@ -154,14 +126,7 @@ fn attributes_are_pending_until_a_sync_that_covers_them() {
             (mode, image.xattrs("t", path).unwrap().len())
         };
         let seen: BTreeSet<_> = images(&disk).map(look).collect();
-        let all = [
-            (0o600, 0),
-            (0o600, 1),
-            (0o600, 2),
-            (0o4755, 0),
-            (0o4755, 1),
-            (0o4755, 2),
-        ];
+        let all = [(0o600, 0), (0o600, 1), (0o600, 2), (0o4755, 0), (0o4755, 1), (0o4755, 2)];
         let expected = if number == 0 { &all[..] } else { &all[5..] };
         assert_eq!(seen, expected.iter().copied().collect(), "sync {number}");
     }
@@ -180,9 +145,8 @@ fn kill_keeps_what_is_seen_and_leaves_it_pending() {
     assert_eq!(bytes(&after, "/f").unwrap(), [2; 512]);
     assert!(exists(&after, "/new"));
     assert!(after.lock("lock", Path::new("/lock")).unwrap().is_some());
-    let seen: BTreeSet<_> = images(&after)
-        .map(|image| (bytes(&image, "/f").unwrap()[0], exists(&image, "/new")))
-        .collect();
+    let seen: BTreeSet<_> =
+        images(&after).map(|image| (bytes(&image, "/f").unwrap()[0], exists(&image, "/new"))).collect();
     assert_eq!(seen.len(), 4, "both are still pending: {seen:?}");
 }
 
@@ -191,9 +155,7 @@ fn a_cut_image_is_settled() {
     let disk = SimDisk::new(1);
     mkdir(&disk, "/d");
     for n in 0..20 {
-        open(&disk, &format!("/d/{n}"))
-            .write_at("w", &[n; 3000], 0)
-            .unwrap();
+        open(&disk, &format!("/d/{n}")).write_at("w", &[n; 3000], 0).unwrap();
     }
     for image in images(&disk).take(30) {
         let dump = dump(&image);

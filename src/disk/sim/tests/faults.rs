@@ -20,22 +20,12 @@ fn the_nth_call_of_a_name_fails_and_does_nothing() {
     disk.fail("read", 1, libc::EIO);
     assert!(file.read_at("read", &mut [0], 0).unwrap_err().is(libc::EIO));
     disk.fail("stat", 1, libc::EACCES);
-    assert!(
-        disk.stat("stat", Path::new("/f"))
-            .unwrap_err()
-            .is(libc::EACCES)
-    );
+    assert!(disk.stat("stat", Path::new("/f")).unwrap_err().is(libc::EACCES));
     disk.fail("open", 1, libc::EMFILE);
-    assert!(
-        disk.open("open", Path::new("/g"), RW)
-            .is_err_and(|err| err.is(libc::EMFILE))
-    );
+    assert!(disk.open("open", Path::new("/g"), RW).is_err_and(|err| err.is(libc::EMFILE)));
     assert!(!exists(&disk, "/g"));
     disk.fail("rename", 1, libc::EIO);
-    assert!(
-        disk.rename("rename", Path::new("/f"), Path::new("/g"))
-            .is_err()
-    );
+    assert!(disk.rename("rename", Path::new("/f"), Path::new("/g")).is_err());
     assert!(exists(&disk, "/f"));
 }
 
@@ -129,11 +119,7 @@ fn the_operation_that_loses_power_may_have_happened() {
         let disk = SimDisk::new(1);
         let file = durable(&disk, "/f", &[1; 1024]);
         disk.cut_at(disk.operations() + 1);
-        assert!(
-            file.write_durable("w", &[2; 1024], 0)
-                .unwrap_err()
-                .is(libc::EIO)
-        );
+        assert!(file.write_durable("w", &[2; 1024], 0).unwrap_err().is(libc::EIO));
         let found = bytes(&disk.cut(seed), "/f").unwrap();
         seen.insert((found[0], found[512]));
     }
@@ -149,17 +135,9 @@ fn a_full_disk_says_so() {
     let other = open(&disk, "/g");
     let err = other.write_at("w", &[1; 3 * 4096], 100).unwrap_err();
     assert!(err.is(libc::ENOSPC));
-    assert_eq!(
-        other.len("l").unwrap(),
-        2 * 4096,
-        "what fits is written, as write(2) does"
-    );
+    assert_eq!(other.len("l").unwrap(), 2 * 4096, "what fits is written, as write(2) does");
     file.write_at("w", &[1; 2 * 4096], 0).unwrap();
-    assert!(
-        file.allocate("a", 0, 3 * 4096)
-            .unwrap_err()
-            .is(libc::ENOSPC)
-    );
+    assert!(file.allocate("a", 0, 3 * 4096).unwrap_err().is(libc::ENOSPC));
     assert_eq!(disk.space("s", Path::new("/")).unwrap().free, 0);
     other.punch("p", 0, 4096).unwrap();
     assert_eq!(disk.space("s", Path::new("/")).unwrap().free, 4096);
@@ -181,11 +159,7 @@ fn direct_files_want_whole_aligned_pages() {
     buf.pad_to(4096);
     file.write_at("w", &buf, 0).unwrap();
     assert!(file.write_at("w", &buf, 512).unwrap_err().is(libc::EINVAL));
-    assert!(
-        file.read_at("r", &mut buf[..512], 0)
-            .unwrap_err()
-            .is(libc::EINVAL)
-    );
+    assert!(file.read_at("r", &mut buf[..512], 0).unwrap_err().is(libc::EINVAL));
 }
 
 #[test]
@@ -221,10 +195,5 @@ fn threads_share_it() {
         assert_eq!(bytes(&image, &format!("/{n}")).unwrap().len(), 100);
     }
     let shared = bytes(&disk.kill(), "/shared").unwrap();
-    assert!(
-        shared
-            .chunks(100)
-            .enumerate()
-            .all(|(n, part)| part == [n as u8; 100])
-    );
+    assert!(shared.chunks(100).enumerate().all(|(n, part)| part == [n as u8; 100]));
 }

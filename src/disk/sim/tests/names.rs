@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Which of the names are there, over many cuts.
 fn outcomes(disk: &SimDisk, names: &[&str]) -> BTreeSet<Vec<bool>> {
-    images(disk)
-        .map(|image| names.iter().map(|name| exists(&image, name)).collect())
-        .collect()
+    images(disk).map(|image| names.iter().map(|name| exists(&image, name)).collect()).collect()
 }
 
 #[test]
@@ -16,17 +14,10 @@ fn a_name_is_durable_after_its_directory_was_synced_not_its_file() {
     let disk = SimDisk::new(1);
     open(&disk, "/a").sync("s").unwrap();
     open(&disk, "/b");
-    assert_eq!(
-        outcomes(&disk, &["/a", "/b"]).len(),
-        4,
-        "any subset survives"
-    );
+    assert_eq!(outcomes(&disk, &["/a", "/b"]).len(), 4, "any subset survives");
     let disk = disk.kill();
     sync_dir(&disk, "/");
-    assert_eq!(
-        outcomes(&disk, &["/a", "/b"]),
-        BTreeSet::from([vec![true, true]])
-    );
+    assert_eq!(outcomes(&disk, &["/a", "/b"]), BTreeSet::from([vec![true, true]]));
 }
 
 #[test]
@@ -47,21 +38,15 @@ fn a_rename_over_another_file_shows_the_old_or_the_new() {
     durable(&disk, "/new", b"new");
     durable(&disk, "/old", b"old");
     rename(&disk, "/new", "/old");
-    let seen: BTreeSet<_> = images(&disk)
-        .map(|image| (bytes(&image, "/old").unwrap(), exists(&image, "/new")))
-        .collect();
+    let seen: BTreeSet<_> =
+        images(&disk).map(|image| (bytes(&image, "/old").unwrap(), exists(&image, "/new"))).collect();
     let possible = [(b"old".to_vec(), true), (b"new".to_vec(), false)];
     assert_eq!(seen, BTreeSet::from(possible));
 }
 
 #[test]
 fn a_rename_across_directories_needs_both_synced() {
-    for (syncs, expected) in [
-        (&[][..], 2),
-        (&["/a"][..], 2),
-        (&["/b"][..], 2),
-        (&["/a", "/b"][..], 1),
-    ] {
+    for (syncs, expected) in [(&[][..], 2), (&["/a"][..], 2), (&["/b"][..], 2), (&["/a", "/b"][..], 1)] {
         let disk = SimDisk::new(1);
         mkdir(&disk, "/a");
         mkdir(&disk, "/b");
@@ -94,17 +79,10 @@ fn later_changes_of_a_name_do_not_survive_without_earlier_ones() {
     rename(&disk, "/t", "/t_old");
     open(&disk, "/t").write_durable("w", b"2", 0).unwrap();
     unlink(&disk, "/t_old");
-    let seen: BTreeSet<_> = images(&disk)
-        .map(|image| (bytes(&image, "/t"), bytes(&image, "/t_old")))
-        .collect();
+    let seen: BTreeSet<_> =
+        images(&disk).map(|image| (bytes(&image, "/t"), bytes(&image, "/t_old"))).collect();
     let (one, two) = (Some(b"1".to_vec()), Some(b"2".to_vec()));
-    let possible = [
-        (one.clone(), None),
-        (None, one.clone()),
-        (two.clone(), one),
-        (None, None),
-        (two, None),
-    ];
+    let possible = [(one.clone(), None), (None, one.clone()), (two.clone(), one), (None, None), (two, None)];
     assert_eq!(seen, BTreeSet::from(possible));
 }
 
@@ -127,11 +105,7 @@ fn a_directory_is_removed_only_with_what_was_in_it() {
 #[test]
 fn inode_numbers_are_reused_and_never_shared_in_an_image() {
     let disk = SimDisk::new(1);
-    let ino = |disk: &SimDisk, path: &str| {
-        disk.stat("t", Path::new(path))
-            .unwrap()
-            .map(|stat| stat.ino)
-    };
+    let ino = |disk: &SimDisk, path: &str| disk.stat("t", Path::new(path)).unwrap().map(|stat| stat.ino);
     durable(&disk, "/a", b"a");
     let first = ino(&disk, "/a");
     unlink(&disk, "/a");
@@ -161,9 +135,7 @@ fn hard_links_share_bytes_and_count() {
     assert_eq!(bytes(&disk, "/a").unwrap(), b"two");
     let nlink = |disk: &SimDisk| disk.stat("t", Path::new("/a")).unwrap().unwrap().attr.nlink;
     assert_eq!(nlink(&disk), 2);
-    let seen: BTreeSet<_> = images(&disk)
-        .map(|image| (exists(&image, "/b"), nlink(&image)))
-        .collect();
+    let seen: BTreeSet<_> = images(&disk).map(|image| (exists(&image, "/b"), nlink(&image))).collect();
     assert_eq!(seen, BTreeSet::from([(false, 1), (true, 2)]));
 }
 
@@ -191,10 +163,7 @@ fn check_tree(disk: &SimDisk) {
         let attr = disk.stat("t", Path::new(path)).unwrap().unwrap().attr;
         let names = tree.values().filter(|other| *other == ino).count();
         if attr.kind == crate::types::FileKind::Directory {
-            assert_eq!(
-                names, 1,
-                "{path} is a directory with two names or a shared number"
-            );
+            assert_eq!(names, 1, "{path} is a directory with two names or a shared number");
         } else {
             assert_eq!(attr.nlink as usize, names, "{path}");
         }
@@ -204,9 +173,7 @@ fn check_tree(disk: &SimDisk) {
 /// (what, from, to): indexes of a few paths, so that they meet often.
 type Step = (u8, usize, usize);
 
-const PATHS: [&str; 10] = [
-    "/a", "/b", "/d", "/e", "/d/a", "/d/b", "/e/a", "/d/d", "/d/d/a", "/e/d",
-];
+const PATHS: [&str; 10] = ["/a", "/b", "/d", "/e", "/d/a", "/d/b", "/e/a", "/d/d", "/d/d/a", "/e/d"];
 
 fn apply(disk: &SimDisk, (what, from, to): Step) {
     let (from, to) = (Path::new(PATHS[from]), Path::new(PATHS[to]));

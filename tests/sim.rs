@@ -1,0 +1,461 @@
+//! Random histories on the simulated disk, with power cuts anywhere: in serving, in taking in, in giving back, in
+//! recovery and in the recovery of a recovery.
+//!
+//! After each: everything that was fsynced is there, the present is the fold of a prefix of what was done, and every
+//! view that was resolved is, to the last byte, what it was.
+//!
+//! `WEFT_SIM_SEEDS=N` runs more histories, `WEFT_SIM_FIRST=K` begins at seed K.
+
+mod support;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::path::Path;
+use std::sync::Arc;
+use support::Ticking;
+use support::kv::CrashKv;
+use support::model::{Body, Model, ROOT};
+use support::trees::{difference, plain_difference};
+use weft::disk::Disk;
+use weft::disk::sim::SimDisk;
+use weft::engine::{Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, SetAttr};
+use weft::error::Result;
+use weft::index::kv::Kv;
+use weft::types::{FileId, FileKind, Seq, Timestamp};
+
+const DATA: &str = "/data";
+const STORE: &str = "/store";
+
+/// A history under way.
+struct History {
+    rng: StdRng,
+    seed: u64,
+    disk: SimDisk,
+    kv: Arc<CrashKv>,
+    clock: Arc<Ticking>,
+    model: Model,
+    /// The model after each event; the first is the tree as it was taken in.
+    states: Vec<(Seq, Model)>,
+    /// Everything up to here was acknowledged as durable.
+    synced: Seq,
+    /// Instants that were resolved, and what they must show for ever.
+    views: Vec<(Timestamp, Seq, Model)>,
+    cuts: u64,
+}
+
+fn file(kind: FileKind, mode: u32, target: &[u8]) -> NewFile {
+    NewFile { kind, mode, rdev: 0, target: target.to_vec(), uid: 0, gid: 0 }
+}
+
+impl History {
+    fn new(seed: u64) -> History {
+        let disk = SimDisk::new(seed);
+        let mut history = History {
+            rng: StdRng::seed_from_u64(seed),
+            seed,
+            disk,
+            kv: CrashKv::new(),
+            clock: Arc::new(Ticking::new(1_000_000)),
+            model: Model::new(),
+            states: Vec::new(),
+            synced: Seq::ZERO,
+            views: Vec::new(),
+            cuts: 0,
+        };
+        history.populate();
+        history
+    }
+
+    /// What is in DATA before Weft comes.
+    fn populate(&mut self) {
+        self.disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
+        self.disk.create_dir("test", &Path::new(DATA).join("d"), 0o750).unwrap();
+        let dir = self.model.add(ROOT, b"d", Body::Dir(Default::default()), 0o750);
+        for (parent, path, name) in [(ROOT, "a", "a"), (ROOT, "b", "b"), (dir, "d/c", "c")] {
+            let len = self.rng.random_range(0..30_000);
+            let bytes: Vec<u8> = (0..len).map(|_| self.rng.random()).collect();
+            let how = weft::disk::OpenHow { write: true, create: true, ..Default::default() };
+            let open = self.disk.open("test", &Path::new(DATA).join(path), how).unwrap();
+            open.write_at("test", &bytes, 0).unwrap();
+            self.model.add(parent, name.as_bytes(), Body::File(bytes), 0o600);
+        }
+        let (one, two) = (Path::new(DATA).join("a"), Path::new(DATA).join("a2"));
+        self.disk.link("test", &one, &two).unwrap();
+        let a = self.model.entries(ROOT)[&b"a"[..]];
+        self.model.link(a, ROOT, b"a2");
+        self.disk.sync_filesystem("test", Path::new("/")).unwrap();
+    }
+
+    fn options(&self) -> Options {
+        let mut options = Options::new(Path::new(DATA), Path::new(STORE));
+        options.segment_bytes = 4 << 20;
+        options.cache_bytes = 64 << 10;
+        options.open_files = 2;
+        options.new_store_id = [5; 16];
+        options
+    }
+
+    fn try_open(&self) -> Result<Arc<Engine>> {
+        let kv = Arc::clone(&self.kv);
+        let clock = Arc::clone(&self.clock);
+        Engine::open(Arc::new(self.disk.clone()), clock, self.options(), &move |_| {
+            Ok(Arc::clone(&kv) as Arc<dyn Kv>)
+        })
+    }
+
+    /// The power goes; the index keeps all, what it had persisted, or nothing.
+    fn cut(&mut self) {
+        self.cuts += 1;
+        let seed = self.rng.random();
+        self.disk = if self.rng.random_bool(0.2) { self.disk.kill() } else { self.disk.cut(seed) };
+        let what = self.rng.random_range(0..4);
+        self.kv = self.kv.crash(what);
+    }
+
+    fn plan_cut(&mut self, within: u64) {
+        let at = self.disk.operations() + self.rng.random_range(0..within);
+        self.disk.cut_at(at);
+    }
+
+    /// Opens, with power cuts on the way.
+    fn open(&mut self) -> Arc<Engine> {
+        for attempt in 0.. {
+            if attempt < 3 && self.rng.random_bool(0.5) {
+                self.plan_cut(120);
+            }
+            match self.try_open() {
+                Ok(engine) => {
+                    self.disk.clear_faults();
+                    if !self.disk.is_dead() {
+                        return engine;
+                    }
+                }
+                Err(error) => assert!(self.disk.is_dead(), "seed {}: {error}", self.seed),
+            }
+            self.cut();
+        }
+        unreachable!("the loop ends with an engine")
+    }
+
+    fn last(engine: &Engine) -> Seq {
+        Seq(engine.status().seq)
+    }
+
+    fn note(&mut self, engine: &Engine) {
+        self.states.push((History::last(engine), self.model.clone()));
+    }
+
+    fn check_present(&self, engine: &Engine) {
+        if let Some(difference) = difference(engine, &self.model) {
+            panic!("seed {} after {} cuts: present: {difference}", self.seed, self.cuts);
+        }
+    }
+
+    fn check_views(&self, engine: &Engine) {
+        for (ts, seq, model) in &self.views {
+            match engine.resolve(Instant::Time(*ts)).unwrap() {
+                Resolution::Found(found) => assert_eq!(found.seq, *seq, "seed {}: {ts:?} moved", self.seed),
+                other => panic!("seed {}: {ts:?} is {other:?}", self.seed),
+            }
+            let view = engine.view(*seq).unwrap();
+            if let Some(difference) = difference(&*view, model) {
+                panic!("seed {} after {} cuts: view at {seq}: {difference}", self.seed, self.cuts);
+            }
+        }
+    }
+
+    /// After a recovery: which prefix survived; nothing durable may be missing.
+    fn settle(&mut self, engine: &Engine) {
+        let recovered =
+            self.states.iter().rposition(|(seq, _)| *seq <= History::last(engine) && self.fits(engine, *seq));
+        let Some(index) = recovered else {
+            let newest = difference(engine, &self.states.last().unwrap().1);
+            panic!(
+                "seed {} after {} cuts: the present is no prefix of what was done: {newest:?}",
+                self.seed, self.cuts
+            );
+        };
+        let (seq, model) = self.states[index].clone();
+        assert!(
+            seq >= self.synced,
+            "seed {}: event {seq} is all there is, {} was synced",
+            self.seed,
+            self.synced
+        );
+        self.states.truncate(index + 1);
+        self.model = model;
+    }
+
+    fn fits(&self, engine: &Engine, seq: Seq) -> bool {
+        let state = self.states.iter().find(|(have, _)| *have == seq);
+        state.is_some_and(|(_, model)| difference(engine, model).is_none())
+    }
+
+    fn sync(&mut self, engine: &Engine) {
+        let (done, wait) = std::sync::mpsc::channel();
+        let last = History::last(engine);
+        engine.sync(Box::new(move |result| done.send(result).unwrap()));
+        if wait.recv().unwrap().is_ok() {
+            self.synced = last;
+        }
+    }
+
+    fn resolve(&mut self, engine: &Engine) {
+        let ts = engine.now();
+        if let Ok(Resolution::Found(found)) = engine.resolve(Instant::Time(ts)) {
+            self.synced = found.seq;
+            self.views.push((ts, found.seq, self.model.clone()));
+            self.note(engine);
+        }
+    }
+
+    /// One random operation; `Err` once the disk is dead.
+    fn step(&mut self, engine: &Engine) -> Result<()> {
+        match self.rng.random_range(0..100) {
+            0..35 => self.write(engine)?,
+            35..45 => self.truncate(engine)?,
+            45..50 => self.zero(engine)?,
+            50..58 => self.make(engine)?,
+            58..66 => self.unlink(engine)?,
+            66..74 => self.rename(engine)?,
+            74..78 => self.attributes(engine)?,
+            78..84 => self.sync(engine),
+            84..88 => self.resolve(engine),
+            88..94 => drop(engine.apply()?),
+            94..96 => engine.checkpoint()?,
+            _ => drop(engine.index_some()?),
+        }
+        Ok(())
+    }
+
+    fn find(&self, engine: &Engine, dir: usize, name: &[u8]) -> (FileId, FileId) {
+        let (_, path) = self.model.dirs().into_iter().find(|(id, _)| *id == dir).unwrap();
+        let parent = path.iter().fold(FileId::ROOT, |at, name| engine.lookup(at, name).unwrap().0);
+        let file = if name.is_empty() { parent } else { engine.lookup(parent, name).unwrap().0 };
+        (parent, file)
+    }
+
+    fn pick_file(&mut self) -> Option<(usize, Vec<u8>, usize)> {
+        let mut files = Vec::new();
+        for (dir, _) in self.model.dirs() {
+            for (name, id) in self.model.entries(dir) {
+                if matches!(self.model.inodes[*id].body, Body::File(_)) {
+                    files.push((dir, name.clone(), *id));
+                }
+            }
+        }
+        if files.is_empty() { None } else { Some(files[self.rng.random_range(0..files.len())].clone()) }
+    }
+
+    fn pick_dir(&mut self) -> usize {
+        let dirs = self.model.dirs();
+        dirs[self.rng.random_range(0..dirs.len())].0
+    }
+
+    fn write(&mut self, engine: &Engine) -> Result<()> {
+        let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
+        let (_, file) = self.find(engine, dir, &name);
+        let size = self.model.bytes(id).len();
+        let aligned = self.rng.random_bool(0.5);
+        let mut offset = self.rng.random_range(0..size + 9000);
+        let mut len = self.rng.random_range(1..9000);
+        if aligned {
+            (offset, len) = (offset & !4095, (len & !4095) + 4096);
+        }
+        let fill: u8 = self.rng.random();
+        let bytes: Vec<u8> = (0..len).map(|at| fill ^ (at % 253) as u8).collect();
+        engine.write(file, offset as u64, &bytes, false, false)?;
+        self.model.write(id, offset, &bytes);
+        self.note(engine);
+        Ok(())
+    }
+
+    fn truncate(&mut self, engine: &Engine) -> Result<()> {
+        let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
+        let (_, file) = self.find(engine, dir, &name);
+        let size = if self.rng.random_bool(0.3) { 0 } else { self.rng.random_range(0..40_000) };
+        engine.set_attr(file, SetAttr { size: Some(size as u64), ..SetAttr::default() })?;
+        self.model.bytes(id).resize(size, 0);
+        self.note(engine);
+        Ok(())
+    }
+
+    fn zero(&mut self, engine: &Engine) -> Result<()> {
+        let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
+        let (_, file) = self.find(engine, dir, &name);
+        let (offset, len) = (self.rng.random_range(0..30_000), self.rng.random_range(1..20_000));
+        engine.fallocate(file, Fallocate::Punch, offset as u64, len as u64)?;
+        self.model.zero(id, offset, len);
+        self.note(engine);
+        Ok(())
+    }
+
+    fn make(&mut self, engine: &Engine) -> Result<()> {
+        let dir = self.pick_dir();
+        let name = vec![b'a' + self.rng.random_range(0..12)];
+        if self.model.entries(dir).contains_key(&name) {
+            return Ok(());
+        }
+        let (parent, _) = self.find(engine, dir, b"");
+        match self.rng.random_range(0..10) {
+            0..5 => {
+                engine.create(parent, &name, file(FileKind::Regular, 0o640, b""))?;
+                self.model.add(dir, &name, Body::File(Vec::new()), 0o640);
+            }
+            5..7 => {
+                engine.create(parent, &name, file(FileKind::Directory, 0o700, b""))?;
+                self.model.add(dir, &name, Body::Dir(Default::default()), 0o700);
+            }
+            7 => {
+                engine.create(parent, &name, file(FileKind::Symlink, 0o777, b"../x"))?;
+                self.model.add(dir, &name, Body::Link(b"../x".to_vec()), 0o777);
+            }
+            _ => {
+                let Some((other, old, id)) = self.pick_file() else { return Ok(()) };
+                let (_, existing) = self.find(engine, other, &old);
+                engine.link(existing, parent, &name)?;
+                self.model.link(id, dir, &name);
+            }
+        }
+        self.note(engine);
+        Ok(())
+    }
+
+    fn unlink(&mut self, engine: &Engine) -> Result<()> {
+        let dir = self.pick_dir();
+        let entries = self.model.entries(dir).clone();
+        let Some((name, id)) = entries.iter().nth(self.rng.random_range(0..entries.len().max(1))) else {
+            return Ok(());
+        };
+        let (parent, _) = self.find(engine, dir, b"");
+        match &self.model.inodes[*id].body {
+            Body::Dir(below) if !below.is_empty() => return Ok(()),
+            Body::Dir(_) => engine.remove_dir(parent, name)?,
+            _ => engine.unlink(parent, name)?,
+        }
+        self.model.remove(dir, name);
+        self.note(engine);
+        Ok(())
+    }
+
+    fn rename(&mut self, engine: &Engine) -> Result<()> {
+        let Some((from_dir, from, id)) = self.pick_file() else { return Ok(()) };
+        let (from_parent, _) = self.find(engine, from_dir, b"");
+        if let (true, Some((to_dir, to, other))) = (self.rng.random_bool(0.5), self.pick_file()) {
+            let (to_parent, _) = self.find(engine, to_dir, b"");
+            if id == other {
+                return Ok(());
+            }
+            if self.rng.random_bool(0.3) {
+                engine.rename((from_parent, &from), (to_parent, &to), RenameMode::Exchange)?;
+                self.model.exchange((from_dir, &from), (to_dir, &to));
+            } else {
+                engine.rename((from_parent, &from), (to_parent, &to), RenameMode::Replace)?;
+                self.model.rename((from_dir, &from), (to_dir, &to));
+            }
+        } else {
+            let to_dir = self.pick_dir();
+            let name = vec![b'm' + self.rng.random_range(0..6)];
+            if self.model.entries(to_dir).contains_key(&name) {
+                return Ok(());
+            }
+            let (to_parent, _) = self.find(engine, to_dir, b"");
+            engine.rename((from_parent, &from), (to_parent, &name), RenameMode::NoReplace)?;
+            self.model.rename((from_dir, &from), (to_dir, &name));
+        }
+        self.note(engine);
+        Ok(())
+    }
+
+    fn attributes(&mut self, engine: &Engine) -> Result<()> {
+        let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
+        let (_, file) = self.find(engine, dir, &name);
+        if self.rng.random_bool(0.5) {
+            let mode = self.rng.random_range(0..0o1000);
+            engine.set_attr(file, SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+            self.model.inodes[id].mode = mode;
+        } else {
+            let value = vec![self.rng.random()];
+            engine.set_xattr(file, b"user.x", &value, false, false)?;
+            self.model.inodes[id].xattrs.insert(b"user.x".to_vec(), value);
+        }
+        self.note(engine);
+        Ok(())
+    }
+
+    /// Works for a while, then loses the power or unmounts.
+    fn session(&mut self, engine: Arc<Engine>) {
+        let steps = self.rng.random_range(5..60);
+        if self.rng.random_bool(0.6) {
+            self.plan_cut(steps * 6);
+        }
+        for _ in 0..steps {
+            if let Err(error) = self.step(&engine) {
+                assert!(self.disk.is_dead(), "seed {}: {error}", self.seed);
+                break;
+            }
+        }
+        if !self.disk.is_dead() {
+            self.check_present(&engine);
+            if self.rng.random_bool(0.4) {
+                return self.unmount(&engine);
+            }
+        }
+        self.cut();
+    }
+
+    fn unmount(&mut self, engine: &Engine) {
+        if self.rng.random_bool(0.5) {
+            self.plan_cut(150);
+        }
+        self.note(engine);
+        match engine.close() {
+            Ok(()) => {
+                self.synced = self.synced.max(self.states.last().unwrap().0);
+                if self.rng.random_bool(0.5) {
+                    self.cut();
+                }
+                if let Some(difference) = plain_difference(&self.disk, Path::new(DATA), &self.model) {
+                    panic!("seed {} after {} cuts: plain: {difference}", self.seed, self.cuts);
+                }
+                self.disk.clear_faults();
+            }
+            Err(error) => {
+                assert!(self.disk.is_dead(), "seed {}: {error}", self.seed);
+                self.cut();
+            }
+        }
+        if self.disk.is_dead() {
+            self.cut();
+        }
+    }
+
+    fn run(seed: u64) {
+        let mut history = History::new(seed);
+        for round in 0..5 {
+            let engine = history.open();
+            if round == 0 {
+                history.note(&engine);
+            }
+            history.settle(&engine);
+            history.note(&engine);
+            history.check_present(&engine);
+            history.check_views(&engine);
+            history.session(engine);
+        }
+        let engine = history.open();
+        history.settle(&engine);
+        history.check_views(&engine);
+    }
+}
+
+#[test]
+fn any_history_survives_power_cuts_anywhere() {
+    let number = |name: &str, default: u64| {
+        std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    };
+    let first = number("WEFT_SIM_FIRST", 1);
+    for seed in first..first + number("WEFT_SIM_SEEDS", 400) {
+        History::run(seed);
+    }
+}

@@ -1,0 +1,60 @@
+//! The store beneath an index, with what a crash does to it.
+
+use std::sync::{Arc, Mutex};
+use weft::error::Result;
+use weft::index::kv::{Batch, Kv, Pair, Space};
+use weft::index::mem::MemKv;
+
+/// A map that remembers its state at the last persist.
+pub struct CrashKv {
+    now: MemKv,
+    persisted: Mutex<MemKv>,
+}
+
+impl CrashKv {
+    pub fn new() -> Arc<CrashKv> {
+        Arc::new(CrashKv { now: MemKv::new(), persisted: Mutex::new(MemKv::new()) })
+    }
+
+    /// After a crash: 0: everything is there; 1: what was persisted; otherwise nothing.
+    pub fn crash(&self, what: u64) -> Arc<CrashKv> {
+        let now = match what {
+            0 => self.now.snapshot(),
+            1 => self.persisted.lock().unwrap().snapshot(),
+            _ => MemKv::new(),
+        };
+        let persisted = Mutex::new(now.snapshot());
+        Arc::new(CrashKv { now, persisted })
+    }
+}
+
+impl Kv for CrashKv {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.now.get(space, key)
+    }
+
+    fn first(&self, space: Space, from: &[u8], end: &[u8]) -> Result<Option<Pair>> {
+        self.now.first(space, from, end)
+    }
+
+    fn last(&self, space: Space, from: &[u8], end: &[u8]) -> Result<Option<Pair>> {
+        self.now.last(space, from, end)
+    }
+
+    fn range(&self, space: Space, from: &[u8], end: &[u8], limit: usize) -> Result<Vec<Pair>> {
+        self.now.range(space, from, end, limit)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<()> {
+        self.now.commit(batch)
+    }
+
+    fn persist(&self) -> Result<()> {
+        *self.persisted.lock().unwrap() = self.now.snapshot();
+        self.now.persist()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.now.size_bytes()
+    }
+}

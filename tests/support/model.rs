@@ -1,0 +1,125 @@
+//! What "correct" means: a file tree in memory, changed by the same operations.
+
+use std::collections::BTreeMap;
+
+/// Index of a file in a [`Model`].
+pub type Id = usize;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    File(Vec<u8>),
+    Dir(BTreeMap<Vec<u8>, Id>),
+    Link(Vec<u8>),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inode {
+    pub body: Body,
+    pub mode: u32,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Directories are never moved below themselves by the tests; files keep their index when renamed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Model {
+    pub inodes: Vec<Inode>,
+}
+
+pub const ROOT: Id = 0;
+
+impl Model {
+    pub fn new() -> Model {
+        let root = Inode { body: Body::Dir(BTreeMap::new()), mode: 0o755, xattrs: BTreeMap::new() };
+        Model { inodes: vec![root] }
+    }
+
+    pub fn entries(&self, dir: Id) -> &BTreeMap<Vec<u8>, Id> {
+        match &self.inodes[dir].body {
+            Body::Dir(entries) => entries,
+            other => panic!("not a directory: {other:?}"),
+        }
+    }
+
+    fn entries_mut(&mut self, dir: Id) -> &mut BTreeMap<Vec<u8>, Id> {
+        match &mut self.inodes[dir].body {
+            Body::Dir(entries) => entries,
+            other => panic!("not a directory: {other:?}"),
+        }
+    }
+
+    pub fn add(&mut self, dir: Id, name: &[u8], body: Body, mode: u32) -> Id {
+        self.inodes.push(Inode { body, mode, xattrs: BTreeMap::new() });
+        let id = self.inodes.len() - 1;
+        self.entries_mut(dir).insert(name.to_vec(), id);
+        id
+    }
+
+    pub fn link(&mut self, file: Id, dir: Id, name: &[u8]) {
+        self.entries_mut(dir).insert(name.to_vec(), file);
+    }
+
+    pub fn remove(&mut self, dir: Id, name: &[u8]) {
+        self.entries_mut(dir).remove(name);
+    }
+
+    pub fn rename(&mut self, from: (Id, &[u8]), to: (Id, &[u8])) {
+        let file = self.entries_mut(from.0).remove(from.1).unwrap();
+        self.entries_mut(to.0).insert(to.1.to_vec(), file);
+    }
+
+    pub fn exchange(&mut self, left: (Id, &[u8]), right: (Id, &[u8])) {
+        let (at_left, at_right) = (self.entries(left.0)[left.1], self.entries(right.0)[right.1]);
+        self.entries_mut(left.0).insert(left.1.to_vec(), at_right);
+        self.entries_mut(right.0).insert(right.1.to_vec(), at_left);
+    }
+
+    pub fn bytes(&mut self, file: Id) -> &mut Vec<u8> {
+        match &mut self.inodes[file].body {
+            Body::File(bytes) => bytes,
+            other => panic!("not a file: {other:?}"),
+        }
+    }
+
+    pub fn write(&mut self, file: Id, offset: usize, data: &[u8]) {
+        let bytes = self.bytes(file);
+        if bytes.len() < offset + data.len() {
+            bytes.resize(offset + data.len(), 0);
+        }
+        bytes[offset..offset + data.len()].copy_from_slice(data);
+    }
+
+    pub fn zero(&mut self, file: Id, offset: usize, len: usize) {
+        let bytes = self.bytes(file);
+        let end = (offset + len).min(bytes.len());
+        if offset < end {
+            bytes[offset..end].fill(0);
+        }
+    }
+
+    /// Names of a file.
+    pub fn links(&self, file: Id) -> usize {
+        let dirs = self.inodes.iter().filter_map(|inode| match &inode.body {
+            Body::Dir(entries) => Some(entries),
+            _ => None,
+        });
+        dirs.flat_map(|entries| entries.values()).filter(|id| **id == file).count()
+    }
+
+    /// All directories that can be reached, with the path of each.
+    pub fn dirs(&self) -> Vec<(Id, Vec<Vec<u8>>)> {
+        let mut found = vec![(ROOT, Vec::new())];
+        let mut at = 0;
+        while at < found.len() {
+            let (dir, path) = found[at].clone();
+            for (name, id) in self.entries(dir) {
+                if matches!(self.inodes[*id].body, Body::Dir(_)) {
+                    let mut below: Vec<Vec<u8>> = path.clone();
+                    below.push(name.clone());
+                    found.push((*id, below));
+                }
+            }
+            at += 1;
+        }
+        found
+    }
+}
