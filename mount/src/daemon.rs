@@ -124,6 +124,8 @@ struct Started {
 fn start(plan: &Plan, background: bool) -> Outcome<Started> {
     let signals = process::hold_signals()?;
     process::harden();
+    // All paths are absolute by now, and the daemon must not keep any directory busy.
+    std::env::set_current_dir("/").map_err(|cause| format!("cannot go to /: {cause}"))?;
     let made = make_store(&plan.store)?;
     if background {
         process::log_to_store(&plan.store)?;

@@ -1,8 +1,9 @@
-//! Who uses a directory tree: a scan of /proc. Links are read, never followed, so that a scan does not wait for the
-//! filesystem it asks about.
+//! Who uses a directory tree: a scan of /proc. Links are read and (but for containers) never followed, so that a scan does
+//! not wait for the filesystem it asks about.
 
 use crate::mountinfo::Mount;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A process that holds something, and what.
@@ -30,10 +31,20 @@ pub fn describe(holders: &[Holder]) -> String {
     text
 }
 
-/// Processes but this one that use anything in a plain directory tree.
+/// Processes but this one that use anything in a plain directory tree. In another mount namespace (a container) the same
+/// directory has other paths: there a process is known by its working directory, which for a database server is its
+/// data directory.
 pub fn in_tree(root: &Path) -> Vec<Holder> {
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let ours = fs::read_link("/proc/self/ns/mnt").ok();
+    let wanted = identity(root);
     processes(|process| {
         let inside = |link: &Path| link.starts_with(root);
+        let theirs = fs::read_link(process.dir.join("ns/mnt")).ok();
+        if theirs.is_some() && theirs != ours {
+            let here = wanted.is_some() && identity(&process.dir.join("cwd")) == wanted;
+            return here.then(|| "has it as its working directory, from a container".into());
+        }
         process
             .link_to(inside)
             .or_else(|| process.descriptor(|_, link| inside(link)))

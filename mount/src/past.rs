@@ -6,7 +6,7 @@ use crate::views::Open;
 use fuser::Errno;
 use weft::engine::{Resolution, View};
 use weft::past::when::{self, Instant, ViewName};
-use weft::types::{Attr, FileId, FileKind, FileTime};
+use weft::types::{Attr, FileId, FileKind, FileTime, Seq};
 
 impl WeftFs {
     /// Looks a name up in the live tree, in a view, or as the name of a view.
@@ -38,13 +38,19 @@ impl WeftFs {
     fn find_view(&self, name: &[u8]) -> Answer<Found> {
         match when::parse_view_name(name, &self.zone) {
             ViewName::Canonical(instant) => self.enter(instant),
-            ViewName::Alias(target) => {
-                let number = self.views.alias(name, target);
-                let attr = self.alias_attr(number)?;
-                Ok(Found::past(Node::Alias(number), &attr, 0))
-            }
+            ViewName::Alias(target) => self.find_alias(name, target),
             ViewName::NotAView | ViewName::Malformed(_) => Err(Errno::ENOENT),
         }
+    }
+
+    /// A symlink, but only to what can be resolved: another spelling of nothing is nothing.
+    fn find_alias(&self, name: &[u8], target: String) -> Answer<Found> {
+        if let ViewName::Canonical(instant) = when::parse_view_name(target.as_bytes(), &self.zone) {
+            self.resolved(instant)?;
+        }
+        let number = self.views.alias(name, target);
+        let attr = self.alias_attr(number).inspect_err(|_| self.views.forget_alias(number, 1))?;
+        Ok(Found::past(Node::Alias(number), &attr, 0))
     }
 
     fn enter(&self, instant: Instant) -> Answer<Found> {
@@ -58,13 +64,16 @@ impl WeftFs {
     }
 
     fn resolve(&self, instant: Instant) -> Answer<Open<View>> {
-        let found = match self.told(self.core.resolve(instant))? {
-            Resolution::Found(found) => found,
-            Resolution::Pruned { .. } => return Err(Errno::ESTALE),
-            Resolution::Future { .. } | Resolution::Before { .. } => return Err(Errno::ENOENT),
-        };
-        let view = self.told(self.core.view(found.seq))?;
+        let view = self.told(self.core.view(self.resolved(instant)?))?;
         self.views.add(instant, view).ok_or(Errno::ENFILE)
+    }
+
+    fn resolved(&self, instant: Instant) -> Answer<Seq> {
+        match self.told(self.core.resolve(instant))? {
+            Resolution::Found(found) => Ok(found.seq),
+            Resolution::Pruned { .. } => Err(Errno::ESTALE),
+            Resolution::Future { .. } | Resolution::Before { .. } => Err(Errno::ENOENT),
+        }
     }
 
     /// Attributes of an alias symlink: owned by root, as old as time itself, since it was always there.

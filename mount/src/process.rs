@@ -5,7 +5,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -55,7 +55,6 @@ pub fn background() -> Outcome<Side> {
         ForkResult::Child => {
             drop(reader);
             setsid().map_err(|errno| failed(errno.into()))?;
-            std::env::set_current_dir("/").map_err(failed)?;
             Ok(Side::Daemon(Report::Parent(writer)))
         }
         ForkResult::Parent { .. } => {
@@ -87,7 +86,12 @@ pub fn log_to_store(store: &Path) -> Outcome<()> {
 
 /// Sends the log to standard error.
 pub fn log_to_stderr() {
-    tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter())
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
     log_panics();
 }
 
@@ -96,8 +100,10 @@ fn log_to(file: File) {
     log_panics();
 }
 
+/// fuser calls it an error when its answer to an INTERRUPT comes after the interrupted request has ended: daily business.
 fn filter() -> tracing_subscriber::EnvFilter {
-    tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| "info".into())
+    tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG")
+        .unwrap_or_else(|_| "warn,weft=info,weft_mount=info,fuser::reply=off".into())
 }
 
 fn log_panics() {
