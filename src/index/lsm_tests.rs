@@ -133,6 +133,7 @@ fn damage_is_an_error_or_an_earlier_state() {
     drop(kv);
     let mut files = Vec::new();
     files_below(whole.path(), &mut files);
+    files.sort();
     assert!(
         files
             .iter()

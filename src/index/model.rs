@@ -183,8 +183,11 @@ impl World {
                 let file = self.file(*file);
                 let content = Rc::make_mut(&mut file.bytes);
                 let (from, to) = (*offset as usize, *offset as usize + bytes.len());
-                content.resize(content.len().max(to), 0);
-                content[from..to].copy_from_slice(bytes);
+                let size = if bytes.is_empty() { 0 } else { to };
+                content.resize(content.len().max(size), 0);
+                if let Some(place) = content.get_mut(from..to) {
+                    place.copy_from_slice(bytes);
+                }
                 file.touch(ts);
             }
             Event::Resize { file, size, .. } => {
