@@ -89,6 +89,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+fn cases(files: &[PathBuf]) -> impl Iterator<Item = (&PathBuf, usize)> {
+    files
+        .iter()
+        .flat_map(|file| (0..7).map(move |how| (file, how)))
+}
+
 /// Bytes that a damaged file has, or `None` where it is gone.
 fn damaged(bytes: &[u8], how: usize) -> Option<Vec<u8>> {
     // Files are extended ahead with zeros: damage what is written.
@@ -140,17 +146,17 @@ fn damage_is_an_error_or_an_earlier_state() {
             .any(|path| path.to_string_lossy().contains("tables"))
     );
     let (mut refused, mut opened) = (0, 0);
-    for (file, how) in files
-        .iter()
-        .flat_map(|file| (0..7).map(move |how| (file, how)))
-    {
-        let Some(short) = file
-            .strip_prefix(whole.path())
-            .ok()
-            .filter(|_| file.exists())
-        else {
+    for (index, (file, how)) in cases(&files).enumerate() {
+        let short = file.strip_prefix(whole.path()).unwrap();
+        // Spaces are alike: every damage to the files of two and to those of all, one in seven elsewhere.
+        let depth = short.components().count();
+        let first = ["keyspaces/0/", "keyspaces/1/"].iter();
+        let thorough = first.fold(depth == 1, |yes, dir| {
+            yes || short.to_string_lossy().contains(dir)
+        });
+        if !thorough && index % 7 != index / 7 % 7 {
             continue;
-        };
+        }
         let copied = tempfile::tempdir().unwrap();
         copy(whole.path(), copied.path());
         let target = copied.path().join(short);

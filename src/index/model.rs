@@ -558,7 +558,7 @@ impl History {
         let mut attr = self.world().files[&file].attr();
         attr.mode = b % 0o1000;
         attr.ctime = ts.into();
-        let explicit_mtime = c % 3 == 0;
+        let explicit_mtime = c.is_multiple_of(3);
         if explicit_mtime || c % 3 == 1 {
             attr.mtime = Timestamp(ts.0 - i64::from(b % 2_000)).into();
         }

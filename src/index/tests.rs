@@ -195,11 +195,8 @@ impl<'a> Rig<'a> {
             }
             for ts in [first.ts, last.ts, Timestamp(last.ts.0 + 1)] {
                 let found = self.index.group_at_time(ts).unwrap().unwrap();
-                let all = self.history.groups.iter();
-                let expected = all
-                    .filter(|group| group.records[0].ts <= ts)
-                    .next_back()
-                    .unwrap();
+                let mut all = self.history.groups.iter();
+                let expected = all.rfind(|group| group.records[0].ts <= ts).unwrap();
                 assert_eq!(found.first_seq, expected.records[0].seq);
             }
         }
@@ -259,6 +256,76 @@ proptest! {
         rig.apply_all(3);
         rig.check_all(usize::from(COMPOSE_AFTER));
     }
+}
+
+/// A file of one page, written a few bytes at a time.
+#[test]
+fn pieces_of_one_page_are_bounded_by_composing() {
+    use crate::format::event::{Event, Payload};
+    let index = Index::open(Arc::new(MemKv::new()), STORE).unwrap();
+    let (file, page) = (FileId(9), PageNo(0));
+    let mut composed = Vec::new();
+    for seq in 1..=100 {
+        let write = Event::Write {
+            file,
+            offset: seq * 10,
+            len: 10,
+            size: 4096,
+            payload: Payload { offset: 64, crc: 0 },
+        };
+        let (seq, ts) = (Seq(seq), Timestamp(0));
+        let (segment, offset) = (SegmentNo(3), 1000 * seq.0);
+        let record = Record {
+            seq,
+            ts,
+            wall: ts,
+            event: write,
+        };
+        let group = IndexedGroup {
+            segment,
+            offset,
+            records: vec![record],
+        };
+        let watermark = Watermark {
+            seq,
+            ..Watermark::default()
+        };
+        for compose in index.apply(&[group], watermark).unwrap() {
+            let place = Location::PageFile {
+                number: 1,
+                offset: 0,
+            };
+            index.put_composed(&[(compose, place)]).unwrap();
+            composed.push(compose.seq.0);
+        }
+    }
+    assert!(composed.iter().copied().eq((8..=96).step_by(8)));
+    for at in 1..=100 {
+        let found = index.page(file, page, Seq(at), Seq(0)).unwrap();
+        let pieces: Vec<u64> = found.partials.iter().map(|piece| piece.seq.0).collect();
+        assert!(pieces.into_iter().eq((at / 8 * 8 + 1..=at).rev()));
+        assert_eq!(found.full.map_or(0, |full| full.seq.0), at / 8 * 8);
+        let hidden = index.page(file, page, Seq(at), Seq(at)).unwrap();
+        assert_eq!(hidden, PageVersion::default());
+    }
+    let newest = index.page(file, page, Seq(100), Seq(99)).unwrap();
+    let location = Location::Journal {
+        segment: SegmentNo(3),
+        offset: 100_064,
+    };
+    let piece = PartialVersion {
+        seq: Seq(100),
+        start: 1000,
+        len: 10,
+        location,
+    };
+    assert_eq!(
+        newest,
+        PageVersion {
+            full: None,
+            partials: vec![piece]
+        }
+    );
 }
 
 #[test]
