@@ -130,7 +130,10 @@ impl LsmKv {
         let mut next = *marks;
         let number = marks[Space::State as usize] + 1;
         let mut items = self.database.batch();
-        for (space, key, value) in batch.puts {
+        let mut puts = batch.puts;
+        // Neighbours in the memtable are found sooner one after the other.
+        puts.sort_unstable_by(|left, right| (left.0, &left.1).cmp(&(right.0, &right.1)));
+        for (space, key, value) in puts {
             next[space as usize] = number;
             items.insert(self.keyspace(space), key, value);
         }

@@ -167,8 +167,11 @@ impl World {
                 let file = self.file(*file);
                 let content = Rc::make_mut(&mut file.bytes);
                 let (from, to) = (*offset as usize, *offset as usize + bytes.len());
-                content.resize(content.len().max(to), 0);
-                content[from..to].copy_from_slice(bytes);
+                let size = if bytes.is_empty() { 0 } else { to };
+                content.resize(content.len().max(size), 0);
+                if let Some(place) = content.get_mut(from..to) {
+                    place.copy_from_slice(bytes);
+                }
                 file.touch(ts);
             }
             Event::Resize { file, size, .. } => {
@@ -479,7 +482,7 @@ impl History {
         let mut attr = self.world().files[&file].attr();
         attr.mode = b % 0o1000;
         attr.ctime = ts.into();
-        let explicit_mtime = c % 3 == 0;
+        let explicit_mtime = c.is_multiple_of(3);
         if explicit_mtime || c % 3 == 1 {
             attr.mtime = Timestamp(ts.0 - i64::from(b % 2_000)).into();
         }
