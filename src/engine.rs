@@ -188,12 +188,7 @@ impl View {
         unimplemented!()
     }
     /// Entries with names after `after`, in byte order, at most `limit`.
-    pub fn read_dir(
-        &self,
-        _dir: FileId,
-        _after: Option<&[u8]>,
-        _limit: usize,
-    ) -> Result<Vec<Entry>> {
+    pub fn read_dir(&self, _dir: FileId, _after: Option<&[u8]>, _limit: usize) -> Result<Vec<Entry>> {
         unimplemented!()
     }
     /// Bytes read: fewer than asked only at the end of the file.
@@ -215,11 +210,7 @@ pub struct Engine;
 #[allow(unused_variables, clippy::missing_errors_doc)]
 impl Engine {
     /// Locks DATA and STORE, recovers what a crash left, moves DATA's entries in (DESIGN §1). Nothing is copied.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        options: Options,
-    ) -> Result<Arc<Engine>> {
+    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: Options) -> Result<Arc<Engine>> {
         unimplemented!()
     }
     /// Applies everything, puts DATA's entries back, marks both sides clean. The mount must be gone before.
@@ -252,12 +243,7 @@ impl Engine {
     pub fn remove_dir(&self, dir: FileId, name: &[u8]) -> Result<()> {
         unimplemented!()
     }
-    pub fn rename(
-        &self,
-        from: (FileId, &[u8]),
-        to: (FileId, &[u8]),
-        mode: RenameMode,
-    ) -> Result<()> {
+    pub fn rename(&self, from: (FileId, &[u8]), to: (FileId, &[u8]), mode: RenameMode) -> Result<()> {
         unimplemented!()
     }
     pub fn read_link(&self, file: FileId) -> Result<Vec<u8>> {

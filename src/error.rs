@@ -45,13 +45,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error without a place.
     pub fn new(kind: Kind, op: &'static str, message: impl Into<String>) -> Error {
-        Error {
-            kind,
-            op,
-            path: None,
-            offset: None,
-            message: message.into(),
-        }
+        Error { kind, op, path: None, offset: None, message: message.into() }
     }
 
     /// A bare errno, for answers that a system call gives (`ENOENT`, `EEXIST`, ...).
@@ -93,9 +87,7 @@ impl Error {
     pub fn to_errno(&self) -> i32 {
         match self.kind {
             Kind::Os(errno) => errno,
-            Kind::Corrupt | Kind::Version | Kind::Mismatch | Kind::Stopped | Kind::Lost => {
-                libc::EIO
-            }
+            Kind::Corrupt | Kind::Version | Kind::Mismatch | Kind::Stopped | Kind::Lost => libc::EIO,
             Kind::Busy => libc::EBUSY,
             Kind::Invalid => libc::EINVAL,
         }

@@ -90,9 +90,7 @@ mod explored {
         }
 
         pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-            self.0
-                .wait(guard)
-                .unwrap_or_else(|poison| poison.into_inner())
+            self.0.wait(guard).unwrap_or_else(|poison| poison.into_inner())
         }
 
         /// Under exploration time does not pass: this yields once.

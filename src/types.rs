@@ -64,10 +64,7 @@ pub struct FileTime {
 impl From<Timestamp> for FileTime {
     fn from(ts: Timestamp) -> FileTime {
         let micros = u32::try_from(ts.0.rem_euclid(1_000_000)).unwrap_or(0);
-        FileTime {
-            secs: ts.0.div_euclid(1_000_000),
-            nanos: micros * 1_000,
-        }
+        FileTime { secs: ts.0.div_euclid(1_000_000), nanos: micros * 1_000 }
     }
 }
 

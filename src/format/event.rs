@@ -39,11 +39,16 @@ pub struct Birth {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A daemon took the store into use.
-    Session { writeback: bool },
+    Session {
+        writeback: bool,
+    },
     /// A new, empty file, directory, link or node.
     Create(Birth),
     /// A file that was there before Weft (or appeared while unmounted): its bytes are its base.
-    Adopt { birth: Birth, inode: u64 },
+    Adopt {
+        birth: Birth,
+        inode: u64,
+    },
     /// The bytes of a known file were changed while unmounted: the present ones are its new base.
     Rebase {
         file: FileId,
@@ -128,13 +133,26 @@ pub enum Event {
     /// Everything before was asked to be durable (sync of the whole mount).
     Sync,
     /// A named instant; `remove` takes the name back.
-    Tag { name: Name, at: Seq, remove: bool },
+    Tag {
+        name: Name,
+        at: Seq,
+        remove: bool,
+    },
     /// An instant is held until a time.
-    Lease { id: u64, at: Seq, until: Timestamp },
+    Lease {
+        id: u64,
+        at: Seq,
+        until: Timestamp,
+    },
     /// No later event has a timestamp at or below `at`.
-    Close { at: Timestamp },
+    Close {
+        at: Timestamp,
+    },
     /// The wall clock stepped: `epoch` counts the steps, `wall` is its reading after it.
-    Epoch { epoch: u32, wall: Timestamp },
+    Epoch {
+        epoch: u32,
+        wall: Timestamp,
+    },
 }
 
 /// An event with its place in the order.

@@ -1,4 +1,10 @@
 //! L2: bytes on disk to values and back. Decoders take byte slices; they never panic, never read a file, and never
 //! allocate more than their input is long. docs/FORMAT.md describes every byte.
 
+pub mod base;
+pub mod checkpoint;
+pub mod codec;
 pub mod event;
+pub mod group;
+pub mod record;
+pub mod segment;
