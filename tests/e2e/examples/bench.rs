@@ -33,9 +33,7 @@ impl Options {
             seconds: 10,
             scale: 20,
             clients: 8,
-            workloads: ["tpcb", "tpcb1", "simple", "select"]
-                .map(str::to_owned)
-                .to_vec(),
+            workloads: ["tpcb", "tpcb1", "simple", "select"].map(str::to_owned).to_vec(),
             capture: Capture::Strict,
             out: PathBuf::from("target/bench"),
         };
@@ -44,20 +42,14 @@ impl Options {
             if name == "--help" {
                 return Err(HELP.to_owned());
             }
-            let value = arguments
-                .next()
-                .ok_or_else(|| format!("{name} wants a value\n{HELP}"))?;
+            let value = arguments.next().ok_or_else(|| format!("{name} wants a value\n{HELP}"))?;
             options.set(&name, &value)?;
         }
         Ok(options)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let number = || {
-            value
-                .parse()
-                .map_err(|_| format!("{name} wants a number, not {value}"))
-        };
+        let number = || value.parse().map_err(|_| format!("{name} wants a number, not {value}"));
         match name {
             "--rounds" => self.rounds = number()?,
             "--seconds" => self.seconds = number()?,
@@ -85,11 +77,7 @@ impl Options {
         Ok(["-n", "-b", script]
             .map(str::to_owned)
             .into_iter()
-            .chain([
-                format!("-c{clients}"),
-                format!("-j{threads}"),
-                format!("-T{}", self.seconds),
-            ])
+            .chain([format!("-c{clients}"), format!("-j{threads}"), format!("-T{}", self.seconds)])
             .collect())
     }
 }
@@ -115,9 +103,7 @@ fn main() {
         std::process::exit(2);
     });
     let place = Place::new();
-    let mount = Mount::over(&place.dir_for("postgres", "weft"))
-        .capture(options.capture)
-        .mount();
+    let mount = Mount::over(&place.dir_for("postgres", "weft")).capture(options.capture).mount();
     let raw = side(&place, "raw", place.dir_for("postgres", "raw"), Vec::new());
     let weft = side(&place, "weft", mount.point.clone(), mount.daemons());
     let load: Vec<f64> = [&raw, &weft].map(|side| load(side, options.scale)).to_vec();
@@ -125,28 +111,14 @@ fn main() {
         "scale {}, {} s a run, {} rounds, capture {:?}",
         options.scale, options.seconds, options.rounds, options.capture
     );
-    println!(
-        "load: raw {:.1} s, weft {:.1} s, speed ratio {:.2}",
-        load[0],
-        load[1],
-        load[0] / load[1]
-    );
+    println!("load: raw {:.1} s, weft {:.1} s, speed ratio {:.2}", load[0], load[1], load[0] / load[1]);
     println!(
         "{:<8} {:>10} {:>10} {:>7} {:>13} {:>12} {:>12} {:>12}",
-        "workload",
-        "raw tps",
-        "weft tps",
-        "ratio",
-        "ratios",
-        "raw cpu ms",
-        "weft cpu ms",
-        "of it daemon"
+        "workload", "raw tps", "weft tps", "ratio", "ratios", "raw cpu ms", "weft cpu ms", "of it daemon"
     );
     let mut results = Vec::new();
     for workload in &options.workloads {
-        results.push(
-            measure(&options, workload, &raw, &weft).unwrap_or_else(|message| panic!("{message}")),
-        );
+        results.push(measure(&options, workload, &raw, &weft).unwrap_or_else(|message| panic!("{message}")));
     }
     write(&options, &load, &results);
     raw.server.stop();
@@ -161,11 +133,7 @@ fn side(place: &Place, name: &'static str, dir: PathBuf, daemons: Vec<i32>) -> S
         .set("checkpoint_timeout=1h");
     server.initdb();
     server.start();
-    Side {
-        name,
-        server,
-        daemons,
-    }
+    Side { name, server, daemons }
 }
 
 fn load(side: &Side, scale: usize) -> f64 {
@@ -188,11 +156,7 @@ fn measure(options: &Options, workload: &str, raw: &Side, weft: &Side) -> Result
             on_raw.push(run(raw, &arguments));
         }
     }
-    let ratios: Vec<f64> = on_weft
-        .iter()
-        .zip(&on_raw)
-        .map(|(weft, raw)| weft.tps / raw.tps)
-        .collect();
+    let ratios: Vec<f64> = on_weft.iter().zip(&on_raw).map(|(weft, raw)| weft.tps / raw.tps).collect();
     let of = |runs: &[Run], field: fn(&Run) -> f64| median(runs.iter().map(field).collect());
     let spread = format!("{:.2}-{:.2}", lowest(&ratios), highest(&ratios));
     println!(
@@ -205,7 +169,9 @@ fn measure(options: &Options, workload: &str, raw: &Side, weft: &Side) -> Result
         of(&on_weft, |run| run.daemon_cpu_ms),
     );
     let list = |runs: &[Run]| {
-        runs.iter().map(|run| json!({"tps": run.tps, "cpu_ms": run.cpu_ms, "daemon_cpu_ms": run.daemon_cpu_ms})).collect::<Vec<_>>()
+        runs.iter()
+            .map(|run| json!({"tps": run.tps, "cpu_ms": run.cpu_ms, "daemon_cpu_ms": run.daemon_cpu_ms}))
+            .collect::<Vec<_>>()
     };
     Ok(
         json!({"workload": workload, "pgbench": arguments, "ratio_median": median(ratios.clone()), "ratios": ratios, "raw": list(&on_raw), "weft": list(&on_weft)}),
@@ -217,28 +183,19 @@ fn run(side: &Side, arguments: &[String]) -> Run {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let before = (server_ticks(&side.server), daemon_ticks(side));
     let said = side.server.pgbench(&arguments);
-    let (server, daemon) = (
-        server_ticks(&side.server) - before.0,
-        daemon_ticks(side) - before.1,
-    );
-    let tps = number_after(&said, "tps = ")
-        .unwrap_or_else(|| panic!("{}: pgbench gave no tps: {said}", side.name));
+    let (server, daemon) = (server_ticks(&side.server) - before.0, daemon_ticks(side) - before.1);
+    let tps =
+        number_after(&said, "tps = ").unwrap_or_else(|| panic!("{}: pgbench gave no tps: {said}", side.name));
     let transactions = number_after(&said, "actually processed: ")
         .unwrap_or_else(|| panic!("{}: no count: {said}", side.name));
     // Linux counts these in hundredths of a second on every architecture that we know.
     let each = |ticks: u64| ticks as f64 * 10.0 / transactions;
-    Run {
-        tps,
-        cpu_ms: each(server + daemon),
-        daemon_cpu_ms: each(daemon),
-    }
+    Run { tps, cpu_ms: each(server + daemon), daemon_cpu_ms: each(daemon) }
 }
 
 fn number_after(text: &str, mark: &str) -> Option<f64> {
     let rest = &text[text.find(mark)? + mark.len()..];
-    let end = rest
-        .find(|c: char| c != '.' && !c.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
     rest[..end].parse().ok()
 }
 
@@ -246,9 +203,7 @@ fn number_after(text: &str, mark: &str) -> Option<f64> {
 fn server_ticks(server: &Postgres) -> u64 {
     let processes = server.processes();
     let own: u64 = processes.iter().map(|pid| ticks(*pid, 13..15)).sum();
-    own + processes
-        .first()
-        .map_or(0, |postmaster| ticks(*postmaster, 15..17))
+    own + processes.first().map_or(0, |postmaster| ticks(*postmaster, 15..17))
 }
 
 fn daemon_ticks(side: &Side) -> u64 {
@@ -262,9 +217,7 @@ fn ticks(pid: i32, fields: std::ops::Range<usize>) -> u64 {
         return 0;
     };
     let rest: Vec<&str> = rest.split(' ').collect();
-    fields
-        .filter_map(|field| rest.get(field - 2)?.parse::<u64>().ok())
-        .sum()
+    fields.filter_map(|field| rest.get(field - 2)?.parse::<u64>().ok()).sum()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

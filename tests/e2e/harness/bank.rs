@@ -55,10 +55,7 @@ impl Bank {
     /// Stops, and gives all that was acknowledged.
     pub fn stop(self) -> Vec<Commit> {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients
-            .into_iter()
-            .flat_map(|client| client.join().expect("a client panicked"))
-            .collect()
+        self.clients.into_iter().flat_map(|client| client.join().expect("a client panicked")).collect()
     }
 }
 
@@ -72,25 +69,15 @@ fn work(connection: &mut postgres::Client, client: i32, stop: &AtomicBool) -> Ve
         if transfer(connection, client, number).is_err() {
             break;
         }
-        commits.push(Commit {
-            client,
-            number,
-            begun,
-            acknowledged: Wall::now(),
-        });
+        commits.push(Commit { client, number, begun, acknowledged: Wall::now() });
     }
     commits
 }
 
 /// One transaction. The lower account is locked first, so that clients cannot deadlock.
-fn transfer(
-    connection: &mut postgres::Client,
-    client: i32,
-    number: i32,
-) -> Result<(), postgres::Error> {
-    let spread = (client as u32)
-        .wrapping_mul(2_654_435_761)
-        .wrapping_add((number as u32).wrapping_mul(40_503));
+fn transfer(connection: &mut postgres::Client, client: i32, number: i32) -> Result<(), postgres::Error> {
+    let spread =
+        (client as u32).wrapping_mul(2_654_435_761).wrapping_add((number as u32).wrapping_mul(40_503));
     let low = (spread % (ACCOUNTS as u32 - 1)) as i32;
     let high = low + 1;
     let amount = i64::from(spread % 17) - 8;
@@ -112,14 +99,9 @@ pub fn check(server: &Postgres, commits: &[Commit], at: Wall) {
     check_sum(server);
     let present = transfers(server);
     let is_present = |commit: &Commit| present.contains(&(commit.client, commit.number));
-    let lost: Vec<_> = commits
-        .iter()
-        .filter(|commit| commit.acknowledged < at && !is_present(commit))
-        .collect();
-    let early: Vec<_> = commits
-        .iter()
-        .filter(|commit| commit.begun > at && is_present(commit))
-        .collect();
+    let lost: Vec<_> =
+        commits.iter().filter(|commit| commit.acknowledged < at && !is_present(commit)).collect();
+    let early: Vec<_> = commits.iter().filter(|commit| commit.begun > at && is_present(commit)).collect();
     let (lost_first, early_first) = (lost.first(), early.first());
     assert!(
         lost.is_empty(),
@@ -137,20 +119,13 @@ pub fn check(server: &Postgres, commits: &[Commit], at: Wall) {
 #[track_caller]
 pub fn check_sum(server: &Postgres) {
     let sum = server.number("SELECT sum(balance)::bigint FROM account");
-    assert_eq!(
-        sum,
-        i64::from(ACCOUNTS) * BALANCE,
-        "the balance sum of {}",
-        server.dir.display()
-    );
+    assert_eq!(sum, i64::from(ACCOUNTS) * BALANCE, "the balance sum of {}", server.dir.display());
 }
 
 /// All transfers that a server knows.
 #[track_caller]
 pub fn transfers(server: &Postgres) -> HashSet<(i32, i32)> {
-    let rows = server
-        .connect("postgres")
-        .query("SELECT client, number FROM transfer", &[])
-        .expect("read transfers");
+    let rows =
+        server.connect("postgres").query("SELECT client, number FROM transfer", &[]).expect("read transfers");
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }

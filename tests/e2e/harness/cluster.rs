@@ -45,17 +45,7 @@ impl Postgres {
     #[track_caller]
     pub fn initdb(&self) {
         let mut command = self.command("initdb");
-        command
-            .args([
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--no-locale",
-                "--data-checksums",
-                "-D",
-            ])
-            .arg(&self.dir);
+        command.args(["-A", "trust", "-E", "UTF8", "--no-locale", "--data-checksums", "-D"]).arg(&self.dir);
         cmd::run(&mut command).ok();
     }
 
@@ -101,19 +91,14 @@ impl Postgres {
     /// `pg_ctl stop -m MODE`.
     pub fn try_stop(&self, mode: &str) -> Output {
         let mut command = self.command("pg_ctl");
-        command
-            .args(["stop", "-w", "-s", "-t", "120", "-m", mode, "-D"])
-            .arg(&self.dir);
+        command.args(["stop", "-w", "-s", "-t", "120", "-m", mode, "-D"]).arg(&self.dir);
         cmd::run(&mut command)
     }
 
     /// Ends the server when its files are on a dead mount: SIGQUIT to the postmaster, SIGKILL to what is left.
     #[track_caller]
     pub fn kill_all(&self) {
-        for signal in [
-            nix::sys::signal::Signal::SIGQUIT,
-            nix::sys::signal::Signal::SIGKILL,
-        ] {
+        for signal in [nix::sys::signal::Signal::SIGQUIT, nix::sys::signal::Signal::SIGKILL] {
             for pid in self.postmasters() {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
             }
@@ -132,12 +117,8 @@ impl Postgres {
         let masters = self.postmasters();
         let mut all = masters.clone();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let pid = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<i32>().ok());
-            if let Some(pid) =
-                pid.filter(|pid| parent(*pid).is_some_and(|parent| masters.contains(&parent)))
+            let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+            if let Some(pid) = pid.filter(|pid| parent(*pid).is_some_and(|parent| masters.contains(&parent)))
             {
                 all.push(pid);
             }
@@ -149,18 +130,12 @@ impl Postgres {
     fn postmasters(&self) -> Vec<i32> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<i32>().ok())
-            else {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
                 continue;
             };
             let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut arguments = arguments.split(|byte| *byte == 0);
-            let is_server = arguments
-                .next()
-                .is_some_and(|program| program.ends_with(b"/postgres"));
+            let is_server = arguments.next().is_some_and(|program| program.ends_with(b"/postgres"));
             if is_server
                 && arguments.any(|argument| argument == self.dir.as_os_str().as_encoded_bytes())
                 && parent(pid).is_some()
@@ -175,20 +150,12 @@ impl Postgres {
     #[track_caller]
     pub fn connect(&self, name: &str) -> Client {
         self.try_connect(name).unwrap_or_else(|e| {
-            panic!(
-                "connect to {name} of {}: {e}\n{}",
-                self.dir.display(),
-                self.log_tail()
-            )
+            panic!("connect to {name} of {}: {e}\n{}", self.dir.display(), self.log_tail())
         })
     }
 
     pub fn try_connect(&self, name: &str) -> Result<Client, postgres::Error> {
-        Config::new()
-            .host_path(&self.socket)
-            .user(USER)
-            .dbname(name)
-            .connect(NoTls)
+        Config::new().host_path(&self.socket).user(USER).dbname(name).connect(NoTls)
     }
 
     /// Runs SQL in the database postgres.
@@ -219,12 +186,7 @@ impl Postgres {
     #[track_caller]
     pub fn pgbench_spawn(&self, args: &[&str]) -> Child {
         let mut command = self.client("pgbench");
-        command
-            .args(args)
-            .arg("postgres")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(args).arg("postgres").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("spawn pgbench")
     }
 
@@ -232,12 +194,7 @@ impl Postgres {
     #[track_caller]
     pub fn amcheck(&self) {
         let mut command = self.client("pg_amcheck");
-        command.args([
-            "--all",
-            "--install-missing",
-            "--heapallindexed",
-            "--parent-check",
-        ]);
+        command.args(["--all", "--install-missing", "--heapallindexed", "--parent-check"]);
         let checked = cmd::run(&mut command);
         assert_eq!(
             checked.code,
@@ -252,24 +209,14 @@ impl Postgres {
     /// Every page's checksum; the server must be stopped cleanly.
     #[track_caller]
     pub fn checksums(&self) {
-        cmd::run(
-            self.command("pg_checksums")
-                .arg("--check")
-                .arg("-D")
-                .arg(&self.dir),
-        )
-        .ok();
+        cmd::run(self.command("pg_checksums").arg("--check").arg("-D").arg(&self.dir)).ok();
     }
 
     /// The end of the server's log.
     pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let start = text.len().saturating_sub(3_000);
-        format!(
-            "--- {}\n{}",
-            self.log.display(),
-            String::from_utf8_lossy(&text[start..])
-        )
+        format!("--- {}\n{}", self.log.display(), String::from_utf8_lossy(&text[start..]))
     }
 
     /// A program of PostgreSQL, run by its user.
@@ -312,18 +259,16 @@ pub fn on_copy(place: &Place, name: &str, view: &Path) -> Postgres {
 /// # Panics
 /// When there is none: it says what to install.
 pub fn programs() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions
         .map(|entry| entry.path())
         .filter(|path| path.join("bin/initdb").exists() && path.join("bin/pg_amcheck").exists())
-        .max_by_key(|path| {
-            path.file_name()
-                .and_then(|name| name.to_str()?.parse::<u32>().ok())
-        });
-    newest.expect("no PostgreSQL server in /usr/lib/postgresql: run scripts/setup (apt-get install postgresql-15)").join("bin")
+        .max_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
+    newest
+        .expect(
+            "no PostgreSQL server in /usr/lib/postgresql: run scripts/setup (apt-get install postgresql-15)",
+        )
+        .join("bin")
 }
 
 /// The parent of a living process that is no zombie.

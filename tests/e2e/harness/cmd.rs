@@ -23,11 +23,7 @@ impl Output {
     /// When it did not, with all it said.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(
-            self.code, 0,
-            "`{}` failed\nstdout: {}\nstderr: {}",
-            self.line, self.stdout, self.stderr
-        );
+        assert_eq!(self.code, 0, "`{}` failed\nstdout: {}\nstderr: {}", self.line, self.stdout, self.stderr);
         self.stdout.trim_end().to_owned()
     }
 }
@@ -43,15 +39,8 @@ pub fn run(command: &mut Command) -> Output {
         .stdout(out.try_clone().expect("dup"))
         .stderr(err.try_clone().expect("dup"))
         .status()
-        .unwrap_or_else(|e| {
-            panic!("cannot run {line}: {e}; scripts/setup installs what the tests need")
-        });
-    Output {
-        line,
-        code: status.code().unwrap_or(-1),
-        stdout: content(&mut out),
-        stderr: content(&mut err),
-    }
+        .unwrap_or_else(|e| panic!("cannot run {line}: {e}; scripts/setup installs what the tests need"));
+    Output { line, code: status.code().unwrap_or(-1), stdout: content(&mut out), stderr: content(&mut err) }
 }
 
 /// Runs `program` with `args`.
@@ -79,11 +68,7 @@ pub fn cp(from: &Path, to: &Path) {
 pub fn rsync(from: &Path, to: &Path) {
     let from = format!("{}/", from.display());
     let to = format!("{}/", to.display());
-    call(
-        "rsync",
-        &["-aHAX", "--exclude", "postmaster.pid", &from, &to],
-    )
-    .ok();
+    call("rsync", &["-aHAX", "--exclude", "postmaster.pid", &from, &to]).ok();
 }
 
 fn content(file: &mut File) -> String {

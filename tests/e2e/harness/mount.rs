@@ -91,11 +91,7 @@ impl Mount {
             "weft mount succeeded, but nothing is mounted on {}",
             self.point.display()
         );
-        assert!(
-            self.point.read_dir().is_ok(),
-            "{} cannot be read after weft mount",
-            self.point.display()
-        );
+        assert!(self.point.read_dir().is_ok(), "{} cannot be read after weft mount", self.point.display());
     }
 
     pub fn try_mount(&self) -> Output {
@@ -114,11 +110,7 @@ impl Mount {
     #[track_caller]
     pub fn unmount(&self) {
         self.try_unmount().ok();
-        assert!(
-            !place::is_mounted(&self.point),
-            "{} is still mounted",
-            self.point.display()
-        );
+        assert!(!place::is_mounted(&self.point), "{} is still mounted", self.point.display());
     }
 
     pub fn try_unmount(&self) -> Output {
@@ -129,11 +121,7 @@ impl Mount {
     #[track_caller]
     pub fn kill9(&self) {
         let daemons = place::daemons_of(&self.data);
-        assert!(
-            !daemons.is_empty(),
-            "no weft process names {}",
-            self.data.display()
-        );
+        assert!(!daemons.is_empty(), "no weft process names {}", self.data.display());
         daemons.into_iter().for_each(place::kill);
     }
 
@@ -180,8 +168,7 @@ impl Mount {
     #[track_caller]
     pub fn status(&self) -> serde_json::Value {
         let text = cmd::run(self.weft().arg("status").arg(&self.point).arg("--json")).ok();
-        serde_json::from_str(&text)
-            .unwrap_or_else(|e| panic!("weft status --json is not JSON ({e}): {text}"))
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("weft status --json is not JSON ({e}): {text}"))
     }
 
     /// `weft`, as the user of this mount.
@@ -211,13 +198,6 @@ pub fn binary() -> PathBuf {
         return path;
     }
     let me = std::env::current_exe().expect("own path");
-    let beside = me
-        .ancestors()
-        .skip(1)
-        .take(3)
-        .map(|dir| dir.join("weft"))
-        .find(|path| path.is_file());
-    beside.expect(
-        "no weft beside the test executable: run `cargo build -p weft-cli` first, or set WEFT_BIN",
-    )
+    let beside = me.ancestors().skip(1).take(3).map(|dir| dir.join("weft")).find(|path| path.is_file());
+    beside.expect("no weft beside the test executable: run `cargo build -p weft-cli` first, or set WEFT_BIN")
 }

@@ -153,10 +153,7 @@ pub struct Actor {
 
 impl Actor {
     pub fn new(root: &Path) -> Actor {
-        Actor {
-            root: root.to_owned(),
-            held: (0..SLOTS).map(|_| None).collect(),
-        }
+        Actor { root: root.to_owned(), held: (0..SLOTS).map(|_| None).collect() }
     }
 
     /// Lets go of all held files (before an unmount; after a crash).
@@ -198,20 +195,13 @@ impl Actor {
                 self.held[*slot] = Some(file);
             }
             Op::Release { slot } => self.held[*slot] = None,
-            Op::HeldWrite {
-                slot,
-                offset,
-                len,
-                seed,
-            } => {
+            Op::HeldWrite { slot, offset, len, seed } => {
                 if let Some(file) = &self.held[*slot] {
                     file.write_all_at(&bytes(*seed, *len), *offset)?;
                 }
             }
             Op::HeldRead { slot, offset, len } => {
-                return self.held[*slot]
-                    .as_ref()
-                    .map_or(Ok(Vec::new()), |file| read_at(file, *offset, *len));
+                return self.held[*slot].as_ref().map_or(Ok(Vec::new()), |file| read_at(file, *offset, *len));
             }
             Op::HeldTruncate { slot, len } => {
                 if let Some(file) = &self.held[*slot] {
@@ -226,29 +216,18 @@ impl Actor {
     fn attempt_bytes(&self, op: &Op) -> io::Result<Vec<u8>> {
         match op {
             Op::Create { path, mode } => {
-                plain(true)
-                    .create(true)
-                    .mode(*mode)
-                    .open(self.root.join(path))?;
+                plain(true).create(true).mode(*mode).open(self.root.join(path))?;
             }
-            Op::Write {
-                path,
-                offset,
-                len,
-                seed,
-            } => {
-                plain(true)
-                    .open(self.root.join(path))?
-                    .write_all_at(&bytes(*seed, *len), *offset)?;
+            Op::Write { path, offset, len, seed } => {
+                plain(true).open(self.root.join(path))?.write_all_at(&bytes(*seed, *len), *offset)?;
             }
             Op::Append { path, len, seed } => {
                 let mut file = plain(false).append(true).open(self.root.join(path))?;
                 io::Write::write_all(&mut file, &bytes(*seed, *len))?;
             }
             Op::Direct { path, block, seed } => {
-                let file = plain(true)
-                    .custom_flags(libc::O_DIRECT | libc::O_NONBLOCK)
-                    .open(self.root.join(path))?;
+                let file =
+                    plain(true).custom_flags(libc::O_DIRECT | libc::O_NONBLOCK).open(self.root.join(path))?;
                 file.write_all_at(Aligned::filled(*seed).as_slice(), block * 4096)?;
             }
             Op::Mapped { path, offset, seed } => {
@@ -258,17 +237,10 @@ impl Actor {
                 return read_at(&plain(false).open(self.root.join(path))?, *offset, *len);
             }
             Op::Truncate { path, len } => plain(true).open(self.root.join(path))?.set_len(*len)?,
-            Op::Allocate {
-                path,
-                flags,
-                offset,
-                len,
-            } => {
+            Op::Allocate { path, flags, offset, len } => {
                 let file = plain(true).open(self.root.join(path))?;
                 // SAFETY: plain numbers and an open descriptor.
-                check(unsafe {
-                    libc::fallocate(file.as_raw_fd(), *flags, *offset as i64, *len as i64)
-                })?;
+                check(unsafe { libc::fallocate(file.as_raw_fd(), *flags, *offset as i64, *len as i64) })?;
             }
             Op::Fsync { path } => plain(false).open(self.root.join(path))?.sync_all()?,
             _ => unreachable!("not an operation on bytes"),
@@ -289,9 +261,7 @@ impl Actor {
                     *flags,
                 ),
                 Op::Link { from, to } => libc::link(full(from).as_ptr(), full(to).as_ptr()),
-                Op::Symlink { target, path } => {
-                    libc::symlink(c_path(target).as_ptr(), full(path).as_ptr())
-                }
+                Op::Symlink { target, path } => libc::symlink(c_path(target).as_ptr(), full(path).as_ptr()),
                 Op::Fifo { path } => libc::mkfifo(full(path).as_ptr(), 0o640),
                 Op::Unlink { path } => libc::unlink(full(path).as_ptr()),
                 Op::Mkdir { path, mode } => libc::mkdir(full(path).as_ptr(), *mode),
@@ -299,21 +269,10 @@ impl Actor {
                 Op::Chmod { path, mode } => libc::chmod(full(path).as_ptr(), *mode),
                 Op::Chown { path, uid, gid } => libc::lchown(full(path).as_ptr(), *uid, *gid),
                 Op::SetTime { path, secs, nanos } => set_time(&full(path), *secs, *nanos),
-                Op::SetXattr {
-                    path,
-                    name,
-                    len,
-                    seed,
-                } => {
+                Op::SetXattr { path, name, len, seed } => {
                     let value = bytes(*seed, *len);
                     let name = c_path(Path::new(name));
-                    libc::lsetxattr(
-                        full(path).as_ptr(),
-                        name.as_ptr(),
-                        value.as_ptr().cast(),
-                        value.len(),
-                        0,
-                    )
+                    libc::lsetxattr(full(path).as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
                 }
                 Op::RemoveXattr { path, name } => {
                     libc::lremovexattr(full(path).as_ptr(), c_path(Path::new(name)).as_ptr())
@@ -342,66 +301,27 @@ pub fn draw(rng: &mut StdRng, small: bool) -> Op {
     let len = length(rng, small);
     let offset = rng.random_range(0..200_000);
     match rng.random_range(0..100) {
-        0..14 => Op::Create {
-            path,
-            mode: pick(rng, &[0o600, 0o644, 0o755, 0o4755, 0o2640]),
-        },
-        14..32 => Op::Write {
-            path,
-            offset,
-            len,
-            seed,
-        },
+        0..14 => Op::Create { path, mode: pick(rng, &[0o600, 0o644, 0o755, 0o4755, 0o2640]) },
+        14..32 => Op::Write { path, offset, len, seed },
         32..38 => Op::Append { path, len, seed },
-        38..42 if !small => Op::Direct {
-            path,
-            block: rng.random_range(0..40),
-            seed,
-        },
+        38..42 if !small => Op::Direct { path, block: rng.random_range(0..40), seed },
         42..45 if !small => Op::Mapped { path, offset, seed },
         38..50 => Op::Read { path, offset, len },
-        50..55 => Op::Truncate {
-            path,
-            len: pick(rng, &[0, 1, 4096, offset]),
-        },
-        55..58 if !small => Op::Allocate {
-            path,
-            flags: allocation(rng),
-            offset,
-            len: 1 + len as u64,
-        },
+        50..55 => Op::Truncate { path, len: pick(rng, &[0, 1, 4096, offset]) },
+        55..58 if !small => Op::Allocate { path, flags: allocation(rng), offset, len: 1 + len as u64 },
         55..64 => Op::Rename {
             from: path,
             to: any_path(rng),
-            flags: pick(
-                rng,
-                &[0, 0, 0, libc::RENAME_NOREPLACE, libc::RENAME_EXCHANGE],
-            ),
+            flags: pick(rng, &[0, 0, 0, libc::RENAME_NOREPLACE, libc::RENAME_EXCHANGE]),
         },
-        64..67 => Op::Link {
-            from: path,
-            to: any_path(rng),
-        },
-        67..69 => Op::Symlink {
-            target: any_path(rng),
-            path,
-        },
+        64..67 => Op::Link { from: path, to: any_path(rng) },
+        67..69 => Op::Symlink { target: any_path(rng), path },
         69 => Op::Fifo { path },
         70..76 => Op::Unlink { path },
-        76..80 => Op::Mkdir {
-            path: dir(rng),
-            mode: pick(rng, &[0o755, 0o700, 0o1777, 0o2775]),
-        },
+        76..80 => Op::Mkdir { path: dir(rng), mode: pick(rng, &[0o755, 0o700, 0o1777, 0o2775]) },
         80 => Op::Rmdir { path: dir(rng) },
-        81..83 => Op::Chmod {
-            path,
-            mode: pick(rng, &[0o600, 0o444, 0o751, 0o6755]),
-        },
-        83..85 => Op::Chown {
-            path,
-            uid: pick(rng, &[0, 1000, 65_534]),
-            gid: pick(rng, &[0, 50]),
-        },
+        81..83 => Op::Chmod { path, mode: pick(rng, &[0o600, 0o444, 0o751, 0o6755]) },
+        83..85 => Op::Chown { path, uid: pick(rng, &[0, 1000, 65_534]), gid: pick(rng, &[0, 50]) },
         85..87 => Op::SetTime {
             path,
             secs: rng.random_range(1..2_000_000_000),
@@ -413,33 +333,13 @@ pub fn draw(rng: &mut StdRng, small: bool) -> Op {
             len: len % 200,
             seed,
         },
-        90 => Op::RemoveXattr {
-            path,
-            name: "user.one",
-        },
+        90 => Op::RemoveXattr { path, name: "user.one" },
         91..93 => Op::Fsync { path },
-        93..95 => Op::Hold {
-            slot: rng.random_range(0..SLOTS),
-            path,
-        },
-        95..97 => Op::HeldWrite {
-            slot: rng.random_range(0..SLOTS),
-            offset,
-            len,
-            seed,
-        },
-        97 => Op::HeldRead {
-            slot: rng.random_range(0..SLOTS),
-            offset,
-            len,
-        },
-        98 => Op::HeldTruncate {
-            slot: rng.random_range(0..SLOTS),
-            len: offset,
-        },
-        _ => Op::Release {
-            slot: rng.random_range(0..SLOTS),
-        },
+        93..95 => Op::Hold { slot: rng.random_range(0..SLOTS), path },
+        95..97 => Op::HeldWrite { slot: rng.random_range(0..SLOTS), offset, len, seed },
+        97 => Op::HeldRead { slot: rng.random_range(0..SLOTS), offset, len },
+        98 => Op::HeldTruncate { slot: rng.random_range(0..SLOTS), len: offset },
+        _ => Op::Release { slot: rng.random_range(0..SLOTS) },
     }
 }
 
@@ -449,11 +349,7 @@ fn any_path(rng: &mut StdRng) -> PathBuf {
 
 /// Mostly a directory that other paths lead through.
 fn dir(rng: &mut StdRng) -> PathBuf {
-    if rng.random_bool(0.8) {
-        PathBuf::from(DIRS[rng.random_range(1..DIRS.len())])
-    } else {
-        any_path(rng)
-    }
+    if rng.random_bool(0.8) { PathBuf::from(DIRS[rng.random_range(1..DIRS.len())]) } else { any_path(rng) }
 }
 
 fn length(rng: &mut StdRng, small: bool) -> usize {
@@ -485,18 +381,13 @@ fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
 
 /// `len` bytes that differ between seeds and along the file.
 pub fn bytes(seed: u8, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|at| seed.wrapping_add((at / 7 * 31 % 251) as u8))
-        .collect()
+    (0..len).map(|at| seed.wrapping_add((at / 7 * 31 % 251) as u8)).collect()
 }
 
 /// Never blocks on a fifo.
 fn plain(write: bool) -> OpenOptions {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(write)
-        .custom_flags(libc::O_NONBLOCK);
+    options.read(true).write(write).custom_flags(libc::O_NONBLOCK);
     options
 }
 
@@ -514,28 +405,16 @@ fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// # Safety
 /// `path` must be a live C string, as its type says; nothing else is asked.
 unsafe fn set_time(path: &std::ffi::CStr, secs: i64, nanos: i64) -> i32 {
-    let time = libc::timespec {
-        tv_sec: secs,
-        tv_nsec: nanos,
-    };
+    let time = libc::timespec { tv_sec: secs, tv_nsec: nanos };
     // SAFETY: both pointers are to live values.
     unsafe {
-        libc::utimensat(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            [time, time].as_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW,
-        )
+        libc::utimensat(libc::AT_FDCWD, path.as_ptr(), [time, time].as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
     }
 }
 

@@ -22,18 +22,14 @@ impl Place {
             nix::unistd::geteuid().is_root(),
             "the e2e tests run as root (they mount for, and start servers as, the user postgres)"
         );
-        let base = std::env::var_os("WEFT_E2E_DIR")
-            .map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        let base = std::env::var_os("WEFT_E2E_DIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         let dir = tempfile::Builder::new()
             .prefix("wt")
             .tempdir_in(&base)
             .unwrap_or_else(|e| panic!("cannot make a directory in {}: {e}", base.display()));
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let path = fs::canonicalize(dir.path()).expect("canonical path");
-        Place {
-            dir: Some(dir),
-            path,
-        }
+        Place { dir: Some(dir), path }
     }
 
     pub fn path(&self) -> &Path {
@@ -84,11 +80,7 @@ impl Drop for Place {
 pub fn daemons_of(path: &Path) -> Vec<i32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         if is_weft(pid) && names_path(pid, path) {
@@ -100,10 +92,7 @@ pub fn daemons_of(path: &Path) -> Vec<i32> {
 
 /// SIGKILL, and a wait until the process is gone (or a zombie that its parent has not collected).
 pub fn kill(pid: i32) {
-    let _ = nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    );
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     while is_running(pid) {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
@@ -145,21 +134,16 @@ fn names_path(pid: i32, path: &Path) -> bool {
         return false;
     };
     let path = path.as_os_str().as_encoded_bytes();
-    arguments.split(|byte| *byte == 0).any(|argument| {
-        argument
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-    })
+    arguments
+        .split(|byte| *byte == 0)
+        .any(|argument| argument.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
 }
 
 fn is_running(pid: i32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
     };
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.trim_start().chars().next());
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
     !matches!(state, None | Some('Z' | 'X'))
 }
 
@@ -168,7 +152,5 @@ fn unescape(field: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .into_iter()
         .zip([" ", "\t", "\n", "\\"])
-        .fold(field.to_owned(), |text, (code, plain)| {
-            text.replace(code, plain)
-        })
+        .fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }

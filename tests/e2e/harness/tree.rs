@@ -46,11 +46,7 @@ pub enum What {
 /// On any I/O error: a tree that cannot be read is a failure of the test.
 #[track_caller]
 pub fn scan(root: &Path) -> Tree {
-    let mut scan = Scan {
-        root,
-        tree: Tree::new(),
-        seen: HashMap::new(),
-    };
+    let mut scan = Scan { root, tree: Tree::new(), seen: HashMap::new() };
     scan.add(Path::new(""));
     scan.tree
 }
@@ -64,13 +60,8 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn add(&mut self, path: &Path) {
-        let full = if path.as_os_str().is_empty() {
-            self.root.to_owned()
-        } else {
-            self.root.join(path)
-        };
-        let meta =
-            fs::symlink_metadata(&full).unwrap_or_else(|e| panic!("stat {}: {e}", full.display()));
+        let full = if path.as_os_str().is_empty() { self.root.to_owned() } else { self.root.join(path) };
+        let meta = fs::symlink_metadata(&full).unwrap_or_else(|e| panic!("stat {}: {e}", full.display()));
         let node = self.node(path, &full, &meta);
         self.tree.insert(path.to_owned(), node);
         if meta.is_dir() {
@@ -85,10 +76,7 @@ impl Scan<'_> {
         let first_name = if is_dir || meta.nlink() == 1 {
             path.to_owned()
         } else {
-            self.seen
-                .entry((meta.dev(), meta.ino()))
-                .or_insert_with(|| path.to_owned())
-                .clone()
+            self.seen.entry((meta.dev(), meta.ino())).or_insert_with(|| path.to_owned()).clone()
         };
         Node {
             kind: kind(meta),
@@ -96,16 +84,8 @@ impl Scan<'_> {
             owner: (meta.uid(), meta.gid()),
             nlink: if is_dir { 0 } else { meta.nlink() },
             size: if is_dir { 0 } else { meta.size() },
-            content: if meta.is_file() {
-                content(full, meta.size())
-            } else {
-                0
-            },
-            target: if meta.is_symlink() {
-                fs::read_link(full).expect("readlink")
-            } else {
-                PathBuf::new()
-            },
+            content: if meta.is_file() { content(full, meta.size()) } else { 0 },
+            target: if meta.is_symlink() { fs::read_link(full).expect("readlink") } else { PathBuf::new() },
             xattrs: xattrs(full),
             first_name,
             mtime: (meta.mtime(), meta.mtime_nsec()),
@@ -122,18 +102,10 @@ impl Scan<'_> {
 pub fn names(dir: &Path) -> Vec<OsString> {
     let listing = fs::read_dir(dir).unwrap_or_else(|e| panic!("list {}: {e}", dir.display()));
     let mut names: Vec<OsString> = listing
-        .map(|entry| {
-            entry
-                .unwrap_or_else(|e| panic!("list {}: {e}", dir.display()))
-                .file_name()
-        })
+        .map(|entry| entry.unwrap_or_else(|e| panic!("list {}: {e}", dir.display())).file_name())
         .collect();
     names.sort();
-    assert!(
-        names.windows(2).all(|pair| pair[0] != pair[1]),
-        "{} lists a name twice",
-        dir.display()
-    );
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{} lists a name twice", dir.display());
     names
 }
 
@@ -148,12 +120,7 @@ pub fn assert_same(label: &str, expected: &Tree, actual: &Tree, what: What) {
         found.is_empty(),
         "{label}: {} differences, the first:\n  {}",
         found.len(),
-        found
-            .iter()
-            .take(12)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("\n  ")
+        found.iter().take(12).cloned().collect::<Vec<_>>().join("\n  ")
     );
 }
 
@@ -177,54 +144,23 @@ pub fn differences(expected: &Tree, actual: &Tree, what: What) -> Vec<String> {
 
 fn node_differences(path: &Path, want: &Node, have: &Node, what: What) -> Option<String> {
     let mut lines = Vec::new();
-    let mut field =
-        |name: &str, want: &dyn std::fmt::Debug, have: &dyn std::fmt::Debug, same: bool| {
-            if !same {
-                lines.push(format!("{name} expected {want:?}, is {have:?}"));
-            }
-        };
+    let mut field = |name: &str, want: &dyn std::fmt::Debug, have: &dyn std::fmt::Debug, same: bool| {
+        if !same {
+            lines.push(format!("{name} expected {want:?}, is {have:?}"));
+        }
+    };
     field("kind", &want.kind, &have.kind, want.kind == have.kind);
-    field(
-        "mode",
-        &format!("{:o}", want.mode),
-        &format!("{:o}", have.mode),
-        want.mode == have.mode,
-    );
+    field("mode", &format!("{:o}", want.mode), &format!("{:o}", have.mode), want.mode == have.mode);
     field("owner", &want.owner, &have.owner, want.owner == have.owner);
     field("nlink", &want.nlink, &have.nlink, want.nlink == have.nlink);
     field("size", &want.size, &have.size, want.size == have.size);
-    field(
-        "content",
-        &want.content,
-        &have.content,
-        want.content == have.content,
-    );
-    field(
-        "target",
-        &want.target,
-        &have.target,
-        want.target == have.target,
-    );
-    field(
-        "xattrs",
-        &want.xattrs,
-        &have.xattrs,
-        want.xattrs == have.xattrs,
-    );
-    field(
-        "first name",
-        &want.first_name,
-        &have.first_name,
-        want.first_name == have.first_name,
-    );
+    field("content", &want.content, &have.content, want.content == have.content);
+    field("target", &want.target, &have.target, want.target == have.target);
+    field("xattrs", &want.xattrs, &have.xattrs, want.xattrs == have.xattrs);
+    field("first name", &want.first_name, &have.first_name, want.first_name == have.first_name);
     field("rdev", &want.rdev, &have.rdev, want.rdev == have.rdev);
     let times_matter = what == What::All;
-    field(
-        "mtime",
-        &want.mtime,
-        &have.mtime,
-        !times_matter || want.mtime == have.mtime,
-    );
+    field("mtime", &want.mtime, &have.mtime, !times_matter || want.mtime == have.mtime);
     (!lines.is_empty()).then(|| format!("{path:?}: {}", lines.join("; ")))
 }
 
@@ -244,12 +180,7 @@ fn kind(meta: &Metadata) -> char {
 #[track_caller]
 fn content(path: &Path, size: u64) -> u64 {
     let bytes = fs::read(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
-    assert_eq!(
-        bytes.len() as u64,
-        size,
-        "{}: read gives another length than stat",
-        path.display()
-    );
+    assert_eq!(bytes.len() as u64, size, "{}: read gives another length than stat", path.display());
     let mut hasher = DefaultHasher::new();
     hasher.write(&bytes);
     hasher.finish()
@@ -264,9 +195,7 @@ pub fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
         unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
     });
     let list = list.unwrap_or_else(|e| panic!("list xattrs of {}: {e}", path.display()));
-    let names = list
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty());
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     names
         .filter(|name| !name.windows(4).any(|part| part == b"weft"))
         .map(|name| (OsString::from_vec(name.to_vec()), xattr(path, name)))
@@ -278,14 +207,7 @@ fn xattr(path: &Path, name: &[u8]) -> Vec<u8> {
     let value = grow(|buffer| {
         let path = c_path(path);
         // SAFETY: the buffer's length is passed with it.
-        unsafe {
-            libc::lgetxattr(
-                path.as_ptr(),
-                c_name.as_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-            )
-        }
+        unsafe { libc::lgetxattr(path.as_ptr(), c_name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
     });
     value.unwrap_or_else(|e| panic!("xattr {c_name:?} of {}: {e}", path.display()))
 }

@@ -8,9 +8,7 @@ pub struct Wall(pub i64);
 
 impl Wall {
     pub fn now() -> Wall {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("a clock after 1970");
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
         Wall(since.as_micros() as i64)
     }
 
@@ -34,9 +32,7 @@ impl Wall {
 
     /// `2026-11-23T12:00:00.000000+02:00`: the same instant, two hours east.
     pub fn two_hours_east(self) -> String {
-        let there = self
-            .stamp()
-            .to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(2)));
+        let there = self.stamp().to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(2)));
         there.strftime("%Y-%m-%dT%H:%M:%S.%6f+02:00").to_string()
     }
 }

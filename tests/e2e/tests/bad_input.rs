@@ -12,31 +12,12 @@ use weft_e2e::{Mount, Place, place};
 /// The message is one line that holds each of `words`, and the exit code is not 0.
 #[track_caller]
 fn assert_refused(output: &Output, words: &[&str]) {
-    assert_ne!(
-        output.code, 0,
-        "`{}` succeeded: {}",
-        output.line, output.stdout
-    );
-    assert_ne!(
-        output.code, 101,
-        "`{}` panicked: {}",
-        output.line, output.stderr
-    );
+    assert_ne!(output.code, 0, "`{}` succeeded: {}", output.line, output.stdout);
+    assert_ne!(output.code, 101, "`{}` panicked: {}", output.line, output.stderr);
     let lines: Vec<&str> = output.stderr.lines().collect();
-    assert_eq!(
-        lines.len(),
-        1,
-        "`{}` says not one line but:\n{}",
-        output.line,
-        output.stderr
-    );
+    assert_eq!(lines.len(), 1, "`{}` says not one line but:\n{}", output.line, output.stderr);
     for word in words {
-        assert!(
-            lines[0].contains(word),
-            "`{}` does not name {word:?}: {}",
-            output.line,
-            lines[0]
-        );
+        assert!(lines[0].contains(word), "`{}` does not name {word:?}: {}", output.line, lines[0]);
     }
 }
 
@@ -55,11 +36,7 @@ impl Untouched {
         fs::create_dir(data.join("d")).unwrap();
         fs::write(data.join("d/f"), "precious").unwrap();
         let before = scan(&data);
-        Untouched {
-            place,
-            data,
-            before,
-        }
+        Untouched { place, data, before }
     }
 
     #[track_caller]
@@ -69,17 +46,8 @@ impl Untouched {
 
     #[track_caller]
     fn assert_untouched(&self) {
-        assert!(
-            !place::is_mounted(&self.data),
-            "{} is mounted",
-            self.data.display()
-        );
-        assert_same(
-            "DATA after the refusal",
-            &self.before,
-            &scan(&self.data),
-            What::All,
-        );
+        assert!(!place::is_mounted(&self.data), "{} is mounted", self.data.display());
+        assert_same("DATA after the refusal", &self.before, &scan(&self.data), What::All);
         let store = self.place.join("data.weft");
         assert!(!store.exists(), "{} was left behind", store.display());
     }
@@ -91,11 +59,7 @@ fn data_that_does_not_exist() {
     let data = place.join("nothing");
     let refused = cmd::run(weft().arg("mount").arg(&data));
     assert_refused(&refused, &[data.to_str().unwrap()]);
-    assert_eq!(
-        fs::read_dir(place.path()).unwrap().count(),
-        0,
-        "something was made"
-    );
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "something was made");
 }
 
 #[test]
@@ -123,18 +87,10 @@ fn data_that_is_already_mounted() {
 fn data_that_a_daemon_already_serves_elsewhere() {
     let place = Place::new();
     let (data, one, two) = (place.join("data"), place.join("one"), place.join("two"));
-    [&data, &one, &two]
-        .into_iter()
-        .for_each(|dir| fs::create_dir(dir).unwrap());
+    [&data, &one, &two].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
     let first = Mount::over(&data).at_point(&one).mount();
-    assert_refused(
-        &Mount::over(&data).at_point(&two).try_mount(),
-        &[data.to_str().unwrap()],
-    );
-    assert_refused(
-        &cmd::run(weft().arg("recover").arg(&data)),
-        &[data.to_str().unwrap()],
-    );
+    assert_refused(&Mount::over(&data).at_point(&two).try_mount(), &[data.to_str().unwrap()]);
+    assert_refused(&cmd::run(weft().arg("recover").arg(&data)), &[data.to_str().unwrap()]);
     fs::write(one.join("f"), "still served").unwrap();
     first.unmount();
     assert_eq!(fs::read_to_string(data.join("f")).unwrap(), "still served");
@@ -144,14 +100,8 @@ fn data_that_a_daemon_already_serves_elsewhere() {
 fn data_that_is_a_mount_point_without_store() {
     let case = Untouched::new();
     let itself = case.data.as_path();
-    nix::mount::mount(
-        Some(itself),
-        itself,
-        None::<&str>,
-        nix::mount::MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .unwrap();
+    nix::mount::mount(Some(itself), itself, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)
+        .unwrap();
     let refused = case.mount(&[]);
     let stacked = place::mounts_below(itself).len();
     place::detach(itself);
@@ -168,11 +118,7 @@ fn data_in_use_by_a_process() {
     let by_file = case.mount(&[]);
     reader.kill().unwrap();
     reader.wait().unwrap();
-    let mut dweller = Command::new("sleep")
-        .arg("60")
-        .current_dir(case.data.join("d"))
-        .spawn()
-        .unwrap();
+    let mut dweller = Command::new("sleep").arg("60").current_dir(case.data.join("d")).spawn().unwrap();
     let by_directory = case.mount(&[]);
     dweller.kill().unwrap();
     dweller.wait().unwrap();
@@ -180,10 +126,7 @@ fn data_in_use_by_a_process() {
     assert_refused(&by_directory, &["sleep"]);
     case.assert_untouched();
     let mount = Mount::over(&case.data).mount();
-    assert_eq!(
-        fs::read_to_string(mount.point.join("d/f")).unwrap(),
-        "precious"
-    );
+    assert_eq!(fs::read_to_string(mount.point.join("d/f")).unwrap(), "precious");
 }
 
 #[test]
@@ -191,23 +134,15 @@ fn unmounting_while_a_file_is_open_names_the_holder() {
     let place = Place::new();
     let mount = Mount::new(&place).mount();
     let file = File::create(mount.point.join("f")).unwrap();
-    let mut holder = Command::new("sleep")
-        .arg("60")
-        .stdout(Stdio::from(file))
-        .spawn()
-        .unwrap();
+    let mut holder = Command::new("sleep").arg("60").stdout(Stdio::from(file)).spawn().unwrap();
     let refused = mount.try_unmount();
-    let up =
-        place::is_mounted(&mount.point) && fs::write(mount.point.join("g"), "still works").is_ok();
+    let up = place::is_mounted(&mount.point) && fs::write(mount.point.join("g"), "still works").is_ok();
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert_refused(&refused, &["sleep"]);
     assert!(up, "the mount did not stay up");
     mount.unmount();
-    assert_eq!(
-        fs::read_to_string(mount.data.join("g")).unwrap(),
-        "still works"
-    );
+    assert_eq!(fs::read_to_string(mount.data.join("g")).unwrap(), "still works");
 }
 
 #[test]
@@ -222,12 +157,7 @@ fn a_store_of_another_data() {
     let refused = case.mount(&["--store", others.store.to_str().unwrap()]);
     assert_refused(&refused, &[others.store.to_str().unwrap()]);
     case.assert_untouched();
-    assert_same(
-        "the other STORE",
-        &store,
-        &scan(&others.store),
-        What::ButTimes,
-    );
+    assert_same("the other STORE", &store, &scan(&others.store), What::ButTimes);
 }
 
 /// DATA or STORE rolled back to an older state: a mount would replay over the wrong bytes.
@@ -313,21 +243,13 @@ fn no_fusermount() {
     let refused = in_namespace(script, &data);
     assert_refused(&refused, &["fusermount3"]);
     assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "DATA was changed");
-    assert_eq!(
-        fs::read_dir(&home).unwrap().count(),
-        1,
-        "a STORE was left behind"
-    );
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 1, "a STORE was left behind");
 }
 
 /// Runs a shell script in a mount namespace of its own; $0 is the binary, $1 is DATA.
 fn in_namespace(script: &str, data: &Path) -> Output {
     let mut command = Command::new("unshare");
-    command
-        .args(["-m", "sh", "-c", script])
-        .arg(binary())
-        .arg(data)
-        .current_dir("/");
+    command.args(["-m", "sh", "-c", script]).arg(binary()).arg(data).current_dir("/");
     cmd::run(&mut command)
 }
 
@@ -336,22 +258,12 @@ fn a_full_disk_beneath_the_store() {
     let case = Untouched::new();
     let small = case.place.join("small");
     fs::create_dir(&small).unwrap();
-    nix::mount::mount(
-        Some("none"),
-        &small,
-        Some("tmpfs"),
-        nix::mount::MsFlags::empty(),
-        Some("size=64k"),
-    )
-    .unwrap();
+    nix::mount::mount(Some("none"), &small, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"))
+        .unwrap();
     fs::write(small.join("filler"), vec![1; 60 * 1024]).unwrap();
     let refused = case.mount(&["--store", small.join("store").to_str().unwrap()]);
     assert_refused(&refused, &["space"]);
-    assert_eq!(
-        weft_e2e::tree::names(&small),
-        ["filler"],
-        "a STORE was left behind"
-    );
+    assert_eq!(weft_e2e::tree::names(&small), ["filler"], "a STORE was left behind");
     case.assert_untouched();
 }
 
@@ -359,13 +271,7 @@ fn a_full_disk_beneath_the_store() {
 fn times_that_mean_nothing() {
     let place = Place::new();
     let mount = Mount::new(&place).mount();
-    for time in [
-        "yesterday-ish",
-        "2026-13-45",
-        "",
-        "2999-01-01T00:00:00Z",
-        "1999-01-01T00:00:00Z",
-    ] {
+    for time in ["yesterday-ish", "2026-13-45", "", "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z"] {
         assert_refused(&mount.try_at(time), &[]);
     }
 }

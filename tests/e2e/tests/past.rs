@@ -48,10 +48,7 @@ impl History {
         for _ in 0..count {
             let op = ops::draw(&mut self.rng, false);
             let (on_mount, on_disk) = (self.here.apply(&op), self.there.apply(&op));
-            assert!(
-                on_mount == on_disk,
-                "{op:?} answers differently on the mount and on the disk"
-            );
+            assert!(on_mount == on_disk, "{op:?} answers differently on the mount and on the disk");
         }
     }
 
@@ -80,16 +77,8 @@ impl History {
             let label = format!("{when}: instant {number}, {}", instant.view.display());
             assert_same(&label, &instant.tree, &scan(&instant.view), self.what);
             if number % 5 == 0 {
-                let label = format!(
-                    "{when}: instant {number} by its wall clock {:?}",
-                    instant.wall
-                );
-                assert_same(
-                    &label,
-                    &instant.tree,
-                    &scan(&mount.at_wall(instant.wall)),
-                    self.what,
-                );
+                let label = format!("{when}: instant {number} by its wall clock {:?}", instant.wall);
+                assert_same(&label, &instant.tree, &scan(&mount.at_wall(instant.wall)), self.what);
             }
         }
     }
@@ -110,34 +99,19 @@ fn views_stay_as_they_were(name: &str, capture: Capture, what: What) {
     // Everything up to the last recorded instant is durable: a resolve closes it.
     history.crash(&mount);
     let last = history.recorded.last().unwrap();
-    assert_same(
-        "the live tree after kill -9",
-        &last.tree,
-        &scan(&mount.point),
-        What::ButTimes,
-    );
+    assert_same("the live tree after kill -9", &last.tree, &scan(&mount.point), What::ButTimes);
     history.check(&mount, "after kill -9");
     history.run(&mount, steps(6));
     history.here.release_all();
     history.there.release_all();
     mount.unmount();
-    assert_same(
-        "DATA after the unmount",
-        &scan(&history.plain),
-        &scan(&mount.data),
-        What::ButTimes,
-    );
+    assert_same("DATA after the unmount", &scan(&history.plain), &scan(&mount.data), What::ButTimes);
     mount.remount();
     history.check(&mount, "after unmount and mount");
     history.run(&mount, steps(4));
     history.here.release_all();
     mount.unmount();
-    cmd::run(
-        mount::weft()
-            .args(["index", "rebuild", "--store"])
-            .arg(&mount.store),
-    )
-    .ok();
+    cmd::run(mount::weft().args(["index", "rebuild", "--store"]).arg(&mount.store)).ok();
     mount.remount();
     history.check(&mount, "after index rebuild");
 }
@@ -169,11 +143,7 @@ fn a_crash_leaves_a_prefix_that_holds_all_that_was_fsynced() {
         for _ in 0..rng.random_range(10..80) {
             let op = ops::draw(&mut rng, true);
             let answer = here.apply(&op);
-            assert_eq!(
-                answer,
-                there.apply(&op),
-                "seed {seed}, round {round}, {op:?}"
-            );
+            assert_eq!(answer, there.apply(&op), "seed {seed}, round {round}, {op:?}");
             states.push(scan(&plain));
             done.push(op);
             durable = durable_after(durable, &states, &done, &answer);
@@ -182,12 +152,13 @@ fn a_crash_leaves_a_prefix_that_holds_all_that_was_fsynced() {
         there.release_all();
         mount.crash();
         let live = scan(&mount.point);
-        let found = states
-            .iter()
-            .rposition(|state| differences(state, &live, What::ButTimes).is_empty());
+        let found = states.iter().rposition(|state| differences(state, &live, What::ButTimes).is_empty());
         let found = found.unwrap_or_else(|| {
             let to_last = differences(states.last().unwrap(), &live, What::ButTimes);
-            panic!("seed {seed}, round {round}: live is no prefix of {} operations; to the last: {to_last:?}", states.len() - 1)
+            panic!(
+                "seed {seed}, round {round}: live is no prefix of {} operations; to the last: {to_last:?}",
+                states.len() - 1
+            )
         });
         assert!(
             found >= durable,
@@ -212,16 +183,12 @@ fn durable_after(durable: usize, states: &[Tree], done: &[Op], answer: &ops::Ans
         return durable;
     };
     let wrote_it = match &done[before] {
-        Op::Write { path: to, .. }
-        | Op::Append { path: to, .. }
-        | Op::Truncate { path: to, .. } => to == path,
+        Op::Write { path: to, .. } | Op::Append { path: to, .. } | Op::Truncate { path: to, .. } => {
+            to == path
+        }
         _ => false,
     };
-    if wrote_it {
-        durable.max(before + 1)
-    } else {
-        durable
-    }
+    if wrote_it { durable.max(before + 1) } else { durable }
 }
 
 /// Makes both directories empty, and durably so on the mount.
@@ -262,16 +229,9 @@ fn spellings_of_an_instant_lead_to_one_canonical_name() {
     assert_eq!(fs::read_to_string(canonical.join("f")).unwrap(), "first");
     for spelling in [between.two_hours_east(), between.basic()] {
         let path = mount.ts(&spelling);
-        assert!(
-            fs::symlink_metadata(&path).unwrap().is_symlink(),
-            "{spelling} is no symlink"
-        );
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "{spelling} is no symlink");
         assert_eq!(fs::canonicalize(&path).unwrap(), canonical, "{spelling}");
-        assert_eq!(
-            fs::read_to_string(path.join("f")).unwrap(),
-            "first",
-            "{spelling}"
-        );
+        assert_eq!(fs::read_to_string(path.join("f")).unwrap(), "first", "{spelling}");
     }
     assert_eq!(mount.at(&between.canonical()), canonical);
 }
@@ -280,26 +240,15 @@ fn spellings_of_an_instant_lead_to_one_canonical_name() {
 fn a_sequence_number_is_a_view_too() {
     let place = Place::new();
     let (mount, between) = two_versions(&place);
-    let answer = cmd::run(
-        mount
-            .weft()
-            .arg("resolve")
-            .arg(between.canonical())
-            .arg(&mount.point)
-            .arg("--json"),
-    )
-    .ok();
-    let answer: serde_json::Value =
-        serde_json::from_str(&answer).expect("weft resolve --json is JSON");
-    let seq = answer["seq"]
-        .as_u64()
-        .unwrap_or_else(|| panic!("weft resolve --json has no number `seq`: {answer}"));
+    let answer =
+        cmd::run(mount.weft().arg("resolve").arg(between.canonical()).arg(&mount.point).arg("--json")).ok();
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("weft resolve --json is JSON");
+    let seq =
+        answer["seq"].as_u64().unwrap_or_else(|| panic!("weft resolve --json has no number `seq`: {answer}"));
     let view = mount.point.join(format!("@seq={seq}"));
     assert_eq!(fs::read_to_string(view.join("f")).unwrap(), "first");
     assert_eq!(
-        fs::read_to_string(mount.point.join("@seq=999999999").join("f"))
-            .unwrap_err()
-            .kind(),
+        fs::read_to_string(mount.point.join("@seq=999999999").join("f")).unwrap_err().kind(),
         ErrorKind::NotFound
     );
 }
@@ -332,11 +281,7 @@ fn what_cannot_be_resolved_is_not_there() {
         "2026-02-30T00:00:00Z",
     ] {
         let error = fs::symlink_metadata(mount.ts(name)).expect_err(name);
-        assert_eq!(
-            error.raw_os_error(),
-            Some(libc::ENOENT),
-            "@ts={name}: {error}"
-        );
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "@ts={name}: {error}");
     }
     // Never cached: a future instant is there once it has come.
     let soon = Wall::now().plus_us(300_000);
@@ -344,10 +289,7 @@ fn what_cannot_be_resolved_is_not_there() {
     while Wall::now() <= soon {
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(
-        mount.ts(&soon.canonical()).exists(),
-        "an instant that has come is not there"
-    );
+    assert!(mount.ts(&soon.canonical()).exists(), "an instant that has come is not there");
     assert!(mount.ts(&between.canonical()).exists());
 }
 
@@ -356,27 +298,17 @@ fn views_cannot_be_written() {
     let place = Place::new();
     let (mount, between) = two_versions(&place);
     let view = mount.at_wall(between);
-    let errno =
-        |result: std::io::Result<()>| result.expect_err("a view was changed").raw_os_error();
+    let errno = |result: std::io::Result<()>| result.expect_err("a view was changed").raw_os_error();
     let read_only = Some(libc::EROFS);
     assert_eq!(errno(fs::write(view.join("f"), "x")), read_only);
     assert_eq!(errno(fs::write(view.join("new"), "x")), read_only);
     assert_eq!(errno(fs::remove_file(view.join("f"))), read_only);
     assert_eq!(errno(fs::create_dir(view.join("d"))), read_only);
     assert_eq!(errno(fs::rename(view.join("f"), view.join("g"))), read_only);
+    assert_eq!(errno(fs::hard_link(view.join("f"), view.join("g"))), read_only);
+    assert_eq!(errno(std::os::unix::fs::symlink("x", view.join("s"))), read_only);
     assert_eq!(
-        errno(fs::hard_link(view.join("f"), view.join("g"))),
-        read_only
-    );
-    assert_eq!(
-        errno(std::os::unix::fs::symlink("x", view.join("s"))),
-        read_only
-    );
-    assert_eq!(
-        errno(fs::set_permissions(
-            view.join("f"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o600)
-        )),
+        errno(fs::set_permissions(view.join("f"), std::os::unix::fs::PermissionsExt::from_mode(0o600))),
         read_only
     );
     assert_eq!(fs::read_to_string(view.join("f")).unwrap(), "first");
@@ -386,33 +318,17 @@ fn views_cannot_be_written() {
 fn names_of_views_are_reserved_in_the_root_only() {
     let place = Place::new();
     let (mount, _) = two_versions(&place);
-    let errno =
-        |result: std::io::Result<()>| result.expect_err("a reserved name was made").raw_os_error();
+    let errno = |result: std::io::Result<()>| result.expect_err("a reserved name was made").raw_os_error();
     for name in ["@ts=x", "@seq=1x", "@tag=t"] {
         let path = mount.point.join(name);
-        assert_eq!(
-            errno(fs::write(&path, "x")),
-            Some(libc::EPERM),
-            "create {name}"
-        );
-        assert_eq!(
-            errno(fs::create_dir(&path)),
-            Some(libc::EPERM),
-            "mkdir {name}"
-        );
-        assert_eq!(
-            errno(fs::rename(mount.point.join("f"), &path)),
-            Some(libc::EPERM),
-            "rename to {name}"
-        );
+        assert_eq!(errno(fs::write(&path, "x")), Some(libc::EPERM), "create {name}");
+        assert_eq!(errno(fs::create_dir(&path)), Some(libc::EPERM), "mkdir {name}");
+        assert_eq!(errno(fs::rename(mount.point.join("f"), &path)), Some(libc::EPERM), "rename to {name}");
     }
     fs::create_dir(mount.point.join("d")).unwrap();
     fs::write(mount.point.join("d/@ts=x"), "allowed here").unwrap();
     fs::write(mount.point.join("@other"), "and this").unwrap();
-    assert_eq!(
-        fs::read_to_string(mount.point.join("d/@ts=x")).unwrap(),
-        "allowed here"
-    );
+    assert_eq!(fs::read_to_string(mount.point.join("d/@ts=x")).unwrap(), "allowed here");
 }
 
 #[test]
@@ -429,18 +345,10 @@ fn copies_of_a_view_are_identical() {
     fs::create_dir(&three).unwrap();
     cmd::rsync(&view, &three);
     let first = scan(&one);
-    assert_same(
-        "cp -a of the view",
-        &history.recorded[1].tree,
-        &first,
-        What::All,
-    );
+    assert_same("cp -a of the view", &history.recorded[1].tree, &first, What::All);
     assert_same("a second cp -a", &first, &scan(&two), What::All);
     assert_same("rsync", &first, &scan(&three), What::All);
-    assert!(
-        history.recorded[1].tree.len() > 3,
-        "the tree is too small to say anything"
-    );
+    assert!(history.recorded[1].tree.len() > 3, "the tree is too small to say anything");
 }
 
 /// rsync's quick check compares size and mtime: views that differ in bytes must differ there.
@@ -460,19 +368,10 @@ fn versions_close_in_time_differ_in_size_or_mtime() {
             (meta.size(), meta.mtime(), meta.mtime_nsec())
         };
         for (version, view) in views.iter().enumerate() {
-            assert_eq!(
-                fs::read(view).unwrap(),
-                vec![version as u8; 8_192],
-                "{capture:?}"
-            );
+            assert_eq!(fs::read(view).unwrap(), vec![version as u8; 8_192], "{capture:?}");
         }
         for pair in views.windows(2) {
-            assert_ne!(
-                stat(&pair[0]),
-                stat(&pair[1]),
-                "{capture:?}: {} and the next",
-                pair[0].display()
-            );
+            assert_ne!(stat(&pair[0]), stat(&pair[1]), "{capture:?}: {} and the next", pair[0].display());
         }
     }
 }
@@ -503,8 +402,5 @@ fn relative_times_print_a_fixed_path() {
     assert_eq!(text, "first");
     assert_eq!(fs::read_to_string(view.join("f")).unwrap(), "first");
     let name = view.file_name().unwrap().to_str().unwrap();
-    assert!(
-        name.starts_with("@ts=2") && name.ends_with('Z'),
-        "weft at -1s printed {name}"
-    );
+    assert!(name.starts_with("@ts=2") && name.ends_with('Z'), "weft at -1s printed {name}");
 }

@@ -34,23 +34,14 @@ fn differential(name: &str, capture: Capture) {
     here.release_all();
     there.release_all();
     mount.unmount();
-    assert_same(
-        "DATA after the unmount",
-        &scan(&plain),
-        &scan(&mount.data),
-        What::ButTimes,
-    );
+    assert_same("DATA after the unmount", &scan(&plain), &scan(&mount.data), What::ButTimes);
 }
 
 fn disagreement(on_mount: &ops::Answer, on_disk: &ops::Answer) -> String {
     match (on_mount, on_disk) {
         (ops::Answer::Done(a), ops::Answer::Done(b)) => {
             let at = a.iter().zip(b).position(|(x, y)| x != y);
-            format!(
-                "{} bytes on the mount, {} on the disk, first difference at {at:?}",
-                a.len(),
-                b.len()
-            )
+            format!("{} bytes on the mount, {} on the disk, first difference at {at:?}", a.len(), b.len())
         }
         _ => format!("{on_mount:?} on the mount, {on_disk:?} on the disk"),
     }
@@ -109,12 +100,7 @@ fn five_thousand_files_stay_open() {
     let mut files = Vec::new();
     for number in 0..5_000_u32 {
         let path = mount.point.join(format!("f{number}"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .unwrap();
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
         file.write_all_at(&number.to_le_bytes(), 8_192).unwrap();
         files.push(file);
     }
@@ -141,12 +127,7 @@ fn raise_file_limit() {
 fn an_unlinked_open_file_lives_on() {
     let (_place, mount) = mounted();
     let path = mount.point.join("ghost");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .unwrap();
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     file.write_all(b"before").unwrap();
     fs::remove_file(&path).unwrap();
     file.write_all(b" and after").unwrap();
@@ -178,28 +159,14 @@ fn appends_of_two_processes_do_not_overwrite_each_other() {
     let (_place, mount) = mounted();
     let log = mount.point.join("log");
     File::create(&log).unwrap();
-    let script =
-        r#"i=0; while [ $i -lt 500 ]; do printf '%s\n' "$1-$i-line" >>"$2"; i=$((i+1)); done"#;
-    let writer = |name: &str| {
-        Command::new("sh")
-            .args(["-c", script, "sh", name])
-            .arg(&log)
-            .spawn()
-            .unwrap()
-    };
+    let script = r#"i=0; while [ $i -lt 500 ]; do printf '%s\n' "$1-$i-line" >>"$2"; i=$((i+1)); done"#;
+    let writer = |name: &str| Command::new("sh").args(["-c", script, "sh", name]).arg(&log).spawn().unwrap();
     let mut writers = [writer("one"), writer("two")];
-    writers
-        .iter_mut()
-        .for_each(|writer| assert!(writer.wait().unwrap().success()));
-    let mut lines: Vec<String> = fs::read_to_string(&log)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    writers.iter_mut().for_each(|writer| assert!(writer.wait().unwrap().success()));
+    let mut lines: Vec<String> = fs::read_to_string(&log).unwrap().lines().map(str::to_owned).collect();
     lines.sort();
-    let mut expected: Vec<String> = (0..500)
-        .flat_map(|i| [format!("one-{i}-line"), format!("two-{i}-line")])
-        .collect();
+    let mut expected: Vec<String> =
+        (0..500).flat_map(|i| [format!("one-{i}-line"), format!("two-{i}-line")]).collect();
     expected.sort();
     assert_eq!(lines, expected);
 }
@@ -209,28 +176,15 @@ fn direct_and_cached_io_see_each_other() {
     let (_place, mount) = mounted();
     let path = mount.point.join("mixed");
     fs::write(&path, vec![1; 64 * 1024]).unwrap();
-    let direct = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(&path)
-        .unwrap();
-    let cached = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .unwrap();
-    direct
-        .write_all_at(Aligned::filled(9).as_slice(), 8_192)
-        .unwrap();
+    let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+    let cached = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    direct.write_all_at(Aligned::filled(9).as_slice(), 8_192).unwrap();
     let mut block = vec![0; 4_096];
     cached.read_exact_at(&mut block, 8_192).unwrap();
     assert_eq!(block, ops::bytes(9, 4_096));
     cached.write_all_at(&[7; 4_096], 12_288).unwrap();
     let mut aligned = Aligned::filled(0);
-    direct
-        .read_exact_at(aligned.as_mut_slice(), 12_288)
-        .unwrap();
+    direct.read_exact_at(aligned.as_mut_slice(), 12_288).unwrap();
     assert_eq!(aligned.as_slice(), &[7; 4_096]);
 }
 
@@ -239,21 +193,10 @@ fn a_shared_map_of_two_processes_is_one_memory() {
     let (_place, mount) = mounted();
     let path = mount.point.join("shm");
     fs::write(&path, vec![0; 32 * 1024]).unwrap();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     ops::store_mapped(&file, 5_000, 3).unwrap();
-    let seen = weft_e2e::cmd::call(
-        "od",
-        &["-An", "-tu1", "-j5000", "-N3", path.to_str().unwrap()],
-    )
-    .ok();
-    let numbers: Vec<u8> = seen
-        .split_whitespace()
-        .map(|n| n.parse().unwrap())
-        .collect();
+    let seen = weft_e2e::cmd::call("od", &["-An", "-tu1", "-j5000", "-N3", path.to_str().unwrap()]).ok();
+    let numbers: Vec<u8> = seen.split_whitespace().map(|n| n.parse().unwrap()).collect();
     assert_eq!(numbers, ops::bytes(3, 3));
 }
 
@@ -276,10 +219,7 @@ fn statfs_is_that_of_the_disk() {
         nix::sys::statvfs::statvfs(&mount.point).unwrap(),
         nix::sys::statvfs::statvfs(place.path()).unwrap(),
     );
-    assert_eq!(
-        ours.blocks() * ours.fragment_size(),
-        disk.blocks() * disk.fragment_size()
-    );
+    assert_eq!(ours.blocks() * ours.fragment_size(), disk.blocks() * disk.fragment_size());
     assert_eq!(ours.name_max(), 255);
     assert!(ours.blocks_available() > 0);
 }
@@ -302,11 +242,7 @@ fn files_and_directories_can_be_fsynced() {
 fn another_user_is_kept_out_where_the_mode_says_so() {
     let (_place, mount) = mounted();
     fs::write(mount.point.join("secret"), "x").unwrap();
-    fs::set_permissions(
-        mount.point.join("secret"),
-        fs::Permissions::from_mode(0o600),
-    )
-    .unwrap();
+    fs::set_permissions(mount.point.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(mount.point.join("open"), "y").unwrap();
     fs::set_permissions(mount.point.join("open"), fs::Permissions::from_mode(0o644)).unwrap();
     let read = |name: &str| {
@@ -338,15 +274,9 @@ fn seek_finds_data_and_holes() {
     // SAFETY: an open descriptor and plain numbers.
     let seek = |from: i64, what: i32| unsafe { libc::lseek(file.as_raw_fd(), from, what) };
     let data = seek(0, libc::SEEK_DATA);
-    assert!(
-        (0..=512 * 1024).contains(&data),
-        "SEEK_DATA from 0 gives {data}: it would skip the data"
-    );
+    assert!((0..=512 * 1024).contains(&data), "SEEK_DATA from 0 gives {data}: it would skip the data");
     let hole = seek(512 * 1024, libc::SEEK_HOLE);
-    assert!(
-        (512 * 1024 + 4_096..=1 << 20).contains(&hole),
-        "SEEK_HOLE gives {hole}"
-    );
+    assert!((512 * 1024 + 4_096..=1 << 20).contains(&hole), "SEEK_HOLE gives {hole}");
 }
 
 #[test]
@@ -359,11 +289,7 @@ fn a_separate_mount_point_shows_the_same_tree() {
     let mount = Mount::over(&data).at_point(&point).mount();
     assert_eq!(fs::read_to_string(point.join("f")).unwrap(), "there before");
     fs::write(point.join("g"), "new").unwrap();
-    assert_eq!(
-        listed(&data),
-        [".weft", "WEFT-NOT-UNMOUNTED"],
-        "DATA while mounted elsewhere"
-    );
+    assert_eq!(listed(&data), [".weft", "WEFT-NOT-UNMOUNTED"], "DATA while mounted elsewhere");
     assert_eq!(listed(&point), ["f", "g"]);
     mount.unmount();
     assert_eq!(listed(&data), ["f", "g"]);
@@ -371,8 +297,5 @@ fn a_separate_mount_point_shows_the_same_tree() {
 }
 
 fn listed(dir: &Path) -> Vec<String> {
-    weft_e2e::tree::names(dir)
-        .into_iter()
-        .map(|name| name.into_string().unwrap())
-        .collect()
+    weft_e2e::tree::names(dir).into_iter().map(|name| name.into_string().unwrap()).collect()
 }

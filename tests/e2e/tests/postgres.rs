@@ -42,11 +42,7 @@ fn every_commit_is_in_the_views_it_belongs_to(capture: Capture, fsync: &str) {
         server.sql("CHECKPOINT");
     }
     let commits = bank.stop();
-    assert!(
-        commits.len() > 100,
-        "only {} commits: this says little",
-        commits.len()
-    );
+    assert!(commits.len() > 100, "only {} commits: this says little", commits.len());
     for (number, at) in instants.iter().enumerate() {
         let name = format!("copy{number}");
         check_instant(&place, &name, &mount.at_wall(*at), &commits, *at);
@@ -100,10 +96,7 @@ fn tables_dropped_truncated_and_rewritten_are_all_in_the_view() {
              CREATE INDEX ON {table} (id); DELETE FROM {table} WHERE id % 3 = 0;"
         ));
     }
-    let sums: Vec<i64> = tables
-        .iter()
-        .map(|table| checksum(&server, table))
-        .collect();
+    let sums: Vec<i64> = tables.iter().map(|table| checksum(&server, table)).collect();
     pause(50);
     let at = Wall::now();
     pause(50);
@@ -121,30 +114,19 @@ fn tables_dropped_truncated_and_rewritten_are_all_in_the_view() {
     for (table, sum) in tables.iter().zip(&sums) {
         assert_eq!(checksum(&copy, table), *sum, "table {table} in the past");
     }
-    assert_eq!(
-        copy.number("SELECT count(*) FROM pg_database WHERE datname = 'later'"),
-        0
-    );
+    assert_eq!(copy.number("SELECT count(*) FROM pg_database WHERE datname = 'later'"), 0);
     copy.amcheck();
     let after = on_copy(&place, "after", &mount.at_wall(late));
     after.start();
-    assert_eq!(
-        after.number("SELECT count(*) FROM pg_class WHERE relname = 'dropped'"),
-        0
-    );
+    assert_eq!(after.number("SELECT count(*) FROM pg_class WHERE relname = 'dropped'"), 0);
     assert_eq!(after.number("SELECT count(*) FROM truncated"), 0);
-    assert_eq!(
-        after.number("SELECT count(*) FROM pg_database WHERE datname = 'later'"),
-        1
-    );
+    assert_eq!(after.number("SELECT count(*) FROM pg_database WHERE datname = 'later'"), 1);
     after.connect("later").batch_execute("SELECT 1").unwrap();
     after.amcheck();
 }
 
 fn checksum(server: &Postgres, table: &str) -> i64 {
-    server.number(&format!(
-        "SELECT sum(hashtext(id || text))::bigint FROM {table}"
-    ))
+    server.number(&format!("SELECT sum(hashtext(id || text))::bigint FROM {table}"))
 }
 
 /// Fills and switches WAL segments until old ones have been renamed to be used again.
@@ -177,7 +159,9 @@ fn an_existing_cluster_keeps_the_past_from_before_each_overwrite() {
     server.sql("UPDATE pgbench_accounts SET filler = 'overwritten' WHERE aid % 2 = 0; CHECKPOINT");
     let halfway = Wall::now();
     pause(20);
-    server.sql("DROP TABLE pgbench_tellers; TRUNCATE pgbench_history; VACUUM FULL pgbench_branches; CHECKPOINT");
+    server.sql(
+        "DROP TABLE pgbench_tellers; TRUNCATE pgbench_history; VACUUM FULL pgbench_branches; CHECKPOINT",
+    );
     recycle_wal(&server);
     assert_same("the view from before", &original, &scan(&before), What::All);
 
@@ -197,12 +181,7 @@ fn an_existing_cluster_keeps_the_past_from_before_each_overwrite() {
     server.amcheck();
     server.stop();
     mount.remount();
-    assert_same(
-        "the view from before, mounted again",
-        &original,
-        &scan(&before),
-        What::All,
-    );
+    assert_same("the view from before, mounted again", &original, &scan(&before), What::All);
     server.start();
     server.amcheck();
     server.stop();
@@ -230,12 +209,7 @@ fn acknowledged_commits_survive_kill9(capture: Capture, kills: usize) {
         load.wait().unwrap();
         mount.remount();
         for (number, (expected, view)) in samples.iter().enumerate() {
-            assert_same(
-                &format!("kill {round}: view {number}"),
-                expected,
-                &sample(view),
-                What::All,
-            );
+            assert_same(&format!("kill {round}: view {number}"), expected, &sample(view), What::All);
         }
         server.start();
         bank::check(&server, &commits, Wall::now());
@@ -258,11 +232,7 @@ fn sample(view: &Path) -> weft_e2e::Tree {
     let mut all = weft_e2e::Tree::new();
     for dir in ["global", "pg_wal", "pg_xact", "base/1"] {
         let below = scan(&view.join(dir));
-        all.extend(
-            below
-                .into_iter()
-                .map(|(path, node)| (PathBuf::from(dir).join(path), node)),
-        );
+        all.extend(below.into_iter().map(|(path, node)| (PathBuf::from(dir).join(path), node)));
     }
     all
 }

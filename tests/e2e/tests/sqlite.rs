@@ -15,26 +15,12 @@ fn sql(database: &Path, text: &str) -> String {
 
 /// Keeps a connection open, so that no other one is the last and removes the WAL.
 fn hold(database: &Path) -> Child {
-    let mut holder = Command::new("sqlite3")
-        .arg(database)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    writeln!(
-        holder.stdin.as_mut().unwrap(),
-        "SELECT count(*) FROM sqlite_master;"
-    )
-    .unwrap();
+    let mut holder =
+        Command::new("sqlite3").arg(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    writeln!(holder.stdin.as_mut().unwrap(), "SELECT count(*) FROM sqlite_master;").unwrap();
     let mut line = String::new();
-    BufReader::new(holder.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    assert!(
-        !line.is_empty(),
-        "sqlite3 did not open {}",
-        database.display()
-    );
+    BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty(), "sqlite3 did not open {}", database.display());
     holder
 }
 
@@ -51,14 +37,8 @@ fn live_and_past(mode: &str) {
     let place = Place::new();
     let mount = Mount::new(&place).mount();
     let database = mount.point.join("app.db");
-    assert_eq!(
-        sql(&database, &format!("PRAGMA journal_mode={mode};")),
-        mode
-    );
-    sql(
-        &database,
-        "CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT); CREATE INDEX i ON t (text);",
-    );
+    assert_eq!(sql(&database, &format!("PRAGMA journal_mode={mode};")), mode);
+    sql(&database, "CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT); CREATE INDEX i ON t (text);");
     let mut holder = hold(&database);
     insert(&database, 20);
     let at = Wall::now();
@@ -77,10 +57,7 @@ fn live_and_past(mode: &str) {
     drop(holder.stdin.take());
     holder.wait().unwrap();
     mount.unmount();
-    assert_eq!(
-        sql(&mount.data.join("app.db"), "PRAGMA integrity_check;"),
-        "ok"
-    );
+    assert_eq!(sql(&mount.data.join("app.db"), "PRAGMA integrity_check;"), "ok");
 }
 
 fn copy_of(place: &Place, view: &Path) -> PathBuf {
