@@ -6,6 +6,8 @@ pub mod engine;
 pub mod error;
 pub mod format;
 pub mod index;
+pub mod journal;
+pub mod live;
 pub mod past;
 pub mod sync;
 pub mod types;

@@ -110,6 +110,15 @@ pub trait DiskFile: Send + Sync {
         self.write_at(op, buf, offset)?;
         self.sync(op)
     }
+    /// Writes `parts` one after the other; with `durable`, as [`DiskFile::write_durable`].
+    fn write_parts(&self, op: Op, parts: &[&[u8]], offset: u64, durable: bool) -> Result<()> {
+        let mut at = offset;
+        for part in parts {
+            self.write_at(op, part, at)?;
+            at += part.len() as u64;
+        }
+        if durable { self.sync(op) } else { Ok(()) }
+    }
     /// `fdatasync`: bytes and length are durable.
     fn sync(&self, op: Op) -> Result<()>;
     fn len(&self, op: Op) -> Result<u64>;

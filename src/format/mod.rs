@@ -8,3 +8,4 @@ pub mod event;
 pub mod group;
 pub mod record;
 pub mod segment;
+pub mod superblock;

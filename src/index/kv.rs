@@ -27,10 +27,27 @@ pub enum Space {
     State,
 }
 
+impl Space {
+    /// Every space, in the order of the declaration.
+    pub const ALL: [Space; 10] = [
+        Space::Page,
+        Space::Partial,
+        Space::Data,
+        Space::Attr,
+        Space::Name,
+        Space::Xattr,
+        Space::Adopt,
+        Space::Base,
+        Space::Time,
+        Space::State,
+    ];
+}
+
 /// Key and value, owned.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// A set of puts and removals, committed together or not at all.
+/// A set of puts and removals, committed together or not at all. A key stands in it once; keys begin below 0xff
+/// (what begins with it is the store's own).
 #[derive(Default)]
 pub struct Batch {
     pub puts: Vec<(Space, Vec<u8>, Vec<u8>)>,

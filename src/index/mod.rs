@@ -1,2 +1,234 @@
-//! L4: versions of pages, names and attributes.
+//! L4: versions of pages, names and attributes, by Seq.
+//!
+//! - Derived: every entry follows from one event of the journal (or from a durable record elsewhere), so the whole may
+//!   be deleted and built anew at any time. Nothing here is a source of truth.
+//! - One batch takes in whole groups together with the watermark, so the index is always that of a prefix of the journal.
+//!   An event is recorded once: what stands at or before the watermark is skipped.
+//! - A lookup at a Seq at or before the watermark that stood when it began is exact, also while a batch is being
+//!   committed: what a batch adds lies behind that watermark.
+//! - One event changes no entry of another: entries are never overwritten but the watermark and the level masks.
+
+mod apply;
+mod attr;
+mod base;
+mod build;
+mod codec;
+mod counts;
+mod cover;
+mod data;
 pub mod kv;
+mod levels;
+mod lookup;
+pub mod lsm;
+pub mod mem;
+mod name;
+mod page;
+mod scan;
+mod state;
+mod time;
+mod xattr;
+
+#[cfg(test)]
+mod lsm_tests;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+pub use base::{Adoption, BasePage, BaseRecord};
+pub use lookup::{BULK_PAGES, FullVersion, PageVersion, PartialVersion};
+pub use name::DirEntry;
+pub use page::{COMPOSE_AFTER, Compose};
+pub use state::Watermark;
+pub use time::GroupPlace;
+
+use crate::error::Result;
+use crate::format::event::Record;
+use crate::sync::{Arc, Mutex, RwLock};
+use crate::types::{
+    Attr, FileId, FileKind, Location, Name, PageNo, SegmentNo, Seq, StoreId, Timestamp,
+};
+use build::Build;
+use counts::Counts;
+use kv::Kv;
+use levels::Levels;
+use lookup::Window;
+use std::ops::RangeInclusive;
+
+/// A group of the journal, decoded: a write's bytes stand at `offset` plus its payload's offset.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IndexedGroup {
+    pub segment: SegmentNo,
+    /// Byte offset of the group in its segment.
+    pub offset: u64,
+    /// Its events, in order.
+    pub records: Vec<Record>,
+}
+
+/// The index. Any number of threads may look up while others write; writers take turns.
+pub struct Index {
+    kv: Arc<dyn Kv>,
+    levels: Levels,
+    watermark: RwLock<Watermark>,
+    writer: Mutex<Counts>,
+}
+
+impl Index {
+    /// Opens the index in a store, or begins one. Kind `Version`, `Mismatch` or `Corrupt`: it is of no use; delete it and
+    /// index the journal anew.
+    pub fn open(kv: Arc<dyn Kv>, store: StoreId) -> Result<Index> {
+        let watermark = state::open(&*kv, store)?;
+        Ok(Index {
+            kv,
+            levels: Levels::default(),
+            watermark: RwLock::new(watermark),
+            writer: Mutex::new(Counts::default()),
+        })
+    }
+
+    /// How far the index reaches: lookups at or before its Seq are exact.
+    pub fn watermark(&self) -> Watermark {
+        *self.watermark.read()
+    }
+
+    /// Takes in groups that follow the watermark, in order, as one batch. `watermark` is the place behind them. Events
+    /// at or before the present watermark are skipped. Tells which pages to compose, oldest first. After an error
+    /// nothing of the batch stands.
+    pub fn apply(&self, groups: &[IndexedGroup], watermark: Watermark) -> Result<Vec<Compose>> {
+        let mut counts = self.writer.lock();
+        let known = self.watermark().seq;
+        let done = self.apply_locked(groups, &watermark, known, &mut counts);
+        if done.is_err() {
+            counts.forget();
+        }
+        counts.trim();
+        done
+    }
+
+    fn apply_locked(
+        &self,
+        groups: &[IndexedGroup],
+        watermark: &Watermark,
+        known: Seq,
+        counts: &mut Counts,
+    ) -> Result<Vec<Compose>> {
+        let mut build = Build::new(&*self.kv, &self.levels, counts);
+        for group in groups {
+            apply::record_group(&mut build, group, known)?;
+        }
+        state::record(&mut build.batch, watermark);
+        let composes = build.commit()?;
+        *self.watermark.write() = *watermark;
+        Ok(composes)
+    }
+
+    /// Adds full versions of pages composed as of a Seq: the bytes of the page with everything up to that Seq. They
+    /// stand in a file that can be built anew, so they are lost with the index.
+    pub fn put_composed(&self, pages: &[(Compose, Location)]) -> Result<()> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let mut counts = self.writer.lock();
+        let mut build = Build::new(&*self.kv, &self.levels, &mut counts);
+        for (compose, location) in pages {
+            page::record_composed(&mut build, *compose, *location)?;
+        }
+        build.commit().map(|_| ())
+    }
+
+    /// The versions that make up a page at `at`. Versions at or before `floor` (the file's adoption; zero without one)
+    /// are not seen.
+    pub fn page(&self, file: FileId, page: PageNo, at: Seq, floor: Seq) -> Result<PageVersion> {
+        let mask = self.levels.of(&*self.kv, file)?;
+        lookup::page(&*self.kv, mask, file, page, Window { at, floor })
+    }
+
+    /// [`Index::page`] of every page of a range, at most [`BULK_PAGES`]: cheaper than one by one.
+    pub fn pages(
+        &self,
+        file: FileId,
+        pages: RangeInclusive<PageNo>,
+        at: Seq,
+        floor: Seq,
+    ) -> Result<Vec<PageVersion>> {
+        let mask = self.levels.of(&*self.kv, file)?;
+        lookup::pages(&*self.kv, mask, file, pages, Window { at, floor })
+    }
+
+    /// The attributes of a file; `None` before its birth. A file without names (`nlink == 0`) still has them.
+    pub fn attr(&self, file: FileId, at: Seq) -> Result<Option<Attr>> {
+        attr::attr(&*self.kv, file, at)
+    }
+
+    /// The target of a symlink; `None` for anything else.
+    pub fn symlink_target(&self, file: FileId, at: Seq) -> Result<Option<Vec<u8>>> {
+        attr::symlink_target(&*self.kv, file, at)
+    }
+
+    /// The extended attributes of a file, in byte order of names.
+    pub fn xattrs(&self, file: FileId, at: Seq) -> Result<Vec<(Name, Vec<u8>)>> {
+        xattr::xattrs(&*self.kv, file, at)
+    }
+
+    /// What a name in a directory stands for.
+    pub fn lookup(&self, dir: FileId, name: &[u8], at: Seq) -> Result<Option<(FileId, FileKind)>> {
+        name::lookup(&*self.kv, dir, name, at)
+    }
+
+    /// Up to `limit` entries with names after `after`, in byte order.
+    pub fn read_dir(
+        &self,
+        dir: FileId,
+        after: Option<&[u8]>,
+        limit: usize,
+        at: Seq,
+    ) -> Result<Vec<DirEntry>> {
+        name::read_dir(&*self.kv, dir, after, limit, at)
+    }
+
+    /// The adoption of a file that holds at an instant: its base, and the floor of its versions.
+    pub fn adoption(&self, file: FileId, at: Seq) -> Result<Option<Adoption>> {
+        base::adoption(&*self.kv, file, at)
+    }
+
+    /// Adds pre-images. Of two for one page the first put stays.
+    pub fn put_base(&self, records: &[(BasePage, BaseRecord)]) -> Result<()> {
+        let _turn = self.writer.lock();
+        base::put(&*self.kv, records)
+    }
+
+    /// The pre-image of a page, if one was saved.
+    pub fn base(&self, page: BasePage) -> Result<Option<BaseRecord>> {
+        base::get(&*self.kv, page)
+    }
+
+    /// The saved pre-images among a range of pages, in order.
+    pub fn bases(
+        &self,
+        file: FileId,
+        adoption: Seq,
+        pages: RangeInclusive<PageNo>,
+    ) -> Result<Vec<(PageNo, BaseRecord)>> {
+        base::range(&*self.kv, file, adoption, pages)
+    }
+
+    /// The last group that begins at or before a time.
+    pub fn group_at_time(&self, ts: Timestamp) -> Result<Option<GroupPlace>> {
+        time::group_at_time(&*self.kv, ts)
+    }
+
+    /// The group that holds a Seq.
+    pub fn group_of_seq(&self, seq: Seq) -> Result<Option<GroupPlace>> {
+        time::group_of_seq(&*self.kv, seq)
+    }
+
+    /// Makes everything taken in so far durable.
+    pub fn persist(&self) -> Result<()> {
+        self.kv.persist()
+    }
+
+    /// Bytes in use.
+    pub fn size_bytes(&self) -> u64 {
+        self.kv.size_bytes()
+    }
+}

@@ -1,0 +1,109 @@
+//! The background threads of an engine.
+
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, thread};
+use std::time::{Duration, Instant};
+
+/// What nobody asked to be durable is so after this long.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// Rest between two looks of the applier.
+const APPLY_EVERY: Duration = Duration::from_millis(200);
+/// Waiting bytes are applied at latest after this long.
+const APPLY_AT_LATEST: Duration = Duration::from_secs(2);
+/// A checkpoint at latest after this long, when something has changed.
+const CHECKPOINT_AT_LATEST: Duration = Duration::from_secs(60);
+/// Rest of the indexer when nobody waits for it.
+const INDEX_EVERY: Duration = Duration::from_millis(100);
+/// The applier starts early when this share of its limit waits.
+const EARLY_SHARE: u64 = 4;
+/// After an error a thread tries again this much later.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// See the head of this file.
+#[derive(Default)]
+pub struct Threads {
+    stop: Arc<AtomicBool>,
+    running: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+impl Threads {
+    pub fn start(&self, engine: &Arc<Engine>) -> Result<()> {
+        let jobs: [(&str, fn(&Engine, &AtomicBool)); 3] =
+            [("weft-flush", keep_house), ("weft-apply", apply), ("weft-index", index)];
+        for (name, job) in jobs {
+            let (engine, stop) = (Arc::clone(engine), Arc::clone(&self.stop));
+            let thread = thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || job(&engine, &stop))
+                .map_err(|error| Error::io("engine.start", std::path::Path::new(name), &error))?;
+            self.running.lock().push(thread);
+        }
+        Ok(())
+    }
+
+    /// Tells the threads to end, and waits for them.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.running.lock().drain(..) {
+            // A panic in a thread has been logged by the hook; the others end all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn keep_house(engine: &Engine, stop: &AtomicBool) {
+    let journal = &engine.live.journal;
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(FLUSH_EVERY);
+        if let Err(error) = journal.prepare_spare() {
+            tracing::warn!(%error, "no space can be reserved for the journal; writers will see a full disk");
+        }
+        if journal.durable() < journal.last_seq() && journal.failure().is_none() {
+            // A failure is logged where it happens, and answered to whoever writes next.
+            let _ = journal.flush();
+        }
+    }
+}
+
+fn apply(engine: &Engine, stop: &AtomicBool) {
+    let live = &engine.live;
+    let mut last_round = Instant::now();
+    let mut last_checkpoint = Instant::now();
+    let mut checkpoint_bytes = live.journal.counters().1;
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(APPLY_EVERY);
+        let early = live.overlay_bytes() > live.limits.overlay_bytes / EARLY_SHARE;
+        if early || last_round.elapsed() > APPLY_AT_LATEST {
+            if let Err(error) = live.apply_round() {
+                tracing::warn!(%error, "changes cannot be applied; they are safe in the journal");
+                thread::sleep(AFTER_ERROR);
+            }
+            last_round = Instant::now();
+        }
+        let written = live.journal.counters().1 - checkpoint_bytes;
+        let due = written > engine.checkpoint_bytes
+            || written > 0 && last_checkpoint.elapsed() > CHECKPOINT_AT_LATEST;
+        if due {
+            if let Err(error) = engine.checkpoint() {
+                tracing::warn!(%error, "no checkpoint could be written; recovery would take longer");
+            }
+            checkpoint_bytes = live.journal.counters().1;
+            last_checkpoint = Instant::now();
+        }
+    }
+}
+
+fn index(engine: &Engine, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        match engine.indexer.step() {
+            Ok(true) => {}
+            Ok(false) => engine.indexer.rest(INDEX_EVERY),
+            Err(error) => {
+                tracing::error!(%error, "the index cannot go on");
+                thread::sleep(AFTER_ERROR);
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! From events to entries: each follows from one event alone.
+
+use super::build::Build;
+use super::data::Track;
+use super::page::Change;
+use super::{IndexedGroup, attr, base, name, page, time, xattr};
+use crate::error::Result;
+use crate::format::event::{Birth, Event, Record, Slot};
+use crate::types::{Attr, FileId, FileKind, Location, Seq, Timestamp};
+
+/// When an event happened.
+#[derive(Clone, Copy)]
+struct When {
+    seq: Seq,
+    ts: Timestamp,
+}
+
+/// Records the events of a group after `known`.
+pub(super) fn record_group(build: &mut Build<'_>, group: &IndexedGroup, known: Seq) -> Result<()> {
+    if group.records.last().is_none_or(|last| last.seq <= known) {
+        return Ok(());
+    }
+    time::record(build, (group.segment, group.offset), &group.records);
+    let new = group.records.iter().filter(|record| record.seq > known);
+    for record in new {
+        record_event(build, group, record)?;
+    }
+    Ok(())
+}
+
+fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) -> Result<()> {
+    let when = When {
+        seq: record.seq,
+        ts: record.ts,
+    };
+    match &record.event {
+        Event::Write { .. } | Event::Resize { .. } | Event::Zero { .. } => {
+            record_bytes(build, group, when, &record.event)
+        }
+        event => {
+            record_names(build, when, event);
+            record_attrs(build, when, event);
+            Ok(())
+        }
+    }
+}
+
+fn record_bytes(
+    build: &mut Build<'_>,
+    group: &IndexedGroup,
+    when: When,
+    event: &Event,
+) -> Result<()> {
+    let (file, size, change) = match *event {
+        Event::Write {
+            file,
+            offset,
+            len,
+            size,
+            payload,
+        } => {
+            let source = Location::Journal {
+                segment: group.segment,
+                offset: group.offset.saturating_add(u64::from(payload.offset)),
+            };
+            let change = Change {
+                file,
+                seq: when.seq,
+                offset,
+                end: offset.saturating_add(u64::from(len)),
+                size,
+                source,
+            };
+            (file, size, change)
+        }
+        Event::Zero {
+            file,
+            offset,
+            len,
+            size,
+        } => {
+            // Beyond the end of the file there is nothing to zero.
+            let end = offset.saturating_add(len).min(size);
+            (file, size, Change::zero(file, when.seq, offset, end, size))
+        }
+        Event::Resize {
+            file,
+            old_size,
+            size,
+        } => {
+            let change = Change::zero(file, when.seq, size, old_size, size);
+            (file, size, change)
+        }
+        _ => return Ok(()),
+    };
+    build.sample(file, Track::Content, when.seq, when.ts, size);
+    match change.offset < change.end {
+        true => page::record(build, &change),
+        false => Ok(()),
+    }
+}
+
+fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
+    match event {
+        Event::Create(birth) => {
+            record_birth(build, when, birth);
+            if let Some(slot) = &birth.slot {
+                touch_dir(build, when, slot, Some(birth.dir_nlink));
+            }
+        }
+        Event::Adopt { birth, inode } => {
+            record_birth(build, when, birth);
+            if birth.attr.kind == FileKind::Regular {
+                base::record(build, birth.file, when.seq, birth.attr.size, *inode);
+            }
+            // It was there before: its directory's times stay, only the count of links is news.
+            if let Some(slot) = &birth.slot {
+                count_links(build, when, slot.dir, birth.dir_nlink);
+            }
+        }
+        Event::Link { file, slot, attr } => {
+            name::record(build, slot, when.seq, *file, attr.kind);
+            touch_dir(build, when, slot, None);
+        }
+        Event::Unlink {
+            slot, dir_nlink, ..
+        } => {
+            name::record_gone(build, slot, when.seq);
+            touch_dir(build, when, slot, Some(*dir_nlink));
+        }
+        Event::Rename {
+            file,
+            from,
+            to,
+            attr,
+            from_nlink,
+            to_nlink,
+            ..
+        } => {
+            if from != to {
+                name::record_gone(build, from, when.seq);
+            }
+            name::record(build, to, when.seq, *file, attr.kind);
+            touch_dir(build, when, from, Some(*from_nlink));
+            touch_dir(build, when, to, Some(*to_nlink));
+        }
+        Event::Exchange {
+            left,
+            left_slot,
+            left_attr,
+            right,
+            right_slot,
+            right_attr,
+            left_nlink,
+            right_nlink,
+        } => {
+            name::record(build, right_slot, when.seq, *left, left_attr.kind);
+            if left_slot != right_slot {
+                name::record(build, left_slot, when.seq, *right, right_attr.kind);
+            }
+            touch_dir(build, when, left_slot, Some(*left_nlink));
+            touch_dir(build, when, right_slot, Some(*right_nlink));
+        }
+        _ => {}
+    }
+}
+
+fn record_birth(build: &mut Build<'_>, when: When, birth: &Birth) {
+    if let Some(slot) = &birth.slot {
+        name::record(build, slot, when.seq, birth.file, birth.attr.kind);
+    }
+    if birth.attr.kind == FileKind::Symlink {
+        attr::record_target(build, birth.file, when.seq, &birth.target);
+    }
+}
+
+/// A directory's entries changed: its times move, and its count of links where the event tells it.
+fn touch_dir(build: &mut Build<'_>, when: When, slot: &Slot, nlink: Option<u32>) {
+    build.sample(slot.dir, Track::Content, when.seq, when.ts, 0);
+    if let Some(nlink) = nlink {
+        count_links(build, when, slot.dir, nlink);
+    }
+}
+
+fn count_links(build: &mut Build<'_>, when: When, dir: FileId, nlink: u32) {
+    build.sample(dir, Track::Links, when.seq, when.ts, u64::from(nlink));
+}
+
+fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
+    let mut whole = |file: &FileId, attr: &Attr| attr::record(build, *file, when.seq, attr);
+    match event {
+        Event::Create(birth) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
+        Event::Link { file, attr, .. } | Event::Unlink { file, attr, .. } => whole(file, attr),
+        Event::Rename {
+            file,
+            attr,
+            replaced,
+            ..
+        } => {
+            whole(file, attr);
+            if let Some((replaced, attr)) = replaced
+                && replaced != file
+            {
+                whole(replaced, attr);
+            }
+        }
+        Event::Exchange {
+            left,
+            left_attr,
+            right,
+            right_attr,
+            ..
+        } => {
+            whole(left, left_attr);
+            if left != right {
+                whole(right, right_attr);
+            }
+        }
+        Event::Rebase { file, attr, inode } => {
+            whole(file, attr);
+            base::record(build, *file, when.seq, attr.size, *inode);
+        }
+        Event::SetAttr {
+            file,
+            attr,
+            explicit_mtime,
+        } => attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime),
+        Event::SetXattr {
+            file,
+            name,
+            value,
+            ctime,
+        } => {
+            xattr::record(build, *file, name, when.seq, Some(value));
+            build.sample(*file, Track::Change, when.seq, *ctime, 0);
+        }
+        Event::RemoveXattr { file, name, ctime } => {
+            xattr::record(build, *file, name, when.seq, None);
+            build.sample(*file, Track::Change, when.seq, *ctime, 0);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,62 @@
+//! One batch in the making.
+
+use super::counts::Counts;
+use super::data::{Runs, Sample, Track};
+use super::kv::{Batch, Kv};
+use super::levels::{Extended, Levels};
+use super::page::Compose;
+use crate::error::Result;
+use crate::types::{FileId, Seq, Timestamp};
+
+/// What the events of several groups add to the store.
+pub(super) struct Build<'a> {
+    pub kv: &'a dyn Kv,
+    pub levels: &'a Levels,
+    pub counts: &'a mut Counts,
+    pub batch: Batch,
+    pub composes: Vec<Compose>,
+    runs: Runs,
+    extended: Extended,
+}
+
+impl<'a> Build<'a> {
+    pub(super) fn new(kv: &'a dyn Kv, levels: &'a Levels, counts: &'a mut Counts) -> Build<'a> {
+        Build {
+            kv,
+            levels,
+            counts,
+            batch: Batch::default(),
+            composes: Vec::new(),
+            runs: Runs::default(),
+            extended: Extended::default(),
+        }
+    }
+
+    /// Notes that a file has versions on levels.
+    pub(super) fn use_levels(&mut self, file: FileId, bits: u64) -> Result<()> {
+        self.extended.add(self.kv, self.levels, file, bits)
+    }
+
+    /// Adds a sample to a file's track.
+    pub(super) fn sample(
+        &mut self,
+        file: FileId,
+        track: Track,
+        seq: Seq,
+        ts: Timestamp,
+        value: u64,
+    ) {
+        let sample = Sample { seq, ts, value };
+        self.runs.push(&mut self.batch, file, track, sample);
+    }
+
+    /// Commits all of it, then lets lookups see the new levels.
+    pub(super) fn commit(self) -> Result<Vec<Compose>> {
+        let mut batch = self.batch;
+        self.runs.finish(&mut batch);
+        self.extended.finish(&mut batch);
+        self.kv.commit(batch)?;
+        self.levels.publish(&self.extended);
+        Ok(self.composes)
+    }
+}

@@ -1,0 +1,15 @@
+//! L3: the one truth. A group-commit writer, a reader that never changes a file, and recovery, which alone decides
+//! where the journal ends.
+//!
+//! - Seqs are given in one order, under one lock; a group is written whole, groups strictly one after the other.
+//! - `durable` only grows past what a sync of the segment covered.
+//! - After the first I/O error nothing is written any more (fail-stop).
+
+pub mod group;
+pub mod reader;
+pub mod recovery;
+pub mod segment;
+pub mod writer;
+
+pub use group::{Extent, Group};
+pub use writer::{Appended, Completion, Config, Journal};

@@ -1,0 +1,567 @@
+//! The group-commit writer.
+//!
+//! - `append` puts an event into the group in memory and gives it its Seq and time: no I/O, unless memory is full.
+//! - `commit` asks for durability. The first who asks drives: writes the group with everything that has gathered,
+//!   and answers all that wait; nobody sleeps for a flusher to wake up. Who comes meanwhile is served by the next
+//!   round of the same driver.
+//! - Before an event is taken, the room for it on disk is there (this segment, or the next, allocated beforehand):
+//!   a full disk is told to the writer, before anything is acknowledged.
+
+use crate::clock::Clock;
+use crate::disk::{DiskFile, OpenHow};
+use crate::error::{Error, Kind, Result};
+use crate::format::checkpoint::Place;
+use crate::format::event::{Event, Record};
+use crate::format::group::GroupHeader;
+use crate::format::segment::SegmentHeader;
+use crate::journal::group::{Extent, Group};
+use crate::journal::segment::Segments;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::types::{PAGE, SegmentNo, Seq, Timestamp};
+use std::collections::VecDeque;
+
+/// Called when a durability request is answered; may run on any thread, must not block long.
+pub type Completion = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// Limits of the writer, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub segment_bytes: u64,
+    /// Written groups kept in memory for the applier and the indexer.
+    pub cache_bytes: u64,
+}
+
+/// A group this large is streamed out without waiting for a commit.
+const STREAM_AT: u64 = 1 << 20;
+/// Unsynced bytes above which a streamed group is synced too, so that a commit never waits behind a bulk load.
+const UNSYNCED_MAX: u64 = 4 << 20;
+/// Appends wait while the group in memory is this large.
+const GROUP_MAX: u64 = 4 << 20;
+/// Room kept for headers, padding and one largest event when space is checked.
+const SLACK: u64 = 2 << 20;
+
+/// What `append` gives.
+pub struct Appended {
+    pub seq: Seq,
+    pub ts: Timestamp,
+    /// Where the bytes of a write are.
+    pub extent: Option<Extent>,
+}
+
+struct Open {
+    number: SegmentNo,
+    file: Arc<dyn DiskFile>,
+    /// Where the next group goes.
+    end: u64,
+    capacity: u64,
+}
+
+struct State {
+    next_seq: Seq,
+    last_ts: Timestamp,
+    /// No event may be at or before this time: an instant there was closed.
+    floor: Timestamp,
+    group: Option<Arc<Group>>,
+    group_first: Seq,
+    segment: Open,
+    spare: Option<Open>,
+    /// A thread is making the spare.
+    preparing: bool,
+    chain: u32,
+    /// A thread is driving: only it touches the segment.
+    driving: bool,
+    written: Seq,
+    durable: Seq,
+    /// Place after the last durable group.
+    durable_end: Place,
+    unsynced: u64,
+    waiters: Vec<(Seq, Completion)>,
+    failed: Option<Error>,
+    recent: VecDeque<(Arc<Group>, u64)>,
+    recent_bytes: u64,
+    flushes: u64,
+    written_bytes: u64,
+}
+
+/// The journal, open for writing.
+pub struct Journal {
+    segments: Arc<Segments>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    state: Mutex<State>,
+    progress: Condvar,
+}
+
+/// How a journal goes on after recovery.
+#[derive(Clone, Copy, Debug)]
+pub struct Resume {
+    pub last_seq: Seq,
+    pub last_ts: Timestamp,
+    pub chain: u32,
+    /// Newest segment with a header, and where its valid groups end; `None` for a new journal.
+    pub last_segment: Option<(SegmentNo, u64)>,
+}
+
+impl Journal {
+    /// Begins a new segment after `resume`. What stood there before is durable already.
+    pub fn begin(
+        segments: Arc<Segments>,
+        clock: Arc<dyn Clock>,
+        config: Config,
+        resume: Resume,
+    ) -> Result<Journal> {
+        let (number, previous_end) = match resume.last_segment {
+            Some((number, end)) => (SegmentNo(number.0 + 1), end),
+            None => (SegmentNo(1), 0),
+        };
+        let mut segment = prepare(&segments, number, config.segment_bytes)?;
+        let header = SegmentHeader {
+            store: segments.store(),
+            number,
+            first_seq: resume.last_seq.next(),
+            chain: resume.chain,
+            previous_end,
+        };
+        write_header(&mut segment, &header)?;
+        let place = Place { segment: number, offset: PAGE, chain: resume.chain, seq: resume.last_seq.next() };
+        let state = State {
+            next_seq: resume.last_seq.next(),
+            last_ts: resume.last_ts,
+            floor: resume.last_ts,
+            group: None,
+            group_first: Seq::ZERO,
+            segment,
+            spare: None,
+            preparing: false,
+            chain: resume.chain,
+            driving: false,
+            written: resume.last_seq,
+            durable: resume.last_seq,
+            durable_end: place,
+            unsynced: 0,
+            waiters: Vec::new(),
+            failed: None,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            flushes: 0,
+            written_bytes: 0,
+        };
+        Ok(Journal { segments, clock, config, state: Mutex::new(state), progress: Condvar::new() })
+    }
+
+    /// The segment files, for readers of extents.
+    pub fn segments(&self) -> &Arc<Segments> {
+        &self.segments
+    }
+
+    /// Appends one event; `make` gets its time. For a write, `payload` are its bytes.
+    pub fn append(&self, payload: &[u8], make: impl FnOnce(Timestamp) -> Event) -> Result<Appended> {
+        let crc = if payload.is_empty() { 0 } else { crc32fast::hash(payload) };
+        let mut state = self.room(payload.len() as u64)?;
+        let wall = self.clock.now();
+        let ts = wall.max(state.last_ts).max(state.floor);
+        let seq = state.next_seq;
+        let group = match &state.group {
+            Some(group) => Arc::clone(group),
+            None => {
+                let group = Arc::new(Group::new(ts));
+                state.group = Some(Arc::clone(&group));
+                state.group_first = seq;
+                group
+            }
+        };
+        let mut record = Record { seq, ts, wall, event: make(ts) };
+        let extent = Group::push(&group, &mut record, payload, crc)?;
+        state.next_seq = seq.next();
+        state.last_ts = ts;
+        let stream = group.len() >= STREAM_AT && !state.driving;
+        if stream {
+            state.driving = true;
+            self.drive(state);
+        }
+        Ok(Appended { seq, ts, extent })
+    }
+
+    /// Waits until an event of `len` bytes may be appended, and sees to its space on disk.
+    fn room(&self, len: u64) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(error) = &state.failed {
+                return Err(stopped(error));
+            }
+            let pending = state.group.as_ref().map_or(0, |group| group.len());
+            if pending < GROUP_MAX {
+                let left = state.segment.capacity - state.segment.end;
+                let in_flight = if state.driving { GROUP_MAX + SLACK } else { 0 };
+                if state.spare.is_none() && pending + in_flight + len + SLACK > left {
+                    if state.driving {
+                        // The driver may be about to take the next number; let it finish first.
+                        state = self.progress.wait(state);
+                    } else {
+                        state = self.make_spare(state)?;
+                    }
+                    continue;
+                }
+                return Ok(state);
+            }
+            if state.driving {
+                state = self.progress.wait(state);
+            } else {
+                state.driving = true;
+                self.drive(state);
+                state = self.state.lock();
+            }
+        }
+    }
+
+    /// Calls `done` once everything up to `upto` is durable (or can't become so).
+    pub fn commit(&self, upto: Seq, done: Completion) {
+        let mut state = self.state.lock();
+        let upto = upto.min(Seq(state.next_seq.0 - 1));
+        if state.durable >= upto {
+            drop(state);
+            return done(Ok(()));
+        }
+        if let Some(error) = &state.failed {
+            let error = stopped(error);
+            drop(state);
+            return done(Err(error));
+        }
+        state.waiters.push((upto, done));
+        if !state.driving {
+            state.driving = true;
+            self.drive(state);
+        }
+    }
+
+    /// Blocks until everything up to `upto` is durable.
+    pub fn commit_wait(&self, upto: Seq) -> Result<()> {
+        let slot = Arc::new((Mutex::new(None), Condvar::new()));
+        let answer = Arc::clone(&slot);
+        self.commit(
+            upto,
+            Box::new(move |result| {
+                *answer.0.lock() = Some(result);
+                answer.1.notify_all();
+            }),
+        );
+        let mut result = slot.0.lock();
+        loop {
+            match result.take() {
+                Some(result) => return result,
+                None => result = slot.1.wait(result),
+            }
+        }
+    }
+
+    /// Blocks until every event so far is durable; the last Seq.
+    pub fn flush(&self) -> Result<Seq> {
+        let last = self.last_seq();
+        self.commit_wait(last)?;
+        Ok(last)
+    }
+
+    /// No event from now on is at or before `at`; durable when this returns. After a failure there is nothing to
+    /// close: no later event can come.
+    pub fn close_at(&self, at: Timestamp) -> Result<()> {
+        let needs_marker = {
+            let mut state = self.state.lock();
+            if state.failed.is_some() {
+                return Ok(());
+            }
+            state.floor = state.floor.max(at.next());
+            state.last_ts <= at
+        };
+        if needs_marker {
+            let marker = self.append(&[], |_| Event::Close { at })?;
+            return self.commit_wait(marker.seq);
+        }
+        self.flush().map(|_| ())
+    }
+
+    /// Writes groups until nobody waits and none is large. The caller has set `driving`.
+    fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        loop {
+            let sync = !state.waiters.is_empty() || state.unsynced >= UNSYNCED_MAX;
+            let large = state.group.as_ref().is_some_and(|group| group.len() >= STREAM_AT);
+            let owed = state.failed.is_none() && (sync && state.durable < Seq(state.next_seq.0 - 1) || large);
+            if !owed {
+                break;
+            }
+            state = self.round(state, sync);
+            let ready = take_ready(&mut state);
+            if !ready.is_empty() {
+                drop(state);
+                for (done, result) in ready {
+                    done(result);
+                }
+                state = self.state.lock();
+            }
+        }
+        state.driving = false;
+        let ready = take_ready(&mut state);
+        drop(state);
+        self.progress.notify_all();
+        for (done, result) in ready {
+            done(result);
+        }
+    }
+
+    /// Writes the group that has gathered; with `sync`, durably.
+    fn round<'a>(&'a self, mut state: MutexGuard<'a, State>, sync: bool) -> MutexGuard<'a, State> {
+        let Some(group) = state.group.take() else {
+            let file = Arc::clone(&state.segment.file);
+            let written = state.written;
+            drop(state);
+            let result = file.sync("journal.segment.sync");
+            let mut state = self.state.lock();
+            match result {
+                Ok(()) => self.made_durable(&mut state, written),
+                Err(error) => fail(&mut state, error),
+            }
+            return state;
+        };
+        let first = state.group_first;
+        let last = Seq(state.next_seq.0 - 1);
+        drop(state);
+        let result = self.write_group(&group, first, last, sync);
+        let mut state = self.state.lock();
+        match result {
+            Ok(len) => {
+                state.written = last;
+                state.unsynced += len;
+                state.written_bytes += len;
+                remember(&mut state, &group, len, self.config.cache_bytes);
+                if sync {
+                    self.made_durable(&mut state, last);
+                }
+            }
+            Err(error) => fail(&mut state, error),
+        }
+        // Appenders that wait for memory go on.
+        self.progress.notify_all();
+        state
+    }
+
+    fn made_durable(&self, state: &mut State, upto: Seq) {
+        state.durable = upto;
+        state.unsynced = 0;
+        state.flushes += 1;
+        state.durable_end = Place {
+            segment: state.segment.number,
+            offset: state.segment.end,
+            chain: state.chain,
+            seq: upto.next(),
+        };
+    }
+
+    /// Only the driver comes here, so segment, spare and chain stay as they are while the lock is free.
+    fn write_group(&self, group: &Arc<Group>, first: Seq, last: Seq, sync: bool) -> Result<u64> {
+        let len = group.len();
+        self.roll_for(len, first)?;
+        let (file, number, offset, chain, durable) = {
+            let state = self.state.lock();
+            let segment = &state.segment;
+            (Arc::clone(&segment.file), segment.number, segment.end, state.chain, state.durable)
+        };
+        let header = GroupHeader {
+            crc: 0,
+            records_len: 0,
+            payload_len: 0,
+            first_seq: first,
+            count: u32::try_from(last.0 - first.0 + 1).unwrap_or(u32::MAX),
+            chain,
+            base_ts: group.base(),
+            durable,
+        };
+        let header = group.seal(header, self.segments.store(), number, offset)?;
+        group
+            .with_parts(|head, area| {
+                let parts: &[&[u8]] = if area.is_empty() { &[head] } else { &[head, area] };
+                file.write_parts("journal.group.write", parts, offset, sync)
+            })
+            .unwrap_or(Ok(()))?;
+        let mut state = self.state.lock();
+        state.segment.end = offset + header.len();
+        state.chain = header.crc;
+        Ok(header.len())
+    }
+
+    /// Goes on to the next segment when `len` bytes do not fit: what is in the old one is made durable first, and the
+    /// new header says where it ends.
+    fn roll_for(&self, len: u64, first: Seq) -> Result<()> {
+        let (old, mut next, chain, previous_end) = {
+            let mut state = self.state.lock();
+            if state.segment.end + len <= state.segment.capacity {
+                return Ok(());
+            }
+            while state.spare.is_none() {
+                state = self.make_spare(state)?;
+            }
+            let Some(next) = state.spare.take() else {
+                return Err(Error::invalid("journal.segment.begin", "no spare segment"));
+            };
+            (Arc::clone(&state.segment.file), next, state.chain, state.segment.end)
+        };
+        old.sync("journal.segment.sync")?;
+        let store = self.segments.store();
+        let header = SegmentHeader { store, number: next.number, first_seq: first, chain, previous_end };
+        write_header(&mut next, &header)?;
+        let mut state = self.state.lock();
+        let place = Place { segment: next.number, offset: next.end, chain, seq: first };
+        state.segment = next;
+        state.durable = state.written;
+        state.durable_end = place;
+        state.unsynced = 0;
+        Ok(())
+    }
+
+    /// Allocates the next segment, or waits for the thread that is at it. The lock is free meanwhile.
+    fn make_spare<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>> {
+        if state.spare.is_some() {
+            return Ok(state);
+        }
+        if state.preparing {
+            return Ok(self.progress.wait(state));
+        }
+        state.preparing = true;
+        let number = SegmentNo(state.segment.number.0 + 1);
+        drop(state);
+        let prepared = prepare(&self.segments, number, self.config.segment_bytes);
+        let mut state = self.state.lock();
+        state.preparing = false;
+        self.progress.notify_all();
+        state.spare = Some(prepared?);
+        Ok(state)
+    }
+
+    /// Allocates the next segment ahead of need; called from a background thread.
+    pub fn prepare_spare(&self) -> Result<()> {
+        let state = self.state.lock();
+        let half_full = state.segment.end * 2 > state.segment.capacity;
+        if half_full && !state.preparing && state.failed.is_none() {
+            drop(self.make_spare(state)?);
+        }
+        Ok(())
+    }
+
+    /// Last Seq given.
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.state.lock().next_seq.0 - 1)
+    }
+
+    /// Last durable Seq.
+    pub fn durable(&self) -> Seq {
+        self.state.lock().durable
+    }
+
+    /// Place after the last durable group.
+    pub fn durable_end(&self) -> Place {
+        self.state.lock().durable_end
+    }
+
+    /// Time of the last event.
+    pub fn last_ts(&self) -> Timestamp {
+        self.state.lock().last_ts
+    }
+
+    /// Why writing has stopped, if it has.
+    pub fn failure(&self) -> Option<Error> {
+        self.state.lock().failed.clone()
+    }
+
+    /// Flushes and bytes written since the start.
+    pub fn counters(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.flushes, state.written_bytes)
+    }
+
+    /// Written groups still in memory, from the one that begins with `from` on, that are durable; at most `limit`.
+    pub fn recent(&self, from: Seq, limit: usize) -> Vec<Arc<Group>> {
+        let state = self.state.lock();
+        let start =
+            state.recent.partition_point(|(group, _)| group.first_seq().is_some_and(|first| first < from));
+        let found = state.recent.get(start).and_then(|(group, _)| group.first_seq());
+        if found != Some(from) {
+            return Vec::new();
+        }
+        state
+            .recent
+            .iter()
+            .skip(start)
+            .take(limit)
+            .filter(|(group, _)| group.header().is_some_and(|header| header.last_seq() <= state.durable))
+            .map(|(group, _)| Arc::clone(group))
+            .collect()
+    }
+}
+
+fn remember(state: &mut State, group: &Arc<Group>, len: u64, cache_bytes: u64) {
+    state.recent.push_back((Arc::clone(group), len));
+    state.recent_bytes += len;
+    while state.recent_bytes > cache_bytes {
+        let Some((old, len)) = state.recent.pop_front() else { break };
+        old.forget_bytes();
+        state.recent_bytes -= len;
+    }
+}
+
+/// Takes out the waiters that can be answered.
+fn take_ready(state: &mut State) -> Vec<(Completion, Result<()>)> {
+    let failed = state.failed.as_ref().map(stopped);
+    let durable = state.durable;
+    let mut ready = Vec::new();
+    let mut index = 0;
+    while let Some((seq, _)) = state.waiters.get(index) {
+        if *seq <= durable {
+            ready.push((state.waiters.swap_remove(index).1, Ok(())));
+        } else if let Some(error) = &failed {
+            ready.push((state.waiters.swap_remove(index).1, Err(error.clone())));
+        } else {
+            index += 1;
+        }
+    }
+    ready
+}
+
+fn fail(state: &mut State, error: Error) {
+    tracing::error!(%error, "the journal cannot be written: no further write is accepted");
+    state.failed.get_or_insert(error);
+}
+
+fn stopped(cause: &Error) -> Error {
+    Error::new(
+        Kind::Stopped,
+        "journal",
+        format!("writing stopped after an error ({cause}); unmount, mend the disk, and mount again"),
+    )
+}
+
+fn write_header(segment: &mut Open, header: &SegmentHeader) -> Result<()> {
+    let mut page = crate::disk::buffer::AlignedBuf::with_capacity(PAGE as usize);
+    page.extend_from_slice(&header.encode());
+    segment.file.write_durable("journal.segment.begin", page.as_slice(), 0)?;
+    segment.end = PAGE;
+    Ok(())
+}
+
+/// Makes the file of a segment, its space and its name durable. An unused one that is left over is made anew.
+fn prepare(segments: &Segments, number: SegmentNo, capacity: u64) -> Result<Open> {
+    let path = segments.path(number);
+    let disk = segments.disk();
+    if disk.stat("journal.segment.prepare", &path)?.is_some() {
+        disk.unlink("journal.segment.prepare", &path)?;
+    }
+    let how = OpenHow { write: true, create: true, exclusive: true, direct: true };
+    let file = disk.open("journal.segment.prepare", &path, how)?;
+    let made = file
+        .allocate("journal.segment.prepare", 0, capacity)
+        .and_then(|()| file.sync("journal.segment.prepare"))
+        .and_then(|()| disk.sync_dir("journal.segment.prepare", segments.dir()));
+    if let Err(error) = made {
+        // Half an allocation is of no use to anyone, least of all on a full disk.
+        let _ = disk.unlink("journal.segment.prepare", &path);
+        return Err(error);
+    }
+    Ok(Open { number, file, end: 0, capacity })
+}

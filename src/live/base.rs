@@ -1,0 +1,213 @@
+//! Pre-images: pages saved before the live file loses them, and reading them back.
+//!
+//! A batch is durable in a base file before any of its pages is marked saved, and marked saved before any of them is
+//! overwritten. The first record of a page wins for ever, so a replay cannot save a newer page as base.
+
+use super::paths::Paths;
+use crate::disk::{Disk, DiskFile, OpenHow};
+use crate::error::{Error, Result};
+use crate::format::base::{BaseEntry, MAX_PAGES, decode_header, encode_header};
+use crate::index::{BasePage, BaseRecord, Index};
+use crate::sync::{Arc, Mutex};
+use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, Seq, StoreId};
+use std::path::PathBuf;
+
+/// A base file is closed when it is this long.
+const FILE_MAX: u64 = 1 << 30;
+
+struct Writer {
+    number: u64,
+    file: Option<Arc<dyn DiskFile>>,
+    offset: u64,
+}
+
+/// The base files of a STORE.
+pub struct BaseStore {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    store: StoreId,
+    index: Arc<Index>,
+    writer: Mutex<Writer>,
+    open: Mutex<Option<(u64, Arc<dyn DiskFile>)>>,
+}
+
+/// A page to be saved.
+pub struct SavedPage {
+    pub file: FileId,
+    pub adopted: Seq,
+    pub page: PageNo,
+    pub bytes: Vec<u8>,
+}
+
+impl BaseStore {
+    /// Goes on in a new file after the ones that are there: what a crash left torn is never written over.
+    pub fn open(disk: Arc<dyn Disk>, paths: &Paths, store: StoreId, index: Arc<Index>) -> Result<BaseStore> {
+        let dir = paths.base_dir();
+        let number = list(&*disk, paths)?.last().map_or(1, |last| last + 1);
+        let writer = Mutex::new(Writer { number, file: None, offset: 0 });
+        Ok(BaseStore { disk, dir, store, index, writer, open: Mutex::new(None) })
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        file_path(&self.dir, number)
+    }
+
+    /// Makes the places of saved pages durable in the index: a checkpoint relies on them.
+    pub fn persist(&self) -> Result<()> {
+        self.index.persist()
+    }
+
+    /// Where the next batch goes: what is before is in the bitmaps of a checkpoint that is written now.
+    pub fn position(&self) -> (u64, u64) {
+        let writer = self.writer.lock();
+        (writer.number, writer.offset)
+    }
+
+    /// Saves pages, durably, and makes them findable.
+    pub fn save(&self, pages: &[SavedPage]) -> Result<()> {
+        for batch in pages.chunks(MAX_PAGES) {
+            self.save_batch(batch)?;
+        }
+        Ok(())
+    }
+
+    fn save_batch(&self, batch: &[SavedPage]) -> Result<()> {
+        let entries: Vec<BaseEntry> = batch
+            .iter()
+            .map(|page| BaseEntry {
+                file: page.file,
+                adopted: page.adopted,
+                page: page.page,
+                crc: crc32fast::hash(&page.bytes),
+            })
+            .collect();
+        let mut bytes = Vec::with_capacity((batch.len() + 1) * PAGE_LEN);
+        bytes.extend_from_slice(&encode_header(self.store, &entries));
+        for page in batch {
+            bytes.extend_from_slice(&page.bytes);
+        }
+        let (number, offset) = {
+            let mut writer = self.writer.lock();
+            if writer.offset >= FILE_MAX {
+                *writer = Writer { number: writer.number + 1, file: None, offset: 0 };
+            }
+            let file = match &writer.file {
+                Some(file) => Arc::clone(file),
+                None => {
+                    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+                    let file = self.disk.open("base.create", &self.path(writer.number), how)?;
+                    self.disk.sync_dir("base.create", &self.dir)?;
+                    writer.file = Some(Arc::clone(&file));
+                    file
+                }
+            };
+            let at = (writer.number, writer.offset);
+            file.write_durable("base.write", &bytes, writer.offset)?;
+            writer.offset += bytes.len() as u64;
+            at
+        };
+        self.index.put_base(&located(&entries, number, offset))
+    }
+
+    /// Reads a saved page; `false` when there is none.
+    pub fn read(&self, file: FileId, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<bool> {
+        let Some(record) = self.index.base(BasePage { file, adoption: adopted, page })? else {
+            return Ok(false);
+        };
+        let Location::Base { number, offset } = record.location else {
+            return Err(Error::corrupt("base.read", "the index names a place that is not in a base file"));
+        };
+        let handle = self.handle(number)?;
+        let mut bytes = [0; PAGE_LEN];
+        let got = handle.read_at("base.read", &mut bytes, offset)?;
+        if got != PAGE_LEN || crc32fast::hash(&bytes) != record.crc {
+            return Err(Error::corrupt(
+                "base.read",
+                format!("the saved page {} of {file} is damaged", page.0),
+            )
+            .at(&self.path(number))
+            .offset(offset));
+        }
+        out.copy_from_slice(bytes.get(..out.len()).unwrap_or(&bytes));
+        Ok(true)
+    }
+
+    fn handle(&self, number: u64) -> Result<Arc<dyn DiskFile>> {
+        let mut open = self.open.lock();
+        if let Some((held, file)) = &*open
+            && *held == number
+        {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.disk.open("base.open", &self.path(number), OpenHow::default())?;
+        *open = Some((number, Arc::clone(&file)));
+        Ok(file)
+    }
+}
+
+fn file_path(dir: &std::path::Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:010}.base"))
+}
+
+fn located(entries: &[BaseEntry], number: u64, offset: u64) -> Vec<(BasePage, BaseRecord)> {
+    entries
+        .iter()
+        .zip(1u64..)
+        .map(|(entry, at)| {
+            let location = Location::Base { number, offset: offset + at * PAGE };
+            let page = BasePage { file: entry.file, adoption: entry.adopted, page: entry.page };
+            (page, BaseRecord { location, crc: entry.crc })
+        })
+        .collect()
+}
+
+fn list(disk: &dyn Disk, paths: &Paths) -> Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = disk
+        .read_dir("base.list", &paths.base_dir())?
+        .iter()
+        .filter_map(|entry| std::str::from_utf8(&entry.name).ok()?.strip_suffix(".base")?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Goes through the batches from `from` (base file, offset) on: puts each into `index`, and tells `each` its entries.
+/// A torn batch ends its file: nothing that it would have covered was overwritten.
+pub fn scan(
+    disk: &dyn Disk,
+    paths: &Paths,
+    store: StoreId,
+    from: (u64, u64),
+    index: &Index,
+    mut each: impl FnMut(&[BaseEntry]),
+) -> Result<u64> {
+    let mut pages = 0;
+    for number in list(disk, paths)?.into_iter().filter(|number| *number >= from.0) {
+        let how = OpenHow { write: true, ..OpenHow::default() };
+        let file = disk.open("base.scan", &file_path(&paths.base_dir(), number), how)?;
+        let mut offset = if number == from.0 { from.1 } else { 0 };
+        while let Some(entries) = batch_at(&*file, store, offset)? {
+            index.put_base(&located(&entries, number, offset))?;
+            each(&entries);
+            pages += entries.len() as u64;
+            offset += (entries.len() as u64 + 1) * PAGE;
+        }
+        // What was read may stand in the page cache only; it is relied on from now on.
+        file.sync("base.scan")?;
+    }
+    Ok(pages)
+}
+
+fn batch_at(file: &dyn DiskFile, store: StoreId, offset: u64) -> Result<Option<Vec<BaseEntry>>> {
+    let mut header = [0; PAGE_LEN];
+    file.read_at("base.scan", &mut header, offset)?;
+    let Some(entries) = decode_header(&header, store) else { return Ok(None) };
+    let mut page = [0; PAGE_LEN];
+    for (entry, at) in entries.iter().zip(1u64..) {
+        let got = file.read_at("base.scan", &mut page, offset + at * PAGE)?;
+        if got != PAGE_LEN || crc32fast::hash(&page) != entry.crc {
+            return Ok(None);
+        }
+    }
+    Ok(Some(entries))
+}

@@ -1,0 +1,153 @@
+//! Writing checkpoints, and finding the newest.
+//!
+//! Order: live files durable; the journal durable past everything the checkpoint knows; the copy in DATA; the one in
+//! STORE. So DATA is never behind STORE's checkpoint: if it is, one of them was rolled back.
+
+use super::Live;
+use super::paths::Paths;
+use crate::disk::{Disk, OpenHow};
+use crate::error::{Error, Kind, Result};
+use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase, Place};
+use crate::sync::atomic::Ordering;
+use crate::types::{FileId, FileKind, Seq, StoreId};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Checkpoints kept in STORE.
+const KEPT: usize = 2;
+
+impl Live {
+    /// Applies what is durable and writes a checkpoint, unless something could not be applied yet.
+    pub fn checkpoint(&self, phase: Phase, prints: &HashMap<FileId, Fingerprint>) -> Result<()> {
+        let mut id = self.round.lock();
+        self.journal.flush()?;
+        let place = self.journal.durable_end();
+        self.round_locked()?;
+        if phase != Phase::Clean {
+            self.disk.sync_filesystem("checkpoint.live.sync", &self.paths.live_dir())?;
+        }
+        let behind = self.oldest_pending().is_some_and(|oldest| oldest < place.seq);
+        if behind {
+            return Ok(());
+        }
+        let checkpoint = self.image(*id + 1, phase, place, prints);
+        self.journal.flush()?;
+        self.base.persist()?;
+        write(&*self.disk, &self.paths, &checkpoint)?;
+        *id += 1;
+        self.checkpointed.store(place.seq.0 - 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn image(
+        &self,
+        id: u64,
+        phase: Phase,
+        replay: Place,
+        prints: &HashMap<FileId, Fingerprint>,
+    ) -> Checkpoint {
+        let tree = self.tree.read();
+        let names_seq = self.journal.last_seq();
+        let mut slots = tree.slots();
+        let mut nodes = Vec::with_capacity(tree.nodes.len());
+        for (file, node) in &tree.nodes {
+            let state = node.lock();
+            if state.attr.nlink == 0 && node.kind != FileKind::Regular {
+                continue;
+            }
+            nodes.push(NodeState {
+                file: *file,
+                root: node.root,
+                seq: state.seq,
+                attr: state.attr,
+                slots: slots.remove(file).unwrap_or_default(),
+                target: node.target.clone(),
+                xattrs: state.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+                live: state.content.exists,
+                base: state.content.base.as_ref().map(|base| base.to_state()),
+                fingerprint: prints.get(file).copied(),
+            });
+        }
+        nodes.sort_by_key(|node| node.file);
+        Checkpoint {
+            store: self.journal.segments().store(),
+            id,
+            phase,
+            replay,
+            names_seq,
+            last_ts: self.journal.last_ts(),
+            next_file: tree.next_file,
+            birth: *self.birth.lock(),
+            base_scanned: self.base.position(),
+            nodes,
+        }
+    }
+}
+
+/// Makes a checkpoint durable: DATA's copy first.
+fn write(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> Result<()> {
+    let bytes = checkpoint.encode();
+    if checkpoint.phase != Phase::Clean {
+        write_file(disk, &paths.data_checkpoint(), &paths.own(), &bytes)?;
+    }
+    write_file(disk, &paths.checkpoint(checkpoint.id), &paths.checkpoint_dir(), &bytes)?;
+    for old in list(disk, paths)?.iter().rev().skip(KEPT) {
+        disk.unlink("checkpoint.prune", &paths.checkpoint(*old))?;
+    }
+    Ok(())
+}
+
+fn write_file(disk: &dyn Disk, path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("new");
+    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+    let file = disk.open("checkpoint.write", &temporary, how)?;
+    file.set_len("checkpoint.write", 0)?;
+    file.write_durable("checkpoint.write", bytes, 0)?;
+    disk.rename("checkpoint.rename", &temporary, path)?;
+    disk.sync_dir("checkpoint.rename", dir)
+}
+
+fn list(disk: &dyn Disk, paths: &Paths) -> Result<Vec<u64>> {
+    let mut ids: Vec<u64> = disk
+        .read_dir("checkpoint.list", &paths.checkpoint_dir())?
+        .iter()
+        .filter_map(|entry| std::str::from_utf8(&entry.name).ok()?.strip_suffix(".ckpt")?.parse().ok())
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// The newest checkpoint of STORE, if it has one. One that is damaged is an error: it was durable under its name.
+pub fn newest(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<Option<Checkpoint>> {
+    match list(disk, paths)?.last() {
+        Some(id) => read(disk, &paths.checkpoint(*id), store).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads one checkpoint file.
+pub fn read(disk: &dyn Disk, path: &Path, store: StoreId) -> Result<Checkpoint> {
+    let file = disk.open("checkpoint.read", path, OpenHow::default())?;
+    let len = usize::try_from(file.len("checkpoint.read")?).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; len];
+    file.read_at("checkpoint.read", &mut bytes, 0)?;
+    Checkpoint::decode(&bytes, Some(store)).map_err(|error| error.at(path))
+}
+
+/// Whether DATA (its copy of a checkpoint) and STORE are of one time.
+pub fn check_pair(data: &Checkpoint, store: &Checkpoint, durable: Seq) -> Result<()> {
+    let fits = data.id == store.id || data.id == store.id + 1;
+    if !fits || data.replay.seq.0 > durable.0 + 1 {
+        let behind = if data.id < store.id { "DATA" } else { "STORE" };
+        return Err(Error::new(
+            Kind::Mismatch,
+            "recover.pair",
+            format!(
+                "DATA is at checkpoint {} and STORE at {}: {behind} is older than the other, as after restoring one \
+                 of them from a backup. Restore both from the same moment; nothing was changed",
+                data.id, store.id
+            ),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The bytes of one regular file: overlay above, live file beneath, base where history still leans on the live file.
+//!
+//! - The live file is valid up to `live_len`; beyond it the file reads as zeros whatever stands on disk.
+//! - A shrink is pending until it is durable and applied; nothing is applied beyond `live_len` meanwhile.
+//! - A page in `saved` has its pre-image in a base file, durable, before the live file's page is touched.
+
+use super::overlay::{Overlay, Piece, Source};
+use crate::format::checkpoint::BaseState;
+use crate::types::{PAGE, PageNo, Seq};
+use roaring::RoaringBitmap;
+
+/// Files are kept below 16 TiB, so that a page number fits 32 bits.
+pub const SIZE_MAX: u64 = 1 << 44;
+
+/// Bytes that come from before Weft, as far as the past needs them.
+#[derive(Clone)]
+pub struct Base {
+    pub adopted: Seq,
+    pub size: u64,
+    pub saved: RoaringBitmap,
+    /// The file that held it has been moved to limbo whole.
+    pub in_limbo: bool,
+}
+
+impl Base {
+    /// Everything still in the live file.
+    pub fn new(adopted: Seq, size: u64) -> Base {
+        Base { adopted, size, saved: RoaringBitmap::new(), in_limbo: false }
+    }
+
+    /// Pages of the base; the last may be partial.
+    pub fn pages(&self) -> u64 {
+        self.size.div_ceil(PAGE)
+    }
+
+    pub fn is_saved(&self, page: PageNo) -> bool {
+        u32::try_from(page.0).map_or(true, |page| self.saved.contains(page))
+    }
+
+    /// Whether the live file still holds bytes that only it has.
+    pub fn leans_on_live(&self) -> bool {
+        !self.in_limbo && self.saved.len() < self.pages()
+    }
+
+    /// The pages in `[start, end)` (bytes) whose pre-image must be saved before they are touched.
+    pub fn unsaved(&self, start: u64, end: u64) -> Vec<PageNo> {
+        if self.in_limbo || start >= end {
+            return Vec::new();
+        }
+        let last = end.div_ceil(PAGE).min(self.pages());
+        (start / PAGE..last).map(PageNo).filter(|page| !self.is_saved(*page)).collect()
+    }
+
+    /// As checkpoints keep it.
+    pub fn to_state(&self) -> BaseState {
+        let mut saved = Vec::with_capacity(self.saved.serialized_size());
+        // Writing to a vector does not fail.
+        let _ = self.saved.serialize_into(&mut saved);
+        BaseState { adopted: self.adopted, size: self.size, saved, in_limbo: self.in_limbo }
+    }
+
+    /// From a checkpoint; `None` when the bitmap is damaged.
+    pub fn from_state(state: &BaseState) -> Option<Base> {
+        let saved = RoaringBitmap::deserialize_from(&state.saved[..]).ok()?;
+        Some(Base { adopted: state.adopted, size: state.size, saved, in_limbo: state.in_limbo })
+    }
+}
+
+/// A shrink that the live file has not seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shrink {
+    pub first: Seq,
+    pub newest: Seq,
+    /// The smallest size since.
+    pub to: u64,
+}
+
+/// See the head of this file.
+#[derive(Default)]
+pub struct Content {
+    pub overlay: Overlay,
+    pub live_len: u64,
+    /// Length of the live file on disk.
+    pub disk_len: u64,
+    /// There is a live file.
+    pub exists: bool,
+    pub shrink: Option<Shrink>,
+    pub base: Option<Base>,
+    /// It waits for the applier.
+    pub queued: bool,
+    /// Its file has no name any more: it is not applied, and does not count as waiting.
+    pub detached: bool,
+}
+
+/// One stretch of a read.
+pub enum Stretch {
+    Piece(Piece),
+    /// From the live file.
+    Live,
+    Zero,
+}
+
+impl Content {
+    /// Of a file that is there and is its own base.
+    pub fn adopted(base: Base) -> Content {
+        Content {
+            live_len: base.size,
+            disk_len: base.size,
+            exists: true,
+            base: Some(base),
+            ..Content::default()
+        }
+    }
+
+    pub fn put(&mut self, offset: u64, len: u64, seq: Seq, source: Source) {
+        self.overlay.insert(offset, Piece { len, seq, source });
+    }
+
+    pub fn resize(&mut self, old: u64, size: u64, seq: Seq) {
+        if size >= old {
+            return;
+        }
+        self.overlay.truncate(size);
+        self.live_len = self.live_len.min(size);
+        if self.disk_len > size || self.shrink.is_some() {
+            let (first, to) = self.shrink.map_or((seq, size), |shrink| (shrink.first, shrink.to.min(size)));
+            self.shrink = Some(Shrink { first, newest: seq, to });
+        }
+    }
+
+    /// Who answers for each byte of `[offset, offset + len)`: ascending, without gaps.
+    pub fn plan(&self, offset: u64, len: u64) -> Vec<(u64, u64, Stretch)> {
+        let mut plan = Vec::new();
+        let mut at = offset;
+        for (start, piece) in self.overlay.within(offset, len) {
+            self.beneath(at, start, &mut plan);
+            at = start + piece.len;
+            plan.push((start, piece.len, Stretch::Piece(piece)));
+        }
+        self.beneath(at, offset + len, &mut plan);
+        plan
+    }
+
+    fn beneath(&self, start: u64, end: u64, plan: &mut Vec<(u64, u64, Stretch)>) {
+        let live_end = if self.exists { self.live_len.clamp(start, end.max(start)) } else { start };
+        if live_end > start {
+            plan.push((start, live_end - start, Stretch::Live));
+        }
+        if end > live_end {
+            plan.push((live_end, end - live_end, Stretch::Zero));
+        }
+    }
+
+    /// The oldest event that the live file has not seen.
+    pub fn oldest_pending(&self) -> Option<Seq> {
+        let shrink = self.shrink.map(|shrink| shrink.first);
+        [self.overlay.oldest(), shrink].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,197 @@
+//! Bytes of the present: read, write, resize, zero.
+
+use super::Live;
+use super::content::{SIZE_MAX, Stretch};
+use super::node::{Node, NodeState};
+use super::overlay::Source;
+use crate::error::{Error, Result};
+use crate::format::event::{Event, Payload};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::types::{FileId, FileKind, Seq};
+use std::time::Duration;
+
+/// Longest write event.
+const EVENT_MAX: usize = 1 << 20;
+/// The payload's place is the journal's to fill in.
+const UNPLACED: Payload = Payload { offset: 0, crc: 0 };
+
+impl Live {
+    /// A regular file; EISDIR or EINVAL for anything else.
+    fn regular(&self, file: FileId) -> Result<Arc<Node>> {
+        let node = Arc::clone(self.tree.read().node(file)?);
+        match node.kind {
+            FileKind::Regular => Ok(node),
+            FileKind::Directory => Err(Error::errno("live.io", libc::EISDIR)),
+            _ => Err(Error::errno("live.io", libc::EINVAL)),
+        }
+    }
+
+    /// Reads into `out`; fewer bytes only at the end of the file.
+    pub fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let node = self.regular(file)?;
+        let (plan, len) = {
+            let state = node.lock();
+            let len = state.attr.size.saturating_sub(offset).min(out.len() as u64);
+            (state.content.plan(offset, len), len)
+        };
+        let len = usize::try_from(len).unwrap_or(0);
+        for (at, stretch_len, stretch) in plan {
+            let start = usize::try_from(at - offset).unwrap_or(usize::MAX);
+            let end = start.saturating_add(usize::try_from(stretch_len).unwrap_or(usize::MAX));
+            let Some(part) = out.get_mut(start..end) else { continue };
+            self.fill(file, at, &stretch, part)?;
+        }
+        Ok(len)
+    }
+
+    fn fill(&self, file: FileId, at: u64, stretch: &Stretch, part: &mut [u8]) -> Result<()> {
+        match stretch {
+            Stretch::Zero => part.fill(0),
+            Stretch::Piece(piece) => match &piece.source {
+                Source::Zero => part.fill(0),
+                Source::Journal(extent) => extent.read(self.journal.segments(), 0, part)?,
+            },
+            Stretch::Live => {
+                let handle = self.pool.open("live.read", &self.paths.live(file), false)?;
+                let got = handle.read_at("live.read", part, at)?;
+                // Beyond the end on disk: a hole not yet there.
+                if let Some(rest) = part.get_mut(got..) {
+                    rest.fill(0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes; visible when this returns, durable later. The new last Seq of the file.
+    pub fn write(
+        &self,
+        file: FileId,
+        offset: u64,
+        bytes: &[u8],
+        append: bool,
+        kill_priv: bool,
+    ) -> Result<Seq> {
+        self.wait_for_room()?;
+        let node = self.regular(file)?;
+        let mut state = node.lock();
+        let mut at = if append { state.attr.size } else { offset };
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > SIZE_MAX) {
+            return Err(Error::errno("live.write", libc::EFBIG));
+        }
+        for chunk in bytes.chunks(EVENT_MAX) {
+            let len = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+            let size = state.attr.size.max(at + u64::from(len));
+            let event = Event::Write { file, offset: at, len, size, payload: UNPLACED };
+            self.emit(&node, &mut state, chunk, |_| event)?;
+            at += u64::from(len);
+        }
+        if kill_priv && !bytes.is_empty() {
+            self.clear_privileges(&node, &mut state)?;
+        }
+        Ok(state.seq)
+    }
+
+    /// Journals an event on one node and folds it in.
+    pub(super) fn emit(
+        &self,
+        node: &Node,
+        state: &mut NodeState,
+        payload: &[u8],
+        make: impl FnOnce(crate::types::Timestamp) -> Event,
+    ) -> Result<Seq> {
+        let mut made = None;
+        let appended = self.journal.append(payload, |ts| {
+            let event = make(ts);
+            made = Some(event.clone());
+            event
+        })?;
+        if let Some(event) = made {
+            self.change(node.file, state, |state| {
+                state.apply(appended.seq, appended.ts, &event, appended.extent)
+            });
+        }
+        Ok(appended.seq)
+    }
+
+    /// A write or a change of owner takes setuid and (where the group may execute) setgid away.
+    pub(super) fn clear_privileges(&self, node: &Node, state: &mut NodeState) -> Result<()> {
+        let mut mode = state.attr.mode & !0o4000;
+        if mode & 0o010 != 0 {
+            mode &= !0o2000;
+        }
+        if mode == state.attr.mode {
+            return Ok(());
+        }
+        let mut attr = state.attr;
+        attr.mode = mode;
+        self.emit(node, state, &[], |ts| {
+            attr.ctime = ts.into();
+            Event::SetAttr { file: node.file, attr, explicit_mtime: false }
+        })?;
+        Ok(())
+    }
+
+    /// Changes the size: the rest goes, or a hole comes.
+    pub(super) fn resize(&self, node: &Node, state: &mut NodeState, size: u64) -> Result<()> {
+        if size > SIZE_MAX {
+            return Err(Error::errno("live.truncate", libc::EFBIG));
+        }
+        let event = Event::Resize { file: node.file, old_size: state.attr.size, size };
+        self.emit(node, state, &[], |_| event)?;
+        Ok(())
+    }
+
+    /// fallocate mode 0: the file ends at or after `end`.
+    pub fn reserve(&self, file: FileId, end: u64) -> Result<()> {
+        self.wait_for_room()?;
+        let node = self.regular(file)?;
+        let mut state = node.lock();
+        if end > state.attr.size { self.resize(&node, &mut state, end) } else { Ok(()) }
+    }
+
+    /// Zeroes `[offset, offset + len)`; extends the file unless `keep_size`.
+    pub fn zero(&self, file: FileId, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        self.wait_for_room()?;
+        let node = self.regular(file)?;
+        let mut state = node.lock();
+        let end = offset.checked_add(len).filter(|end| *end <= SIZE_MAX);
+        let end = end.ok_or_else(|| Error::errno("live.zero", libc::EFBIG))?;
+        if end > state.attr.size && !keep_size {
+            self.resize(&node, &mut state, end)?;
+        }
+        let size = state.attr.size;
+        let end = end.min(size);
+        if offset < end {
+            let event = Event::Zero { file, offset, len: end - offset, size };
+            self.emit(&node, &mut state, &[], |_| event)?;
+        }
+        Ok(())
+    }
+
+    /// The next data (or hole) at or after `offset`: the whole file counts as data.
+    pub fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
+        let size = self.regular(file)?.lock().attr.size;
+        Ok((offset < size).then_some(if hole { size } else { offset }))
+    }
+
+    /// Waits while too much is unapplied; an applier that cannot go on for want of space makes this ENOSPC.
+    fn wait_for_room(&self) -> Result<()> {
+        while self.overlay_bytes.load(Ordering::Relaxed) > self.limits.overlay_bytes {
+            let trouble = self.trouble.lock();
+            if let Some(error) = &*trouble {
+                return Err(error.clone());
+            }
+            drop(self.relief.wait_for(trouble, Duration::from_millis(20)));
+        }
+        Ok(())
+    }
+
+    /// Last event of a file, for its fsync.
+    pub fn last_event(&self, file: FileId) -> Result<Seq> {
+        let node = Arc::clone(self.tree.read().node(file)?);
+        let seq = node.lock().seq;
+        Ok(seq)
+    }
+}

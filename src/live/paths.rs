@@ -1,0 +1,104 @@
+//! Where things stand in DATA and STORE. docs/FORMAT.md, "Files".
+
+use crate::types::{FileId, Seq};
+use std::path::{Path, PathBuf};
+
+/// Directory of Weft's own in DATA while it is not plain.
+pub const OWN_DIR: &str = ".weft";
+/// File in DATA that says what to do when someone finds it.
+pub const NOTICE: &str = "WEFT-NOT-UNMOUNTED";
+/// Extended attribute on DATA that keeps the store id.
+pub const STORE_XATTR: &[u8] = b"user.weft.store";
+
+/// Paths of one DATA and its STORE.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    pub data: PathBuf,
+    pub store: PathBuf,
+}
+
+impl Paths {
+    pub fn own(&self) -> PathBuf {
+        self.data.join(OWN_DIR)
+    }
+
+    pub fn notice(&self) -> PathBuf {
+        self.data.join(NOTICE)
+    }
+
+    /// Directory of the live files, each named by its FileId.
+    pub fn live_dir(&self) -> PathBuf {
+        self.own().join("live")
+    }
+
+    pub fn live(&self, file: FileId) -> PathBuf {
+        self.live_dir().join(file.0.to_string())
+    }
+
+    /// Directory of whole files kept as bases, on DATA's filesystem.
+    pub fn limbo_dir(&self) -> PathBuf {
+        self.own().join("limbo")
+    }
+
+    /// The same in STORE, where a clean unmount moves them.
+    pub fn store_limbo_dir(&self) -> PathBuf {
+        self.store.join("limbo")
+    }
+
+    pub fn limbo_name(file: FileId, adopted: Seq) -> String {
+        format!("{}.{}", file.0, adopted.0)
+    }
+
+    pub fn limbo(&self, file: FileId, adopted: Seq) -> PathBuf {
+        self.limbo_dir().join(Paths::limbo_name(file, adopted))
+    }
+
+    pub fn store_limbo(&self, file: FileId, adopted: Seq) -> PathBuf {
+        self.store_limbo_dir().join(Paths::limbo_name(file, adopted))
+    }
+
+    /// Where the tree is put together before its entries go back into DATA.
+    pub fn tree_dir(&self) -> PathBuf {
+        self.own().join("tree")
+    }
+
+    /// The copy of the newest checkpoint that stays with the data.
+    pub fn data_checkpoint(&self) -> PathBuf {
+        self.own().join("checkpoint")
+    }
+
+    pub fn checkpoint_dir(&self) -> PathBuf {
+        self.store.join("checkpoint")
+    }
+
+    pub fn checkpoint(&self, id: u64) -> PathBuf {
+        self.checkpoint_dir().join(format!("{id:010}.ckpt"))
+    }
+
+    pub fn journal_dir(&self) -> PathBuf {
+        self.store.join("journal")
+    }
+
+    pub fn base_dir(&self) -> PathBuf {
+        self.store.join("base")
+    }
+
+    pub fn index_dir(&self) -> PathBuf {
+        self.store.join("index")
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.store.join("lock")
+    }
+
+    /// The first file of a STORE: its id and format.
+    pub fn superblock(&self) -> PathBuf {
+        self.store.join("store")
+    }
+}
+
+/// A path's text as bytes joined below another.
+pub fn join_bytes(base: &Path, name: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    base.join(std::ffi::OsStr::from_bytes(name))
+}

@@ -1,0 +1,396 @@
+//! Opening a live tree: new, clean, or as a crash left it.
+//!
+//! 1. The newest checkpoint gives the names and from where to replay. 2. What was on its way in or out goes in.
+//! 3. The journal is replayed into names and overlay; only the overlay, so serving can begin at once. 4. A new segment
+//! begins. A clean DATA is compared with what is known of it before its entries move in.
+
+use super::base::{self, BaseStore};
+use super::checkpoint::{self, check_pair};
+use super::content::{Base, Content, Shrink};
+use super::gather;
+use super::node::Node;
+use super::paths::{Paths, STORE_XATTR};
+use super::pool::Pool;
+use super::scatter::{finish_clean, remove_leftovers};
+use super::tree::{Dir, Tree};
+use super::walk::Differences;
+use super::{Limits, Live};
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::error::{Error, Kind, Result};
+use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase};
+use crate::format::event::Event;
+use crate::index::Index;
+use crate::journal::group::GroupPlace;
+use crate::journal::recovery::{Replayed, START, replay};
+use crate::journal::segment::Segments;
+use crate::journal::writer::Resume;
+use crate::journal::{Config, Extent, Group, Journal};
+use crate::sync::atomic::AtomicU64;
+use crate::sync::{Arc, Condvar, Mutex, RwLock};
+use crate::types::{FileId, FileKind, Seq, StoreId, Timestamp};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// What opening needs.
+pub struct Setup {
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub paths: Paths,
+    pub store: StoreId,
+    pub index: Arc<Index>,
+    /// The index is new: it knows no saved pages yet.
+    pub index_is_new: bool,
+    pub journal: Config,
+    pub limits: Limits,
+    pub writeback: bool,
+}
+
+/// What opening did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// DATA had not been unmounted.
+    pub crashed: bool,
+    pub replayed: Replayed,
+    pub stock: Differences,
+}
+
+impl Live {
+    /// Opens; when it returns, DATA's entries are in and the present can be served.
+    pub fn open(setup: Setup) -> Result<(Live, Report)> {
+        match checkpoint::newest(&*setup.disk, &setup.paths, setup.store)? {
+            None => open_new(setup),
+            Some(checkpoint) if checkpoint.phase == Phase::Clean => open_clean(setup, &checkpoint),
+            Some(checkpoint) => open_crashed(setup, &checkpoint),
+        }
+    }
+}
+
+/// First mount, or one that did not get as far as its first checkpoint: nothing has moved yet.
+fn open_new(setup: Setup) -> Result<(Live, Report)> {
+    let (disk, paths) = (&*setup.disk, &setup.paths);
+    if disk.stat("recover.data", &paths.live_dir())?.is_some()
+        && !disk.read_dir("recover.data", &paths.live_dir())?.is_empty()
+    {
+        return Err(Error::new(
+            Kind::Mismatch,
+            "recover.pair",
+            "DATA was mounted with another store, which holds its newest changes; give that one with --store",
+        )
+        .at(&paths.data));
+    }
+    check_owner(disk, paths, setup.store)?;
+    remove_leftovers(disk, paths)?;
+    for dir in [paths.journal_dir(), paths.base_dir()] {
+        for entry in disk.read_dir("recover.new", &dir)? {
+            disk.unlink("recover.new", &super::paths::join_bytes(&dir, &entry.name))?;
+        }
+        disk.sync_dir("recover.new", &dir)?;
+    }
+    let resume = Resume {
+        last_seq: Seq(START.seq.0 - 1),
+        last_ts: Timestamp(0),
+        chain: START.chain,
+        last_segment: None,
+    };
+    let live = assemble(setup, Tree::new(), resume, (Seq::ZERO, Timestamp::default()), 0)?;
+    let stock = live.take_stock(&HashMap::new())?;
+    *live.birth.lock() = (live.journal.last_seq(), live.journal.last_ts());
+    move_in(&live)?;
+    Ok((live, Report { stock, ..Report::default() }))
+}
+
+/// DATA is plain: changed or not since it was unmounted, it is taken in as it is.
+fn open_clean(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
+    check_owner(&*setup.disk, &setup.paths, setup.store)?;
+    finish_clean(&*setup.disk, &setup.paths, setup.store)?;
+    let mut tree = tree_of(checkpoint)?;
+    scan_base(&setup, checkpoint, &tree)?;
+    for node in tree.nodes.values() {
+        in_place(node);
+    }
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false)?;
+    let live = assemble(setup, tree, resume, checkpoint.birth, checkpoint.id)?;
+    let prints: HashMap<FileId, Fingerprint> =
+        checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
+    let stock = live.take_stock(&prints)?;
+    move_in(&live)?;
+    Ok((live, Report { crashed: false, replayed, stock }))
+}
+
+fn move_in(live: &Live) -> Result<()> {
+    gather::prepare(&*live.disk, &live.paths)?;
+    live.checkpoint(Phase::Gathering, &HashMap::new())?;
+    gather::gather(&*live.disk, &live.paths, &live.tree.read())?;
+    gather::check_foreign(&*live.disk, &live.paths.data)?;
+    live.checkpoint(Phase::Serving, &HashMap::new())
+}
+
+/// DATA's entries are (partly) in `.weft`.
+fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
+    let (disk, paths) = (&*setup.disk, &setup.paths);
+    if disk.stat("recover.data", &paths.own())?.is_none() {
+        return Err(Error::new(
+            Kind::Mismatch,
+            "recover.pair",
+            "STORE says that DATA's entries are in DATA/.weft, and there is none: DATA was replaced or restored. \
+             Bring back the DATA that belongs to this store, or mount this DATA with a new --store",
+        )
+        .at(&paths.data));
+    }
+    let copy = checkpoint::read(disk, &paths.data_checkpoint(), setup.store)?;
+    let mut tree = tree_of(checkpoint)?;
+    gather::prepare(disk, paths)?;
+    if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
+        gather::gather(disk, paths, &tree)?;
+    }
+    gather::check_foreign(disk, &paths.data)?;
+    scan_base(&setup, checkpoint, &tree)?;
+    for node in tree.nodes.values() {
+        as_on_disk(&setup, checkpoint, node)?;
+    }
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true)?;
+    check_pair(&copy, checkpoint, resume.last_seq)?;
+    remove_orphans(disk, paths, &tree)?;
+    let live = assemble(setup, tree, resume, checkpoint.birth, checkpoint.id.max(copy.id))?;
+    if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
+        live.checkpoint(Phase::Serving, &HashMap::new())?;
+    }
+    Ok((live, Report { crashed: true, replayed, stock: Differences::default() }))
+}
+
+/// A plain DATA that carries another store's id is another store's.
+fn check_owner(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
+    let xattrs = disk.xattrs("recover.owner", &paths.data)?;
+    let Some((_, value)) = xattrs.into_iter().find(|(name, _)| name == STORE_XATTR) else { return Ok(()) };
+    if value == store.to_string().as_bytes() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Mismatch,
+        "recover.owner",
+        format!(
+            "DATA has its history in store {}, and this is store {store}; give the right one with --store, or \
+             remove the attribute with `setfattr -x user.weft.store` to begin a new history",
+            String::from_utf8_lossy(&value)
+        ),
+    )
+    .at(&paths.data))
+}
+
+/// The names of a checkpoint.
+fn tree_of(checkpoint: &Checkpoint) -> Result<Tree> {
+    let mut tree = Tree::new();
+    tree.next_file = checkpoint.next_file;
+    for state in &checkpoint.nodes {
+        let node = node_of(state)?;
+        if state.attr.kind == FileKind::Directory {
+            let parent = state.slots.first().map_or(state.file, |slot| slot.dir);
+            tree.dirs.insert(state.file, Dir { parent, entries: BTreeMap::new() });
+        }
+        if state.attr.nlink == 0 {
+            tree.doomed.push((Seq::ZERO, state.file));
+        }
+        tree.nodes.insert(state.file, Arc::new(node));
+    }
+    for state in &checkpoint.nodes {
+        for slot in &state.slots {
+            let dir = tree.dirs.get_mut(&slot.dir).ok_or_else(|| {
+                Error::corrupt(
+                    "recover.names",
+                    format!("{} stands in a directory that is not there", state.file),
+                )
+            })?;
+            dir.entries.insert(slot.name.clone(), state.file);
+        }
+    }
+    Ok(tree)
+}
+
+fn node_of(state: &NodeState) -> Result<Node> {
+    let node = Node::new(state.file, state.root, state.target.clone(), state.attr, state.seq);
+    let mut inner = node.lock();
+    inner.xattrs = state.xattrs.iter().cloned().collect();
+    inner.content.exists = state.live;
+    if let Some(base) = &state.base {
+        let base = Base::from_state(base).ok_or_else(|| {
+            Error::corrupt("recover.names", format!("the saved pages of {} are damaged", state.file))
+        })?;
+        inner.content.base = Some(base);
+    }
+    drop(inner);
+    Ok(node)
+}
+
+fn scan_base(setup: &Setup, checkpoint: &Checkpoint, tree: &Tree) -> Result<()> {
+    let from = if setup.index_is_new { (0, 0) } else { checkpoint.base_scanned };
+    base::scan(&*setup.disk, &setup.paths, setup.store, from, &setup.index, |entries| {
+        for entry in entries {
+            if let (Some(node), Ok(page)) = (tree.nodes.get(&entry.file), u32::try_from(entry.page.0))
+                && let Some(base) = &mut node.lock().content.base
+                && base.adopted == entry.adopted
+            {
+                base.saved.insert(page);
+            }
+        }
+    })?;
+    setup.index.persist()
+}
+
+/// In a plain DATA every file is whole at its path.
+fn in_place(node: &Node) {
+    let mut state = node.lock();
+    if node.kind == FileKind::Regular {
+        let size = state.attr.size;
+        let content = &mut state.content;
+        (content.exists, content.live_len, content.disk_len) = (true, size, size);
+    }
+}
+
+/// What the applier had done of a file since the checkpoint is not known; what the file looks like is.
+fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<()> {
+    if node.kind != FileKind::Regular {
+        return Ok(());
+    }
+    let stat = setup.disk.stat("recover.live", &setup.paths.live(node.file))?;
+    let mut state = node.lock();
+    let content = &mut state.content;
+    let known = std::mem::replace(&mut content.exists, stat.is_some());
+    if let Some(base) = &mut content.base {
+        let limbo = setup.paths.limbo(node.file, base.adopted);
+        base.in_limbo |= setup.disk.stat("recover.limbo", &limbo)?.is_some();
+    }
+    let in_limbo = content.base.as_ref().is_some_and(|base| base.in_limbo);
+    match stat {
+        Some(stat) if known => {
+            content.live_len = stat.attr.size;
+            content.disk_len = stat.attr.size;
+        }
+        Some(stat) => *content = leftover(content.base.take(), stat.attr.size, checkpoint.replay.seq),
+        None if known && !in_limbo && state.attr.nlink > 0 => {
+            return Err(Error::new(
+                Kind::Mismatch,
+                "recover.live",
+                "this file of DATA is missing: DATA was changed by hand or is from another time than STORE. Restore \
+                 DATA and STORE from the same moment",
+            )
+            .at(&setup.paths.live(node.file)));
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// A live file that appeared after the checkpoint: all that it should hold is replayed, so what it holds is cut.
+fn leftover(base: Option<Base>, len: u64, seq: Seq) -> Content {
+    Content {
+        exists: true,
+        disk_len: len,
+        shrink: Some(Shrink { first: seq, newest: seq, to: 0 }),
+        base,
+        ..Content::default()
+    }
+}
+
+/// Replays the journal into names and overlays.
+fn replay_into(
+    setup: &Setup,
+    checkpoint: &Checkpoint,
+    tree: &mut Tree,
+    served: bool,
+) -> Result<(Resume, Replayed)> {
+    let segments = segments_of(setup);
+    replay(&segments, checkpoint.replay, checkpoint.last_ts, |read| {
+        let group = Arc::new(Group::on_disk(GroupPlace { area_start: 0, ..read.place }));
+        for record in &read.records {
+            if record.seq > checkpoint.names_seq {
+                for (file, update) in tree.apply(record.seq, &record.event)? {
+                    if let Some(node) = tree.nodes.get(&file) {
+                        update.apply(&mut node.lock(), record.seq, record.ts);
+                    }
+                }
+            }
+            if let (true, Event::Create(birth)) = (served && record.seq > checkpoint.names_seq, &record.event)
+                && birth.attr.kind == FileKind::Regular
+                && let Some(stat) = setup.disk.stat("recover.live", &setup.paths.live(birth.file))?
+                && let Some(node) = tree.nodes.get(&birth.file)
+            {
+                node.lock().content = leftover(None, stat.attr.size, record.seq);
+            }
+            fold(tree, &group, record);
+        }
+        Ok(())
+    })
+}
+
+fn fold(tree: &Tree, group: &Arc<Group>, record: &crate::format::event::Record) {
+    let file = match &record.event {
+        Event::Write { file, .. }
+        | Event::Zero { file, .. }
+        | Event::Resize { file, .. }
+        | Event::SetAttr { file, .. }
+        | Event::SetXattr { file, .. }
+        | Event::RemoveXattr { file, .. }
+        | Event::Rebase { file, .. } => *file,
+        _ => return,
+    };
+    let extent = match &record.event {
+        Event::Write { len, payload, .. } => Some(Extent::on_disk(group, payload.offset, *len)),
+        _ => None,
+    };
+    if let Some(node) = tree.nodes.get(&file) {
+        node.lock().apply(record.seq, record.ts, &record.event, extent);
+    }
+}
+
+fn segments_of(setup: &Setup) -> Arc<Segments> {
+    Arc::new(Segments::new(Arc::clone(&setup.disk), setup.paths.journal_dir(), setup.store))
+}
+
+/// Live files of nobody: made after the checkpoint and unlinked again.
+fn remove_orphans(disk: &dyn Disk, paths: &Paths, tree: &Tree) -> Result<()> {
+    for entry in disk.read_dir("recover.orphans", &paths.live_dir())? {
+        let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok()).map(FileId);
+        if id.is_none_or(|id| !tree.nodes.contains_key(&id)) {
+            disk.unlink("recover.orphans", &super::paths::join_bytes(&paths.live_dir(), &entry.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the parts together: the journal goes on in a new segment.
+fn assemble(setup: Setup, tree: Tree, resume: Resume, birth: (Seq, Timestamp), id: u64) -> Result<Live> {
+    let segments = segments_of(&setup);
+    let journal = Journal::begin(segments, Arc::clone(&setup.clock), setup.journal, resume)?;
+    let base = BaseStore::open(Arc::clone(&setup.disk), &setup.paths, setup.store, Arc::clone(&setup.index))?;
+    let mut dirty = HashSet::new();
+    let mut waiting = 0;
+    for (file, node) in &tree.nodes {
+        let mut state = node.lock();
+        if state.content.oldest_pending().is_some() {
+            state.content.queued = true;
+            waiting += state.content.overlay.bytes();
+            dirty.insert(*file);
+        }
+    }
+    let pool = Pool::new(Arc::clone(&setup.disk), setup.limits.open_files);
+    let live = Live {
+        disk: setup.disk,
+        paths: setup.paths,
+        journal: Arc::new(journal),
+        limits: setup.limits,
+        birth: Mutex::new(birth),
+        tree: RwLock::new(tree),
+        pool,
+        base,
+        dirty: Mutex::new(dirty),
+        overlay_bytes: AtomicU64::new(waiting),
+        round: Mutex::new(id),
+        applied: AtomicU64::new(0),
+        checkpointed: AtomicU64::new(0),
+        trouble: Mutex::new(None),
+        relief: Condvar::new(),
+        open_files: AtomicU64::new(0),
+    };
+    live.journal.append(&[], |_| Event::Session { writeback: setup.writeback })?;
+    Ok(live)
+}

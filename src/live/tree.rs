@@ -1,0 +1,233 @@
+//! The names of the present: which directory holds which name for which file.
+//!
+//! Lock order: the tree, then a node, then the journal. Naming events are made and applied under the tree's write
+//! lock, so the tree is always as of one Seq.
+
+use super::content::{Base, Content};
+use super::node::{Node, NodeState};
+use crate::error::{Error, Result};
+use crate::format::event::{Birth, Event, Slot};
+use crate::sync::Arc;
+use crate::types::{Attr, FileId, FileKind, Name, Seq, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+
+/// A directory's entries.
+pub struct Dir {
+    pub parent: FileId,
+    pub entries: BTreeMap<Name, FileId>,
+}
+
+/// See the head of this file.
+pub struct Tree {
+    pub nodes: HashMap<FileId, Arc<Node>>,
+    pub dirs: HashMap<FileId, Dir>,
+    pub next_file: FileId,
+    /// Files that lost their last name, with the Seq of it.
+    pub doomed: Vec<(Seq, FileId)>,
+}
+
+impl Tree {
+    pub fn new() -> Tree {
+        Tree { nodes: HashMap::new(), dirs: HashMap::new(), next_file: FileId::ROOT, doomed: Vec::new() }
+    }
+
+    /// A file by identity; a stale one is ESTALE.
+    pub fn node(&self, file: FileId) -> Result<&Arc<Node>> {
+        self.nodes.get(&file).ok_or_else(|| Error::errno("live.node", libc::ESTALE))
+    }
+
+    /// A directory; ENOTDIR for anything else.
+    pub fn dir(&self, file: FileId) -> Result<&Dir> {
+        self.dirs.get(&file).ok_or_else(|| {
+            let errno = if self.nodes.contains_key(&file) { libc::ENOTDIR } else { libc::ESTALE };
+            Error::errno("live.dir", errno)
+        })
+    }
+
+    /// What stands at a name.
+    pub fn find(&self, dir: FileId, name: &[u8]) -> Result<Option<FileId>> {
+        Ok(self.dir(dir)?.entries.get(name).copied())
+    }
+
+    /// What stands at a name; ENOENT when nothing does.
+    pub fn lookup(&self, dir: FileId, name: &[u8]) -> Result<&Arc<Node>> {
+        let file = self.find(dir, name)?.ok_or_else(|| Error::errno("live.lookup", libc::ENOENT))?;
+        self.node(file)
+    }
+
+    /// The next identity.
+    pub fn allocate(&mut self) -> Result<FileId> {
+        let file = self.next_file;
+        if file.0 >= FileId::LIMIT {
+            return Err(Error::errno("live.allocate", libc::ENOSPC));
+        }
+        self.next_file = FileId(file.0 + 1);
+        Ok(file)
+    }
+
+    /// Whether `dir` is `above` or lies below it.
+    pub fn is_within(&self, dir: FileId, above: FileId) -> bool {
+        let mut at = dir;
+        loop {
+            if at == above {
+                return true;
+            }
+            match self.dirs.get(&at) {
+                Some(dir) if dir.parent != at => at = dir.parent,
+                _ => return false,
+            }
+        }
+    }
+
+    /// Applies a naming event to the names, and says what it changes of which nodes. Events that the tree cannot
+    /// take (a name in a directory that is not there) are damage: this code never wrote such a journal.
+    pub fn apply(&mut self, seq: Seq, event: &Event) -> Result<Vec<(FileId, Update)>> {
+        match event {
+            Event::Create(birth) => self.born(seq, birth, None),
+            Event::Adopt { birth, .. } => {
+                let base = (birth.attr.kind == FileKind::Regular).then(|| Base::new(seq, birth.attr.size));
+                self.born(seq, birth, base)
+            }
+            Event::Link { file, slot, attr } => {
+                self.put(slot, *file)?;
+                Ok(vec![(*file, Update::Attr(*attr)), (slot.dir, Update::Entries { nlink: None })])
+            }
+            Event::Unlink { file, slot, attr, dir_nlink } => {
+                self.dir_mut(slot.dir)?.entries.remove(&slot.name);
+                self.nameless(*file, attr.nlink, seq);
+                Ok(vec![(*file, Update::Attr(*attr)), (slot.dir, entries(*dir_nlink))])
+            }
+            Event::Rename { file, from, to, attr, replaced, from_nlink, to_nlink } => {
+                self.dir_mut(from.dir)?.entries.remove(&from.name);
+                self.put(to, *file)?;
+                if let Some(dir) = self.dirs.get_mut(file) {
+                    dir.parent = to.dir;
+                }
+                let mut updates = vec![(*file, Update::Attr(*attr)), (from.dir, entries(*from_nlink))];
+                if let Some((old, attr)) = replaced {
+                    self.nameless(*old, attr.nlink, seq);
+                    updates.push((*old, Update::Attr(*attr)));
+                }
+                if to.dir != from.dir {
+                    updates.push((to.dir, entries(*to_nlink)));
+                }
+                Ok(updates)
+            }
+            Event::Exchange { .. } => self.exchange(event),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn exchange(&mut self, event: &Event) -> Result<Vec<(FileId, Update)>> {
+        let Event::Exchange {
+            left,
+            left_slot,
+            left_attr,
+            right,
+            right_slot,
+            right_attr,
+            left_nlink,
+            right_nlink,
+        } = event
+        else {
+            return Ok(Vec::new());
+        };
+        self.put(left_slot, *right)?;
+        self.put(right_slot, *left)?;
+        for (file, now_in) in [(left, right_slot), (right, left_slot)] {
+            if let Some(dir) = self.dirs.get_mut(file) {
+                dir.parent = now_in.dir;
+            }
+        }
+        let mut updates = vec![
+            (*left, Update::Attr(*left_attr)),
+            (*right, Update::Attr(*right_attr)),
+            (left_slot.dir, entries(*left_nlink)),
+        ];
+        if right_slot.dir != left_slot.dir {
+            updates.push((right_slot.dir, entries(*right_nlink)));
+        }
+        Ok(updates)
+    }
+
+    fn born(&mut self, seq: Seq, birth: &Birth, base: Option<Base>) -> Result<Vec<(FileId, Update)>> {
+        let node = Node::new(birth.file, birth.root, birth.target.clone(), birth.attr, seq);
+        if let Some(base) = base {
+            node.lock().content = Content::adopted(base);
+        }
+        self.nodes.insert(birth.file, Arc::new(node));
+        if birth.attr.kind == FileKind::Directory {
+            let parent = birth.slot.as_ref().map_or(birth.file, |slot| slot.dir);
+            self.dirs.insert(birth.file, Dir { parent, entries: BTreeMap::new() });
+        }
+        self.next_file = self.next_file.max(FileId(birth.file.0 + 1));
+        match &birth.slot {
+            None => Ok(Vec::new()),
+            Some(slot) => {
+                self.put(slot, birth.file)?;
+                Ok(vec![(slot.dir, entries(birth.dir_nlink))])
+            }
+        }
+    }
+
+    fn dir_mut(&mut self, dir: FileId) -> Result<&mut Dir> {
+        self.dirs
+            .get_mut(&dir)
+            .ok_or_else(|| Error::corrupt("live.apply", format!("directory {dir} is not there")))
+    }
+
+    fn put(&mut self, slot: &Slot, file: FileId) -> Result<()> {
+        self.dir_mut(slot.dir)?.entries.insert(slot.name.clone(), file);
+        Ok(())
+    }
+
+    fn nameless(&mut self, file: FileId, nlink: u32, seq: Seq) {
+        if nlink == 0 {
+            self.dirs.remove(&file);
+            self.doomed.push((seq, file));
+        }
+    }
+
+    /// Every name of every file.
+    pub fn slots(&self) -> HashMap<FileId, Vec<Slot>> {
+        let mut slots: HashMap<FileId, Vec<Slot>> = HashMap::new();
+        for (dir, entries) in &self.dirs {
+            for (name, file) in &entries.entries {
+                slots.entry(*file).or_default().push(Slot { dir: *dir, name: name.clone() });
+            }
+        }
+        slots
+    }
+}
+
+/// What a naming event changes of a node.
+#[derive(Clone, Copy, Debug)]
+pub enum Update {
+    /// Its attributes are these.
+    Attr(Attr),
+    /// As a directory: an entry came or went; its link count, where that changed.
+    Entries { nlink: Option<u32> },
+}
+
+impl Update {
+    /// Changes the node's state, unless it has seen a later event.
+    pub fn apply(self, state: &mut NodeState, seq: Seq, ts: Timestamp) {
+        match self {
+            Update::Attr(attr) => state.set_attr(seq, attr),
+            Update::Entries { nlink } => {
+                let nlink = nlink.unwrap_or(state.attr.nlink);
+                state.entries_changed(seq, ts, nlink);
+            }
+        }
+    }
+}
+
+fn entries(nlink: u32) -> Update {
+    Update::Entries { nlink: Some(nlink) }
+}
+
+impl Default for Tree {
+    fn default() -> Tree {
+        Tree::new()
+    }
+}

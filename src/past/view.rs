@@ -1,0 +1,80 @@
+//! One past instant as a tree of names, attributes and bytes.
+
+use super::pages::Pages;
+use crate::error::{Error, Result};
+use crate::index::Index;
+use crate::live::names::Entry;
+use crate::sync::Arc;
+use crate::types::{Attr, FileId, FileKind, Name, Seq};
+
+/// Read-only, never changing.
+pub struct View {
+    seq: Seq,
+    index: Arc<Index>,
+    pages: Arc<Pages>,
+}
+
+impl View {
+    /// The caller has waited for the index to reach `seq`.
+    pub fn new(seq: Seq, index: Arc<Index>, pages: Arc<Pages>) -> View {
+        View { seq, index, pages }
+    }
+
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// What stood at a name.
+    pub fn lookup(&self, dir: FileId, name: &[u8]) -> Result<Option<(FileId, Attr)>> {
+        match self.index.lookup(dir, name, self.seq)? {
+            Some((file, _)) => Ok(Some((file, self.attr(file)?))),
+            None => Ok(None),
+        }
+    }
+
+    pub fn attr(&self, file: FileId) -> Result<Attr> {
+        self.index.attr(file, self.seq)?.ok_or_else(|| Error::errno("past.attr", libc::ESTALE))
+    }
+
+    pub fn read_link(&self, file: FileId) -> Result<Vec<u8>> {
+        match self.attr(file)?.kind {
+            FileKind::Symlink => {
+                let target = self.index.symlink_target(file, self.seq)?;
+                target.ok_or_else(|| Error::errno("past.readlink", libc::ESTALE))
+            }
+            _ => Err(Error::errno("past.readlink", libc::EINVAL)),
+        }
+    }
+
+    /// Entries with names after `after`, in byte order, at most `limit`.
+    pub fn read_dir(&self, dir: FileId, after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
+        let entries = self.index.read_dir(dir, after, limit, self.seq)?;
+        Ok(entries
+            .into_iter()
+            .map(|entry| Entry { name: entry.name, file: entry.file, kind: entry.kind })
+            .collect())
+    }
+
+    /// Bytes read: fewer than asked only at the end of the file.
+    pub fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let attr = self.attr(file)?;
+        if attr.kind != FileKind::Regular {
+            return Err(Error::errno("past.read", libc::EINVAL));
+        }
+        let len = attr.size.saturating_sub(offset).min(out.len() as u64);
+        let len = usize::try_from(len).unwrap_or(0);
+        let part = out.get_mut(..len).unwrap_or(&mut []);
+        self.pages.read(file, self.seq, offset, part)?;
+        Ok(len)
+    }
+
+    pub fn xattrs(&self, file: FileId) -> Result<Vec<(Name, Vec<u8>)>> {
+        self.index.xattrs(file, self.seq)
+    }
+
+    /// The next data (or hole) at or after `offset`: the whole file counts as data.
+    pub fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
+        let size = self.attr(file)?.size;
+        Ok((offset < size).then_some(if hole { size } else { offset }))
+    }
+}
