@@ -1,0 +1,256 @@
+//! pgbench on a plain directory against Weft, in interleaved rounds: throughput, its ratio, and processor time for
+//! each transaction. Run by scripts/bench.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+use weft_e2e::{Capture, Mount, Place, Postgres, wall::Wall};
+
+const HELP: &str = "scripts/bench [options]
+  --rounds N           interleaved rounds (3)
+  --seconds N          length of each run (10)
+  --scale N            pgbench scale (20)
+  --clients N          clients of the workloads that have several (8)
+  --workloads LIST     of tpcb,tpcb1,simple,select (all four)
+  --capture MODE       strict or writeback (strict)
+  --out DIR            where the JSON goes (target/bench)";
+
+struct Options {
+    rounds: usize,
+    seconds: usize,
+    scale: usize,
+    clients: usize,
+    workloads: Vec<String>,
+    capture: Capture,
+    out: PathBuf,
+}
+
+impl Options {
+    fn parse() -> Result<Options, String> {
+        let mut options = Options {
+            rounds: 3,
+            seconds: 10,
+            scale: 20,
+            clients: 8,
+            workloads: ["tpcb", "tpcb1", "simple", "select"].map(str::to_owned).to_vec(),
+            capture: Capture::Strict,
+            out: PathBuf::from("target/bench"),
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(name) = arguments.next() {
+            if name == "--help" {
+                return Err(HELP.to_owned());
+            }
+            let value = arguments.next().ok_or_else(|| format!("{name} wants a value\n{HELP}"))?;
+            options.set(&name, &value)?;
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let number = || value.parse().map_err(|_| format!("{name} wants a number, not {value}"));
+        match name {
+            "--rounds" => self.rounds = number()?,
+            "--seconds" => self.seconds = number()?,
+            "--scale" => self.scale = number()?,
+            "--clients" => self.clients = number()?,
+            "--workloads" => self.workloads = value.split(',').map(str::to_owned).collect(),
+            "--capture" if value == "writeback" => self.capture = Capture::Writeback,
+            "--capture" if value == "strict" => self.capture = Capture::Strict,
+            "--out" => self.out = PathBuf::from(value),
+            _ => return Err(format!("unknown option {name} {value}\n{HELP}")),
+        }
+        Ok(())
+    }
+
+    /// pgbench's arguments for a workload.
+    fn arguments(&self, workload: &str) -> Result<Vec<String>, String> {
+        let clients = if workload == "tpcb1" { 1 } else { self.clients };
+        let script = match workload {
+            "tpcb" | "tpcb1" => "tpcb-like",
+            "simple" => "simple-update",
+            "select" => "select-only",
+            other => return Err(format!("unknown workload {other}\n{HELP}")),
+        };
+        let threads = clients.min(2);
+        Ok(["-n", "-b", script]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("-c{clients}"), format!("-j{threads}"), format!("-T{}", self.seconds)])
+            .collect())
+    }
+}
+
+/// A server, and the daemon beneath it if there is one.
+struct Side {
+    name: &'static str,
+    server: Postgres,
+    daemons: Vec<i32>,
+}
+
+/// One run of one workload on one side.
+struct Run {
+    tps: f64,
+    /// Processor milliseconds of server and daemon for each transaction.
+    cpu_ms: f64,
+    daemon_cpu_ms: f64,
+}
+
+fn main() {
+    let options = Options::parse().unwrap_or_else(|message| {
+        eprintln!("{message}");
+        std::process::exit(2);
+    });
+    let place = Place::new();
+    let mount = Mount::over(&place.dir_for("postgres", "weft")).capture(options.capture).mount();
+    let raw = side(&place, "raw", place.dir_for("postgres", "raw"), Vec::new());
+    let weft = side(&place, "weft", mount.point.clone(), mount.daemons());
+    let load: Vec<f64> = [&raw, &weft].map(|side| load(side, options.scale)).to_vec();
+    println!(
+        "scale {}, {} s a run, {} rounds, capture {:?}",
+        options.scale, options.seconds, options.rounds, options.capture
+    );
+    println!("load: raw {:.1} s, weft {:.1} s, speed ratio {:.2}", load[0], load[1], load[0] / load[1]);
+    println!(
+        "{:<8} {:>10} {:>10} {:>7} {:>13} {:>12} {:>12} {:>12}",
+        "workload", "raw tps", "weft tps", "ratio", "ratios", "raw cpu ms", "weft cpu ms", "of it daemon"
+    );
+    let mut results = Vec::new();
+    for workload in &options.workloads {
+        results.push(measure(&options, workload, &raw, &weft).unwrap_or_else(|message| panic!("{message}")));
+    }
+    write(&options, &load, &results);
+    raw.server.stop();
+    weft.server.stop();
+    mount.unmount();
+}
+
+fn side(place: &Place, name: &'static str, dir: PathBuf, daemons: Vec<i32>) -> Side {
+    let server = Postgres::new(place, &format!("{name}-server"), &dir)
+        .set("shared_buffers=256MB")
+        .set("max_wal_size=8GB")
+        .set("checkpoint_timeout=1h");
+    server.initdb();
+    server.start();
+    Side { name, server, daemons }
+}
+
+fn load(side: &Side, scale: usize) -> f64 {
+    let begun = Instant::now();
+    side.server.pgbench(&["-q", "-i", "-s", &scale.to_string()]);
+    side.server.sql("CHECKPOINT");
+    begun.elapsed().as_secs_f64()
+}
+
+/// All rounds of a workload, the side that begins alternating; prints its line.
+fn measure(options: &Options, workload: &str, raw: &Side, weft: &Side) -> Result<Value, String> {
+    let arguments = options.arguments(workload)?;
+    let (mut on_raw, mut on_weft) = (Vec::new(), Vec::new());
+    for round in 0..options.rounds {
+        if round % 2 == 0 {
+            on_raw.push(run(raw, &arguments));
+            on_weft.push(run(weft, &arguments));
+        } else {
+            on_weft.push(run(weft, &arguments));
+            on_raw.push(run(raw, &arguments));
+        }
+    }
+    let ratios: Vec<f64> = on_weft.iter().zip(&on_raw).map(|(weft, raw)| weft.tps / raw.tps).collect();
+    let of = |runs: &[Run], field: fn(&Run) -> f64| median(runs.iter().map(field).collect());
+    let spread = format!("{:.2}-{:.2}", lowest(&ratios), highest(&ratios));
+    println!(
+        "{workload:<8} {:>10.0} {:>10.0} {:>7.2} {spread:>13} {:>12.3} {:>12.3} {:>12.3}",
+        of(&on_raw, |run| run.tps),
+        of(&on_weft, |run| run.tps),
+        median(ratios.clone()),
+        of(&on_raw, |run| run.cpu_ms),
+        of(&on_weft, |run| run.cpu_ms),
+        of(&on_weft, |run| run.daemon_cpu_ms),
+    );
+    let list = |runs: &[Run]| {
+        runs.iter()
+            .map(|run| json!({"tps": run.tps, "cpu_ms": run.cpu_ms, "daemon_cpu_ms": run.daemon_cpu_ms}))
+            .collect::<Vec<_>>()
+    };
+    Ok(
+        json!({"workload": workload, "pgbench": arguments, "ratio_median": median(ratios.clone()), "ratios": ratios, "raw": list(&on_raw), "weft": list(&on_weft)}),
+    )
+}
+
+fn run(side: &Side, arguments: &[String]) -> Run {
+    side.server.sql("CHECKPOINT");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let before = (server_ticks(&side.server), daemon_ticks(side));
+    let said = side.server.pgbench(&arguments);
+    let (server, daemon) = (server_ticks(&side.server) - before.0, daemon_ticks(side) - before.1);
+    let tps =
+        number_after(&said, "tps = ").unwrap_or_else(|| panic!("{}: pgbench gave no tps: {said}", side.name));
+    let transactions = number_after(&said, "actually processed: ")
+        .unwrap_or_else(|| panic!("{}: no count: {said}", side.name));
+    // Linux counts these in hundredths of a second on every architecture that we know.
+    let each = |ticks: u64| ticks as f64 * 10.0 / transactions;
+    Run { tps, cpu_ms: each(server + daemon), daemon_cpu_ms: each(daemon) }
+}
+
+fn number_after(text: &str, mark: &str) -> Option<f64> {
+    let rest = &text[text.find(mark)? + mark.len()..];
+    let end = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+/// Ticks of the postmaster, its living children and those it has collected.
+fn server_ticks(server: &Postgres) -> u64 {
+    let processes = server.processes();
+    let own: u64 = processes.iter().map(|pid| ticks(*pid, 13..15)).sum();
+    own + processes.first().map_or(0, |postmaster| ticks(*postmaster, 15..17))
+}
+
+fn daemon_ticks(side: &Side) -> u64 {
+    side.daemons.iter().map(|pid| ticks(*pid, 13..15)).sum()
+}
+
+/// Sums fields of /proc/PID/stat, counted from 0 as proc(5) counts from 1.
+fn ticks(pid: i32, fields: std::ops::Range<usize>) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, rest)) = stat.rsplit_once(") ") else {
+        return 0;
+    };
+    let rest: Vec<&str> = rest.split(' ').collect();
+    fields.filter_map(|field| rest.get(field - 2)?.parse::<u64>().ok()).sum()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+fn lowest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn highest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
+fn write(options: &Options, load: &[f64], results: &[Value]) {
+    let at = Wall::now();
+    let report = json!({
+        "at": at.canonical(),
+        "scale": options.scale,
+        "seconds": options.seconds,
+        "clients": options.clients,
+        "capture": format!("{:?}", options.capture).to_lowercase(),
+        "load_seconds": {"raw": load[0], "weft": load[1]},
+        "results": results,
+    });
+    fs::create_dir_all(&options.out).expect("make the output directory");
+    let path = options.out.join(format!("{}.json", at.basic()));
+    fs::write(&path, format!("{report:#}\n")).expect("write the report");
+    println!("{}", path.display());
+}
