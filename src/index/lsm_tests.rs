@@ -8,9 +8,7 @@ use crate::format::event::{Event, Payload};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SMALL: LsmOptions = LsmOptions {
-    memory_bytes: 1 << 20,
-};
+const SMALL: LsmOptions = LsmOptions { memory_bytes: 1 << 20 };
 const LAST: &[u8] = &[7];
 
 fn key(number: u32) -> Vec<u8> {
@@ -95,9 +93,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn cases(files: &[PathBuf]) -> impl Iterator<Item = (&PathBuf, usize)> {
-    files
-        .iter()
-        .flat_map(|file| (0..7).map(move |how| (file, how)))
+    files.iter().flat_map(|file| (0..7).map(move |how| (file, how)))
 }
 
 /// Logs are extended ahead with zeros that take no space: cut them off, or every copy pays for them.
@@ -108,10 +104,7 @@ fn trim(path: &Path) {
 }
 
 fn used(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1)
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 /// Bytes that a damaged file has, or `None` where it is gone.
@@ -123,21 +116,9 @@ fn damaged(bytes: &[u8], how: usize) -> Option<Vec<u8>> {
         1 => bytes.truncate(used / 2),
         2 => bytes.clear(),
         3 => bytes[used / 3..(used / 3 + 40).min(used)].fill(0),
-        4 => bytes
-            .iter_mut()
-            .take(used)
-            .skip(used / 5)
-            .step_by(997)
-            .for_each(|byte| *byte ^= 0x5a),
-        5 => bytes[..used]
-            .iter_mut()
-            .rev()
-            .take(3)
-            .for_each(|byte| *byte ^= 0xff),
-        _ => bytes[..used]
-            .iter_mut()
-            .take(9)
-            .for_each(|byte| *byte ^= 0xff),
+        4 => bytes.iter_mut().take(used).skip(used / 5).step_by(997).for_each(|byte| *byte ^= 0x5a),
+        5 => bytes[..used].iter_mut().rev().take(3).for_each(|byte| *byte ^= 0xff),
+        _ => bytes[..used].iter_mut().take(9).for_each(|byte| *byte ^= 0xff),
     }
     Some(bytes)
 }
@@ -155,24 +136,16 @@ fn damage_is_an_error_or_an_earlier_state() {
     let mut files = Vec::new();
     files_below(whole.path(), &mut files);
     files.sort();
-    let logs = files
-        .iter()
-        .filter(|path| path.extension().is_some_and(|name| name == "jnl"));
+    let logs = files.iter().filter(|path| path.extension().is_some_and(|name| name == "jnl"));
     logs.for_each(|log| trim(log));
-    assert!(
-        files
-            .iter()
-            .any(|path| path.to_string_lossy().contains("tables"))
-    );
+    assert!(files.iter().any(|path| path.to_string_lossy().contains("tables")));
     let (mut refused, mut opened) = (0, 0);
     for (index, (file, how)) in cases(&files).enumerate() {
         let short = file.strip_prefix(whole.path()).unwrap();
         // Spaces are alike: every damage to the files of two and to those of all, one in seven elsewhere.
         let depth = short.components().count();
         let first = ["keyspaces/0/", "keyspaces/1/"].iter();
-        let thorough = first.fold(depth == 1, |yes, dir| {
-            yes || short.to_string_lossy().contains(dir)
-        });
+        let thorough = first.fold(depth == 1, |yes, dir| yes || short.to_string_lossy().contains(dir));
         if !thorough && index % 7 != index / 7 % 7 {
             continue;
         }
@@ -184,11 +157,7 @@ fn damage_is_an_error_or_an_earlier_state() {
             None => fs::remove_file(&target).unwrap(),
         }
         let outcome = LsmKv::open(copied.path(), SMALL).and_then(|kv| is_prefix(&kv));
-        assert!(
-            !matches!(outcome, Ok(false)),
-            "{} damaged by {how}",
-            short.display()
-        );
+        assert!(!matches!(outcome, Ok(false)), "{} damaged by {how}", short.display());
         match outcome {
             Ok(_) => opened += 1,
             Err(error) => {
@@ -232,30 +201,15 @@ fn speed_of_apply_on_disk() {
                     offset: next() % 16_384 * 8192,
                     len: 8192,
                     size: 16_384 * 8192,
-                    payload: Payload {
-                        offset: (at * 8250) as u32,
-                        crc: 0,
-                    },
+                    payload: Payload { offset: (at * 8250) as u32, crc: 0 },
                 };
-                records.push(Record {
-                    seq: Seq(seq),
-                    ts,
-                    wall: ts,
-                    event,
-                });
+                records.push(Record { seq: Seq(seq), ts, wall: ts, event });
             }
             offset += PER_GROUP * 8250;
             let segment = SegmentNo(1 + offset / (64 << 20));
-            groups.push(IndexedGroup {
-                segment,
-                offset: offset % (64 << 20),
-                records,
-            });
+            groups.push(IndexedGroup { segment, offset: offset % (64 << 20), records });
         }
-        let watermark = Watermark {
-            seq: Seq(seq),
-            ..Watermark::default()
-        };
+        let watermark = Watermark { seq: Seq(seq), ..Watermark::default() };
         let begin = std::time::Instant::now();
         index.apply(&groups, watermark).unwrap();
         spent += begin.elapsed();
@@ -267,65 +221,35 @@ fn speed_of_apply_on_disk() {
         cpu * 1e6 / EVENTS as f64
     );
     index.persist().unwrap();
-    println!(
-        "size now {:.1} bytes/event (log included)",
-        kv.size_bytes() as f64 / EVENTS as f64
-    );
+    println!("size now {:.1} bytes/event (log included)", kv.size_bytes() as f64 / EVENTS as f64);
     kv.settle();
-    println!(
-        "size settled {:.1} bytes/event without log",
-        kv.table_bytes() as f64 / EVENTS as f64
-    );
+    println!("size settled {:.1} bytes/event without log", kv.table_bytes() as f64 / EVENTS as f64);
     let rounds = 20_000;
     let begin = std::time::Instant::now();
     for _ in 0..rounds {
         let (file, page) = (FileId(1000 + next() % 50), PageNo(next() % 32_768));
-        std::hint::black_box(
-            index
-                .page(file, page, Seq(next() % EVENTS), Seq(0))
-                .unwrap(),
-        );
+        std::hint::black_box(index.page(file, page, Seq(next() % EVENTS), Seq(0)).unwrap());
     }
-    println!(
-        "page: {:.2} us",
-        begin.elapsed().as_micros() as f64 / f64::from(rounds)
-    );
+    println!("page: {:.2} us", begin.elapsed().as_micros() as f64 / f64::from(rounds));
     let begin = std::time::Instant::now();
     for _ in 0..rounds {
         let file = FileId(1000 + next() % 50);
-        std::hint::black_box(
-            data::newest(&*kv, file, data::Track::Content, Seq(next() % EVENTS)).unwrap(),
-        );
+        std::hint::black_box(data::newest(&*kv, file, data::Track::Content, Seq(next() % EVENTS)).unwrap());
     }
-    println!(
-        "newest data: {:.2} us",
-        begin.elapsed().as_micros() as f64 / f64::from(rounds)
-    );
+    println!("newest data: {:.2} us", begin.elapsed().as_micros() as f64 / f64::from(rounds));
     let begin = std::time::Instant::now();
     for file in 0..50 {
         for chunk in 0..32 {
             let pages = PageNo(chunk * 1024)..=PageNo(chunk * 1024 + 1023);
-            std::hint::black_box(
-                index
-                    .pages(FileId(1000 + file), pages, Seq(EVENTS / 2), Seq(0))
-                    .unwrap(),
-            );
+            std::hint::black_box(index.pages(FileId(1000 + file), pages, Seq(EVENTS / 2), Seq(0)).unwrap());
         }
     }
-    println!(
-        "pages: {:.2} us/page",
-        begin.elapsed().as_micros() as f64 / (50.0 * 32_768.0)
-    );
+    println!("pages: {:.2} us/page", begin.elapsed().as_micros() as f64 / (50.0 * 32_768.0));
 }
 
 /// CPU time of this process.
 fn cpu_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }

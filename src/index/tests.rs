@@ -26,11 +26,7 @@ struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     fn new(kv: Arc<dyn Kv>, history: &'a History) -> Rig<'a> {
-        Rig {
-            index: Index::open(kv, STORE).unwrap(),
-            history,
-            page_file: Vec::new(),
-        }
+        Rig { index: Index::open(kv, STORE).unwrap(), history, page_file: Vec::new() }
     }
 
     /// Takes in everything after the watermark, `at_once` groups at a time, composing what is asked for.
@@ -75,9 +71,7 @@ impl<'a> Rig<'a> {
 
     fn bytes_at(&self, location: Location, len: usize) -> Vec<u8> {
         match location {
-            Location::PageFile { offset, .. } => {
-                self.page_file[(offset / PAGE) as usize][..len].to_vec()
-            }
+            Location::PageFile { offset, .. } => self.page_file[(offset / PAGE) as usize][..len].to_vec(),
             other => self.history.bytes_at(other, len),
         }
     }
@@ -121,10 +115,7 @@ impl<'a> Rig<'a> {
             let target = self.index.symlink_target(*file, at).unwrap();
             assert_eq!(target, expected.target);
             let xattrs = self.index.xattrs(*file, at).unwrap();
-            assert!(
-                xattrs.into_iter().eq(expected.xattrs.clone()),
-                "{file} at {at}"
-            );
+            assert!(xattrs.into_iter().eq(expected.xattrs.clone()), "{file} at {at}");
             let adoption = self.index.adoption(*file, at).unwrap();
             let adoption = adoption.map(|adoption| (adoption.seq, adoption.size));
             assert_eq!(adoption, expected.adoption);
@@ -156,20 +147,10 @@ impl<'a> Rig<'a> {
     fn check_names(&self, at: Seq, world: &World) {
         let dirs: BTreeSet<FileId> = world.files.keys().copied().collect();
         for dir in dirs {
-            let expected: Vec<_> = world
-                .names
-                .iter()
-                .filter(|((of, _), _)| *of == dir)
-                .collect();
+            let expected: Vec<_> = world.names.iter().filter(|((of, _), _)| *of == dir).collect();
             let found = self.index.read_dir(dir, None, 99, at).unwrap();
-            let same = found
-                .iter()
-                .map(|entry| (&entry.name, entry.file, entry.kind));
-            assert!(
-                same.eq(expected
-                    .iter()
-                    .map(|((_, name), (file, kind))| (name, *file, *kind)))
-            );
+            let same = found.iter().map(|entry| (&entry.name, entry.file, entry.kind));
+            assert!(same.eq(expected.iter().map(|((_, name), (file, kind))| (name, *file, *kind))));
             let mut after: Option<Name> = None;
             for ((_, name), child) in expected {
                 let one = self.index.read_dir(dir, after.as_deref(), 1, at).unwrap();
@@ -183,10 +164,7 @@ impl<'a> Rig<'a> {
 
     fn check_times(&self) {
         for group in &self.history.groups {
-            let (first, last) = (
-                group.records.first().unwrap(),
-                group.records.last().unwrap(),
-            );
+            let (first, last) = (group.records.first().unwrap(), group.records.last().unwrap());
             for record in &group.records {
                 let found = self.index.group_of_seq(record.seq).unwrap().unwrap();
                 assert_eq!((found.segment, found.offset), (group.segment, group.offset));
@@ -275,26 +253,11 @@ fn pieces_of_one_page_are_bounded_by_composing() {
         };
         let (seq, ts) = (Seq(seq), Timestamp(0));
         let (segment, offset) = (SegmentNo(3), 1000 * seq.0);
-        let record = Record {
-            seq,
-            ts,
-            wall: ts,
-            event: write,
-        };
-        let group = IndexedGroup {
-            segment,
-            offset,
-            records: vec![record],
-        };
-        let watermark = Watermark {
-            seq,
-            ..Watermark::default()
-        };
+        let record = Record { seq, ts, wall: ts, event: write };
+        let group = IndexedGroup { segment, offset, records: vec![record] };
+        let watermark = Watermark { seq, ..Watermark::default() };
         for compose in index.apply(&[group], watermark).unwrap() {
-            let place = Location::PageFile {
-                number: 1,
-                offset: 0,
-            };
+            let place = Location::PageFile { number: 1, offset: 0 };
             index.put_composed(&[(compose, place)]).unwrap();
             composed.push(compose.seq.0);
         }
@@ -309,23 +272,9 @@ fn pieces_of_one_page_are_bounded_by_composing() {
         assert_eq!(hidden, PageVersion::default());
     }
     let newest = index.page(file, page, Seq(100), Seq(99)).unwrap();
-    let location = Location::Journal {
-        segment: SegmentNo(3),
-        offset: 100_064,
-    };
-    let piece = PartialVersion {
-        seq: Seq(100),
-        start: 1000,
-        len: 10,
-        location,
-    };
-    assert_eq!(
-        newest,
-        PageVersion {
-            full: None,
-            partials: vec![piece]
-        }
-    );
+    let location = Location::Journal { segment: SegmentNo(3), offset: 100_064 };
+    let piece = PartialVersion { seq: Seq(100), start: 1000, len: 10, location };
+    assert_eq!(newest, PageVersion { full: None, partials: vec![piece] });
 }
 
 #[test]
