@@ -112,6 +112,9 @@ impl History {
     /// The power goes; the index keeps all, what it had persisted, or nothing.
     fn cut(&mut self) {
         self.cuts += 1;
+        if std::env::var_os("WEFT_SIM_TRACE").is_some() {
+            eprintln!("cut {} synced {} states {:?} at operation {}: {:?}", self.cuts, self.synced, self.states.last().map(|s| s.0), self.disk.operations(), self.disk.log());
+        }
         let seed = self.rng.random();
         self.disk = if self.rng.random_bool(0.2) { self.disk.kill() } else { self.disk.cut(seed) };
         let what = self.rng.random_range(0..4);
@@ -119,6 +122,7 @@ impl History {
     }
 
     fn plan_cut(&mut self, within: u64) {
+        self.disk.keep_log(8);
         let at = self.disk.operations() + self.rng.random_range(0..within);
         self.disk.cut_at(at);
     }
@@ -172,6 +176,9 @@ impl History {
 
     /// After a recovery: which prefix survived; nothing durable may be missing.
     fn settle(&mut self, engine: &Engine) {
+        if std::env::var_os("WEFT_SIM_TRACE").is_some() {
+            eprintln!("settle: {:?} synced {}", engine.status(), self.synced);
+        }
         let recovered =
             self.states.iter().rposition(|(seq, _)| *seq <= History::last(engine) && self.fits(engine, *seq));
         let Some(index) = recovered else {

@@ -56,14 +56,17 @@ impl Reader {
     /// The next group. Damage before the newest segment's tail is an error.
     pub fn step(&mut self) -> Result<Step> {
         loop {
-            if let Some(group) = self.group_here()? {
+            // Asked before anything is read: behind the end that a successor states, a torn tail may look whole.
+            if self.limit.is_none() {
+                self.limit = self.end_by_successor()?;
+            }
+            if self.limit.is_none_or(|limit| self.at.offset < limit)
+                && let Some(group) = self.group_here()?
+            {
                 self.at.offset += group.header.len();
                 self.at.chain = group.header.crc;
                 self.at.seq = group.header.last_seq().next();
                 return Ok(Step::Group(group));
-            }
-            if self.limit.is_none() {
-                self.limit = self.end_by_successor()?;
             }
             match self.limit {
                 None => return Ok(Step::End),
@@ -112,9 +115,6 @@ impl Reader {
 
     /// The group at the present place, if a valid successor of the last one is there.
     fn group_here(&mut self) -> Result<Option<ReadGroup>> {
-        if self.limit.is_some_and(|limit| self.at.offset >= limit) {
-            return Ok(None);
-        }
         let file = self.segments.open(self.at.segment)?;
         self.buffer.resize(PAGE_LEN, 0);
         let got = file.read_at("journal.read", &mut self.buffer, self.at.offset)?;

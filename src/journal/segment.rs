@@ -71,7 +71,9 @@ impl Segments {
     /// The header of a segment, `None` when it holds none.
     pub fn header(&self, number: SegmentNo) -> Result<Option<SegmentHeader>> {
         let mut page = [0; PAGE_LEN];
-        let len = self.open(number)?.read_at("journal.segment.header", &mut page, 0)?;
+        // Opened anew: a prepared file may yet be replaced by another of its name.
+        let file = self.disk.open("journal.segment.header", &self.path(number), OpenHow::default())?;
+        let len = file.read_at("journal.segment.header", &mut page, 0)?;
         let header = SegmentHeader::decode(page.get(..len).unwrap_or(&[]), self.store)
             .map_err(|error| error.at(&self.path(number)))?;
         match header {

@@ -115,6 +115,7 @@ impl Journal {
         config: Config,
         resume: Resume,
     ) -> Result<Journal> {
+        let config = Config { segment_bytes: config.segment_bytes.max(SEGMENT_MIN), ..config };
         let (number, previous_end) = match resume.last_segment {
             Some((number, end)) => (SegmentNo(number.0 + 1), end),
             None => (SegmentNo(1), 0),

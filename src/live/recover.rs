@@ -155,7 +155,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     check_pair(&copy, checkpoint, resume.last_seq)?;
     check_missing(paths, &missing)?;
     remove_orphans(disk, paths, &tree)?;
-    let live = assemble(setup, tree, resume, checkpoint.birth, checkpoint.id.max(copy.id))?;
+    let live = assemble(setup, tree, resume, checkpoint.birth, checkpoint.id)?;
     if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
