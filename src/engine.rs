@@ -240,9 +240,9 @@ impl Engine {
         self.live.apply_round()
     }
 
-    /// A checkpoint, by hand.
-    pub fn checkpoint(&self) -> Result<()> {
-        self.live.checkpoint(crate::format::checkpoint::Phase::Serving, &HashMap::new())
+    /// A checkpoint, by hand; `false` when something could not be applied yet.
+    pub fn checkpoint(&self) -> Result<bool> {
+        self.live.try_checkpoint(crate::format::checkpoint::Phase::Serving, &HashMap::new())
     }
 
     /// One batch of the indexer, by hand; `false` when there was nothing to do.

@@ -63,8 +63,6 @@ pub struct Config {
     pub checkpoint_mib: u64,
     pub open_files: usize,
     pub threads: usize,
-    /// Added to the profile's own.
-    pub excluded: Vec<String>,
 }
 
 impl Default for Config {
@@ -79,7 +77,6 @@ impl Default for Config {
             checkpoint_mib: 256,
             open_files: 512,
             threads: 4,
-            excluded: Vec::new(),
         }
     }
 }
@@ -116,9 +113,6 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # Threads that answer the kernel (1 to 64).
 #threads = 4
-
-# Patterns, relative to DATA, of files whose contents are not history; added to those of the profile.
-#excluded = []
 "#;
 
 impl Config {

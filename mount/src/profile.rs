@@ -30,18 +30,6 @@ impl Profile {
         }
     }
 
-    /// Names whose contents are not history (DESIGN, "Excluded paths"). Never SQLite's `-shm`.
-    pub fn excluded(self) -> Vec<String> {
-        let patterns: &[&str] = match self {
-            Profile::Postgres => {
-                &["base/pgsql_tmp", "pg_tblspc/*/*/pgsql_tmp", "pg_stat_tmp", "postmaster.pid"]
-            }
-            Profile::Mariadb => &["ibtmp1", "#innodb_temp"],
-            Profile::Sqlite | Profile::Generic => &[],
-        };
-        patterns.iter().map(ToString::to_string).collect()
-    }
-
     /// Refuses a PostgreSQL cluster parts of which lie outside DATA: their history would be missing, and a server
     /// started on a copy of a view would write into the live ones.
     ///

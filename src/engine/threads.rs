@@ -86,8 +86,13 @@ fn apply(engine: &Engine, stop: &AtomicBool) {
         let due = written > engine.checkpoint_bytes
             || written > 0 && last_checkpoint.elapsed() > CHECKPOINT_AT_LATEST;
         if due {
-            if let Err(error) = engine.checkpoint() {
-                tracing::warn!(%error, "no checkpoint could be written; recovery would take longer");
+            match engine.checkpoint() {
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no checkpoint could be written; recovery would take longer");
+                    thread::sleep(AFTER_ERROR);
+                }
             }
             checkpoint_bytes = live.journal.counters().1;
             last_checkpoint = Instant::now();

@@ -17,8 +17,9 @@ use std::path::Path;
 const KEPT: usize = 2;
 
 impl Live {
-    /// Applies what is durable and writes a checkpoint, unless something could not be applied yet.
-    pub fn checkpoint(&self, phase: Phase, prints: &HashMap<FileId, Fingerprint>) -> Result<()> {
+    /// Applies what is durable and writes a checkpoint. `false`: something came in between and could not be applied
+    /// yet (a file that is cut again and again); the last checkpoint stands, try again.
+    pub fn try_checkpoint(&self, phase: Phase, prints: &HashMap<FileId, Fingerprint>) -> Result<bool> {
         let mut id = self.round.lock();
         self.journal.flush()?;
         let place = self.journal.durable_end();
@@ -28,7 +29,7 @@ impl Live {
         }
         let behind = self.oldest_pending().is_some_and(|oldest| oldest < place.seq);
         if behind {
-            return Ok(());
+            return Ok(false);
         }
         let checkpoint = self.image(*id + 1, phase, place, prints);
         self.journal.flush()?;
@@ -36,7 +37,18 @@ impl Live {
         write(&*self.disk, &self.paths, &checkpoint)?;
         *id += 1;
         self.checkpointed.store(place.seq.0 - 1, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
+    }
+
+    /// A checkpoint that must be: while nobody writes, the first try succeeds.
+    pub fn checkpoint(&self, phase: Phase, prints: &HashMap<FileId, Fingerprint>) -> Result<()> {
+        if self.try_checkpoint(phase, prints)? || self.try_checkpoint(phase, prints)? {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "checkpoint.write",
+            "files are being changed; stop what writes to them and try again",
+        ))
     }
 
     fn image(

@@ -92,7 +92,7 @@ fn open_new(setup: Setup) -> Result<(Live, Report)> {
         chain: START.chain,
         last_segment: None,
     };
-    let live = assemble(setup, Tree::new(), resume, (Seq::ZERO, Timestamp::default()), 0)?;
+    let live = assemble(setup, Tree::new(), resume, (Seq::ZERO, Timestamp::default()), (0, START.seq))?;
     let stock = live.take_stock(&HashMap::new())?;
     *live.birth.lock() = (live.journal.last_seq(), live.journal.last_ts());
     move_in(&live)?;
@@ -109,7 +109,7 @@ fn open_clean(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
         in_place(node);
     }
     let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false)?;
-    let live = assemble(setup, tree, resume, checkpoint.birth, checkpoint.id)?;
+    let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
@@ -155,7 +155,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     check_pair(&copy, checkpoint, resume.last_seq)?;
     check_missing(paths, &missing)?;
     remove_orphans(disk, paths, &tree)?;
-    let live = assemble(setup, tree, resume, checkpoint.birth, checkpoint.id)?;
+    let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -380,7 +380,13 @@ fn remove_orphans(disk: &dyn Disk, paths: &Paths, tree: &Tree) -> Result<()> {
 }
 
 /// Puts the parts together: the journal goes on in a new segment.
-fn assemble(setup: Setup, tree: Tree, resume: Resume, birth: (Seq, Timestamp), id: u64) -> Result<Live> {
+fn assemble(
+    setup: Setup,
+    tree: Tree,
+    resume: Resume,
+    birth: (Seq, Timestamp),
+    (id, replay_from): (u64, Seq),
+) -> Result<Live> {
     let segments = segments_of(&setup);
     let journal = Journal::begin(segments, Arc::clone(&setup.clock), setup.journal, resume)?;
     let base = BaseStore::open(Arc::clone(&setup.disk), &setup.paths, setup.store, Arc::clone(&setup.index))?;
@@ -407,8 +413,8 @@ fn assemble(setup: Setup, tree: Tree, resume: Resume, birth: (Seq, Timestamp), i
         dirty: Mutex::new(dirty),
         overlay_bytes: AtomicU64::new(waiting),
         round: Mutex::new(id),
-        applied: AtomicU64::new(0),
-        checkpointed: AtomicU64::new(0),
+        applied: AtomicU64::new(if waiting == 0 { resume.last_seq.0 } else { replay_from.0 - 1 }),
+        checkpointed: AtomicU64::new(replay_from.0 - 1),
         trouble: Mutex::new(None),
         relief: Condvar::new(),
         open_files: AtomicU64::new(0),

@@ -68,8 +68,11 @@ impl Resolver<'_> {
         if ts < self.birth.1 {
             return Ok(self.before());
         }
-        self.journal.close_at(ts)?;
-        self.indexer.wait_for(self.journal.durable())?;
+        // A durable later event bounds it already, and the index has it: nothing to close, nothing to wait for.
+        if self.index.watermark().ts <= ts {
+            self.journal.close_at(ts)?;
+            self.indexer.wait_for(self.journal.durable())?;
+        }
         let Some(place) = self.index.group_at_time(ts)? else { return Ok(self.before()) };
         match self.last_of(place, |record| record.ts <= ts)? {
             Some(record) => Ok(Resolution::Found(Found { seq: record.seq, actual: record.ts })),
