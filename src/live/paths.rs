@@ -94,6 +94,11 @@ impl Paths {
         self.store.join("lock")
     }
 
+    /// Stands where DATA's filesystem has no extended attributes, so that DATA cannot say whose it is.
+    pub fn unmarked(&self) -> PathBuf {
+        self.store.join("data-without-mark")
+    }
+
     /// The first file of a STORE: its id and format.
     pub fn superblock(&self) -> PathBuf {
         self.store.join("store")

@@ -11,7 +11,7 @@ use super::gather;
 use super::node::Node;
 use super::paths::{Paths, STORE_XATTR};
 use super::pool::Pool;
-use super::scatter::{finish_clean, remove_leftovers};
+use super::scatter::{finish_clean, mark, remove_leftovers};
 use super::tree::{Dir, Tree};
 use super::walk::Differences;
 use super::{Limits, Live};
@@ -101,8 +101,8 @@ fn open_new(setup: Setup) -> Result<(Live, Report)> {
 
 /// DATA is plain: changed or not since it was unmounted, it is taken in as it is.
 fn open_clean(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
-    check_owner(&*setup.disk, &setup.paths, setup.store)?;
-    finish_clean(&*setup.disk, &setup.paths, setup.store)?;
+    check_clean_pair(&*setup.disk, &setup.paths, setup.store, checkpoint.id)?;
+    finish_clean(&*setup.disk, &setup.paths, setup.store, checkpoint.id)?;
     let mut tree = tree_of(checkpoint)?;
     scan_base(&setup, checkpoint, &tree)?;
     for node in tree.nodes.values() {
@@ -162,23 +162,54 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     Ok((live, Report { crashed: true, replayed, stock: Differences::default() }))
 }
 
-/// A plain DATA that carries another store's id is another store's.
-fn check_owner(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
+fn mark_of(disk: &dyn Disk, paths: &Paths) -> Result<Option<String>> {
     let xattrs = disk.xattrs("recover.owner", &paths.data)?;
-    let Some((_, value)) = xattrs.into_iter().find(|(name, _)| name == STORE_XATTR) else { return Ok(()) };
-    if value == store.to_string().as_bytes() {
-        return Ok(());
-    }
+    let found = xattrs.into_iter().find(|(name, _)| name == STORE_XATTR);
+    Ok(found.map(|(_, value)| String::from_utf8_lossy(&value).into_owned()))
+}
+
+/// A plain DATA that carries a store's mark has its history there.
+fn check_owner(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
+    let Some(found) = mark_of(disk, paths)? else { return Ok(()) };
     Err(Error::new(
         Kind::Mismatch,
         "recover.owner",
         format!(
-            "DATA has its history in store {}, and this is store {store}; give the right one with --store, or \
-             remove the attribute with `setfattr -x user.weft.store` to begin a new history",
-            String::from_utf8_lossy(&value)
+            "DATA has its history in store {found}, and this is store {store}; give the right one with --store, or \
+             remove the attribute with `setfattr -x user.weft.store` to begin a new history"
         ),
     )
     .at(&paths.data))
+}
+
+/// A plain DATA and a STORE that says it left one: of each other, and of one time.
+fn check_clean_pair(disk: &dyn Disk, paths: &Paths, store: StoreId, id: u64) -> Result<()> {
+    let mismatch = |message: String| Err(Error::new(Kind::Mismatch, "recover.pair", message).at(&paths.data));
+    if disk.stat("recover.data", &paths.own())?.is_some() {
+        let live = paths.live_dir();
+        let full =
+            disk.stat("recover.data", &live)?.is_some() && !disk.read_dir("recover.data", &live)?.is_empty();
+        return match full {
+            true => mismatch(
+                "DATA is from a time when it was mounted, STORE from one when it was not: one of them was restored \
+                 from a backup. Restore both from the same moment; nothing was changed"
+                    .to_owned(),
+            ),
+            // A cut between the last checkpoint and the mark; the caller finishes it.
+            false => Ok(()),
+        };
+    }
+    let expected = mark(store, id);
+    match mark_of(disk, paths)? {
+        Some(found) if found == expected => Ok(()),
+        None if disk.stat("recover.owner", &paths.unmarked())?.is_some() => Ok(()),
+        found => mismatch(format!(
+            "DATA and STORE do not belong together: DATA carries the mark {}, STORE expects {expected} \
+             (store:checkpoint). Another store, or one of the two was restored from a backup: bring back both from one \
+             moment. To take DATA as it is now as the newest state: setfattr -n user.weft.store -v {expected} DATA",
+            found.as_deref().unwrap_or("none"),
+        )),
+    }
 }
 
 /// The names of a checkpoint.

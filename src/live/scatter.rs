@@ -190,17 +190,28 @@ fn prints(live: &Live, placed: &HashMap<FileId, PathBuf>) -> Result<HashMap<File
 
 /// The last step: DATA is complete and current, so Weft's own goes. The next mount finishes it after a cut.
 fn remove_own(live: &Live) -> Result<()> {
-    finish_clean(&*live.disk, &live.paths, live.journal.segments().store())?;
+    finish_clean(&*live.disk, &live.paths, live.journal.segments().store(), *live.round.lock())?;
     root_attributes(live)
 }
 
-/// Removes what is left of Weft in a DATA whose checkpoint says it is clean.
-pub fn finish_clean(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
-    match disk.set_xattr("scatter.id", &paths.data, STORE_XATTR, store.to_string().as_bytes()) {
-        Err(error) if error.is(libc::ENOTSUP) => {}
+/// Removes what is left of Weft in a DATA whose checkpoint `id` says it is clean. DATA keeps the store and the
+/// checkpoint that it belongs to, durable before anything goes.
+pub fn finish_clean(disk: &dyn Disk, paths: &Paths, store: StoreId, id: u64) -> Result<()> {
+    match disk.set_xattr("scatter.id", &paths.data, STORE_XATTR, mark(store, id).as_bytes()) {
+        Err(error) if error.is(libc::ENOTSUP) => {
+            let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+            disk.open("scatter.id", &paths.unmarked(), how)?.sync("scatter.id")?;
+            disk.sync_dir("scatter.id", &paths.store)?;
+        }
         other => other?,
     }
+    disk.sync_filesystem("scatter.id", &paths.data)?;
     remove_leftovers(disk, paths)
+}
+
+/// What DATA carries while it is plain: its store and the checkpoint that left it so.
+pub fn mark(store: StoreId, id: u64) -> String {
+    format!("{store}:{id}")
 }
 
 /// Removes Weft's own directories and files from DATA; they hold nothing any more, or it fails.

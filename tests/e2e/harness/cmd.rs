@@ -68,7 +68,7 @@ pub fn cp(from: &Path, to: &Path) {
 pub fn rsync(from: &Path, to: &Path) {
     let from = format!("{}/", from.display());
     let to = format!("{}/", to.display());
-    call("rsync", &["-aHAX", "--exclude", "postmaster.pid", &from, &to]).ok();
+    call("rsync", &["-aHAX", "--modify-window=-1", "--exclude", "postmaster.pid", &from, &to]).ok();
 }
 
 fn content(file: &mut File) -> String {
