@@ -4,12 +4,17 @@
 //! allocates ahead; one applier; one indexer. None of them is needed for an answer to be right, only for it to be
 //! soon: tests run without, and step by hand.
 
+mod status;
+mod store;
 mod threads;
 
+pub use status::Status;
+pub use store::remove_index;
+use store::{make_dirs, next_page_file, open_index};
+
 use crate::clock::Clock;
-use crate::disk::{Disk, Lock, OpenHow, Space as DiskSpace};
+use crate::disk::{Disk, Lock, Space as DiskSpace};
 use crate::error::{Error, Kind, Result};
-use crate::format::superblock;
 use crate::index::Index;
 use crate::index::kv::Kv;
 use crate::journal::Config;
@@ -95,36 +100,6 @@ pub enum Fallocate {
     Reserve { keep_size: bool },
     Punch,
     Zero { keep_size: bool },
-}
-
-/// Figures for `weft status`.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Status {
-    pub store_id: String,
-    pub capture: String,
-    /// First and last instants that can be resolved, µs UTC.
-    pub oldest_us: i64,
-    pub newest_us: i64,
-    pub seq: u64,
-    pub durable_seq: u64,
-    pub applied_seq: u64,
-    pub indexed_seq: u64,
-    pub checkpoint_seq: u64,
-    pub journal_bytes: u64,
-    pub index_bytes: u64,
-    pub base_bytes: u64,
-    pub overlay_bytes: u64,
-    pub files: u64,
-    pub open_files: u64,
-    pub clock_epoch: u32,
-    pub writes: u64,
-    pub written_bytes: u64,
-    pub fsyncs: u64,
-    pub flushes: u64,
-    /// Empty when all is well; otherwise what is wrong and what to do.
-    pub problems: Vec<String>,
-    /// What recovery did when this session began.
-    pub recovery: String,
 }
 
 /// How the index is kept: opens the store in a directory, or makes a new one.
@@ -248,96 +223,6 @@ impl Engine {
     /// One batch of the indexer, by hand; `false` when there was nothing to do.
     pub fn index_some(&self) -> Result<bool> {
         self.indexer.step()
-    }
-
-    pub fn status(&self) -> Status {
-        let journal = &self.live.journal;
-        let (flushes, _) = journal.counters();
-        let birth = *self.live.birth.lock();
-        Status {
-            store_id: self.store.to_string(),
-            capture: self.capture.name().to_owned(),
-            oldest_us: birth.1.0,
-            newest_us: self.now().0,
-            seq: journal.last_seq().0,
-            durable_seq: journal.durable().0,
-            applied_seq: self.live.applied().0,
-            indexed_seq: self.indexer.reached().0,
-            checkpoint_seq: self.live.checkpointed().0,
-            journal_bytes: self.dir_bytes(&self.paths.journal_dir()),
-            index_bytes: self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages")),
-            base_bytes: self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes(),
-            overlay_bytes: self.live.overlay_bytes(),
-            files: self.live.files(),
-            open_files: self.live.open_files(),
-            clock_epoch: 0,
-            writes: self.writes.load(Ordering::Relaxed),
-            written_bytes: self.written.load(Ordering::Relaxed),
-            fsyncs: self.fsyncs.load(Ordering::Relaxed),
-            flushes,
-            problems: self.problems(),
-            recovery: self.recovery(),
-        }
-    }
-
-    fn problems(&self) -> Vec<String> {
-        let journal = self.live.journal.failure().map(|error| {
-            format!("no write is accepted any more: {error}. Unmount, mend the disk, mount again")
-        });
-        let applier = self.live.trouble().map(|error| {
-            format!("changes cannot be applied to DATA (they are safe in the journal): {error}. Make room, or mend the disk")
-        });
-        let indexer = self.indexer.trouble().map(|error| {
-            format!("the index cannot go on, new views fail: {error}. Try `weft index rebuild`")
-        });
-        [journal, applier, indexer].into_iter().flatten().collect()
-    }
-
-    /// What opening did, in words.
-    pub fn recovery(&self) -> String {
-        let Report { crashed, replayed, stock } = &self.report;
-        let mut words = Vec::new();
-        if *crashed {
-            let torn = if replayed.torn {
-                ", left out a torn write at the end that was never acknowledged"
-            } else {
-                ""
-            };
-            words.push(format!(
-                "recovered after a crash: replayed {} events ({} bytes of journal){torn}",
-                replayed.events, replayed.bytes
-            ));
-        }
-        if stock.adopted > 0 {
-            words.push(format!("took in {} files and directories", stock.adopted));
-        }
-        if stock.changed > 0 {
-            words.push(format!(
-                "{} files were changed while not mounted: their new content is a new base, and what history only had \
-                 in the old content is gone",
-                stock.changed
-            ));
-        }
-        if stock.removed > 0 {
-            words.push(format!("{} names were removed while not mounted", stock.removed));
-        }
-        if words.is_empty() { "clean".to_owned() } else { words.join("; ") }
-    }
-
-    fn dir_bytes(&self, dir: &Path) -> u64 {
-        let entries = self.disk.read_dir("status.size", dir).unwrap_or_default();
-        entries
-            .iter()
-            .filter_map(|entry| {
-                let path = crate::live::paths::join_bytes(dir, &entry.name);
-                self.disk.stat("status.size", &path).ok().flatten()
-            })
-            .map(|stat| stat.allocated)
-            .sum()
-    }
-
-    fn limbo_bytes(&self) -> u64 {
-        self.dir_bytes(&self.paths.limbo_dir()) + self.dir_bytes(&self.paths.store_limbo_dir())
     }
 
     // -- names --
@@ -501,100 +386,4 @@ impl Engine {
     pub fn now(&self) -> Timestamp {
         self.clock.now().max(self.live.journal.last_ts())
     }
-}
-
-/// The directories of a STORE; what is there already stays.
-fn make_dirs(disk: &dyn Disk, paths: &Paths) -> Result<()> {
-    let dirs = [
-        paths.store.clone(),
-        paths.journal_dir(),
-        paths.base_dir(),
-        paths.checkpoint_dir(),
-        paths.store_limbo_dir(),
-        paths.store.join("pages"),
-    ];
-    for dir in &dirs {
-        if disk.stat("store.create", dir)?.is_none() {
-            disk.create_dir("store.create", dir, 0o700)?;
-        }
-    }
-    disk.sync_dir("store.create", &paths.store)
-}
-
-/// The store's id (made when it is new) and its index. A damaged or foreign index is derived data: made anew. So is
-/// one that is there before the first checkpoint.
-fn open_index(
-    disk: &dyn Disk,
-    paths: &Paths,
-    options: &Options,
-    open_kv: OpenKv<'_>,
-) -> Result<(StoreId, Arc<Index>, bool)> {
-    let store = open_superblock(disk, paths, StoreId(options.new_store_id))?;
-    let unborn = crate::live::checkpoint::newest(disk, paths, store)?.is_none();
-    if unborn {
-        remove_index(disk, paths)?;
-    }
-    let opened = open_kv(&paths.index_dir()).and_then(|kv| Index::open(kv, store));
-    let index = match opened {
-        Ok(index) => index,
-        Err(error) if error.kind == Kind::Busy => return Err(error),
-        Err(error) => {
-            tracing::warn!(%error, "the index cannot be used and is made anew from the journal");
-            remove_index(disk, paths)?;
-            Index::open(open_kv(&paths.index_dir())?, store)?
-        }
-    };
-    let is_new = index.watermark().seq == Seq::ZERO;
-    Ok((store, Arc::new(index), is_new))
-}
-
-/// Removes the index and the pages that were composed for it: the next open makes them anew.
-pub fn remove_index(disk: &dyn Disk, paths: &Paths) -> Result<()> {
-    remove_tree(disk, &paths.index_dir())?;
-    let pages = paths.store.join("pages");
-    for entry in disk.read_dir("index.remove", &pages)? {
-        disk.unlink("index.remove", &crate::live::paths::join_bytes(&pages, &entry.name))?;
-    }
-    Ok(())
-}
-
-fn remove_tree(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    if disk.stat("index.remove", dir)?.is_none() {
-        return Ok(());
-    }
-    for entry in disk.read_dir("index.remove", dir)? {
-        let path = crate::live::paths::join_bytes(dir, &entry.name);
-        match entry.kind {
-            crate::types::FileKind::Directory => remove_tree(disk, &path)?,
-            _ => disk.unlink("index.remove", &path)?,
-        }
-    }
-    disk.remove_dir("index.remove", dir)
-}
-
-fn open_superblock(disk: &dyn Disk, paths: &Paths, fresh: StoreId) -> Result<StoreId> {
-    let path = paths.superblock();
-    if disk.stat("store.open", &path)?.is_none() {
-        let temporary = path.with_extension("new");
-        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-        disk.open("store.create", &temporary, how)?.write_durable(
-            "store.create",
-            &superblock::encode(fresh),
-            0,
-        )?;
-        disk.rename("store.create", &temporary, &path)?;
-        disk.sync_dir("store.create", &paths.store)?;
-        return Ok(fresh);
-    }
-    let mut bytes = [0; superblock::LEN];
-    let file = disk.open("store.open", &path, OpenHow::default())?;
-    let got = file.read_at("store.open", &mut bytes, 0)?;
-    superblock::decode(bytes.get(..got).unwrap_or(&[])).map_err(|error| error.at(&path))
-}
-
-fn next_page_file(disk: &dyn Disk, dir: &Path) -> Result<u64> {
-    let numbers = disk.read_dir("pages.list", dir)?.into_iter().filter_map(|entry| {
-        std::str::from_utf8(&entry.name).ok()?.strip_suffix(".pages")?.parse::<u64>().ok()
-    });
-    Ok(numbers.max().map_or(1, |last| last + 1))
 }

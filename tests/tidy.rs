@@ -391,10 +391,12 @@ fn files_are_short() {
     let faults = sources(&["src", "mount", "tools"])
         .iter()
         .filter_map(|source| {
+            // A model of the whole index is one noun, and long.
+            let limit = if source.is_test { 2 * LINES_MAX } else { LINES_MAX };
             let lines = source.text.lines().count();
             let what =
-                format!("{lines} lines, and {LINES_MAX} are the limit; move one noun into a file of its own");
-            (lines > LINES_MAX).then(|| show(source, lines, &what))
+                format!("{lines} lines, and {limit} are the limit; move one noun into a file of its own");
+            (lines > limit).then(|| show(source, lines, &what))
         })
         .collect();
     none_of(faults);

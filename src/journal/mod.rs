@@ -9,6 +9,7 @@ pub mod group;
 pub mod reader;
 pub mod recovery;
 pub mod segment;
+mod spare;
 pub mod writer;
 
 pub use group::{Extent, Group};

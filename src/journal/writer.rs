@@ -8,7 +8,6 @@
 //!   a full disk is told to the writer, before anything is acknowledged.
 
 use crate::clock::Clock;
-use crate::disk::{DiskFile, OpenHow};
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Place;
 use crate::format::event::{Event, Record};
@@ -16,6 +15,7 @@ use crate::format::group::GroupHeader;
 use crate::format::segment::SegmentHeader;
 use crate::journal::group::{Extent, Group};
 use crate::journal::segment::Segments;
+use crate::journal::spare::{Open, prepare, write_header};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::types::{PAGE, SegmentNo, Seq, Timestamp};
 use std::collections::VecDeque;
@@ -49,14 +49,6 @@ pub struct Appended {
     pub ts: Timestamp,
     /// Where the bytes of a write are.
     pub extent: Option<Extent>,
-}
-
-struct Open {
-    number: SegmentNo,
-    file: Arc<dyn DiskFile>,
-    /// Where the next group goes.
-    end: u64,
-    capacity: u64,
 }
 
 struct State {
@@ -543,33 +535,4 @@ fn stopped(cause: &Error) -> Error {
         "journal",
         format!("writing stopped after an error ({cause}); unmount, mend the disk, and mount again"),
     )
-}
-
-fn write_header(segment: &mut Open, header: &SegmentHeader) -> Result<()> {
-    let mut page = crate::disk::buffer::AlignedBuf::with_capacity(PAGE as usize);
-    page.extend_from_slice(&header.encode());
-    segment.file.write_durable("journal.segment.begin", page.as_slice(), 0)?;
-    segment.end = PAGE;
-    Ok(())
-}
-
-/// Makes the file of a segment, its space and its name durable. An unused one that is left over is made anew.
-fn prepare(segments: &Segments, number: SegmentNo, capacity: u64) -> Result<Open> {
-    let path = segments.path(number);
-    let disk = segments.disk();
-    if disk.stat("journal.segment.prepare", &path)?.is_some() {
-        disk.unlink("journal.segment.prepare", &path)?;
-    }
-    let how = OpenHow { write: true, create: true, exclusive: true, direct: true };
-    let file = disk.open("journal.segment.prepare", &path, how)?;
-    let made = file
-        .allocate("journal.segment.prepare", 0, capacity)
-        .and_then(|()| file.sync("journal.segment.prepare"))
-        .and_then(|()| disk.sync_dir("journal.segment.prepare", segments.dir()));
-    if let Err(error) = made {
-        // Half an allocation is of no use to anyone, least of all on a full disk.
-        let _ = disk.unlink("journal.segment.prepare", &path);
-        return Err(error);
-    }
-    Ok(Open { number, file, end: 0, capacity })
 }

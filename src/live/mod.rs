@@ -20,6 +20,7 @@ pub mod recover;
 pub mod scatter;
 pub mod tree;
 pub mod walk;
+pub mod xattrs;
 
 use self::base::BaseStore;
 use self::node::NodeState;

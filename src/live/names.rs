@@ -12,10 +12,6 @@ use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, RootId, Tim
 
 /// Most links of one file, as ext4 has it.
 const LINK_MAX: u32 = 65_000;
-/// Longest extended attribute name and value, as the kernel has them.
-const XATTR_NAME_MAX: usize = 255;
-const XATTR_SIZE_MAX: usize = 65_536;
-
 /// What to make.
 #[derive(Clone, Debug)]
 pub struct NewFile {
@@ -128,7 +124,7 @@ impl Live {
         Ok((node.file, attr))
     }
 
-    fn node(&self, file: FileId) -> Result<Arc<Node>> {
+    pub(super) fn node(&self, file: FileId) -> Result<Arc<Node>> {
         Ok(Arc::clone(self.tree.read().node(file)?))
     }
 
@@ -455,58 +451,6 @@ impl Live {
             let explicit_mtime = set.mtime.is_some() && !set.from_kernel_cache;
             Event::SetAttr { file: node.file, attr, explicit_mtime }
         })?;
-        Ok(())
-    }
-
-    pub fn xattr(&self, file: FileId, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.node(file)?.lock().xattrs.get(name).cloned())
-    }
-
-    pub fn xattr_names(&self, file: FileId) -> Result<Vec<Name>> {
-        Ok(self.node(file)?.lock().xattrs.keys().cloned().collect())
-    }
-
-    /// `create` and `replace` as XATTR_CREATE and XATTR_REPLACE.
-    pub fn set_xattr(
-        &self,
-        file: FileId,
-        name: &[u8],
-        value: &[u8],
-        create: bool,
-        replace: bool,
-    ) -> Result<()> {
-        if name.is_empty() || name.len() > XATTR_NAME_MAX {
-            return Err(Error::errno("live.setxattr", libc::ERANGE));
-        }
-        if value.len() > XATTR_SIZE_MAX {
-            return Err(Error::errno("live.setxattr", libc::E2BIG));
-        }
-        let guarded = name.starts_with(b"trusted.") || name.starts_with(b"security.");
-        if guarded && !self.limits.privileged {
-            return Err(Error::errno("live.setxattr", libc::EPERM));
-        }
-        let node = self.node(file)?;
-        let mut state = node.lock();
-        let present = state.xattrs.contains_key(name);
-        if create && present {
-            return Err(Error::errno("live.setxattr", libc::EEXIST));
-        }
-        if replace && !present {
-            return Err(Error::errno("live.setxattr", libc::ENODATA));
-        }
-        let (name, value) = (name.to_vec(), value.to_vec());
-        self.emit(&node, &mut state, &[], |ts| Event::SetXattr { file, name, value, ctime: ts })?;
-        Ok(())
-    }
-
-    pub fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<()> {
-        let node = self.node(file)?;
-        let mut state = node.lock();
-        if !state.xattrs.contains_key(name) {
-            return Err(Error::errno("live.removexattr", libc::ENODATA));
-        }
-        let name = name.to_vec();
-        self.emit(&node, &mut state, &[], |ts| Event::RemoveXattr { file, name, ctime: ts })?;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod cut;
 mod disk;
 mod faults;
 mod file;
+mod node;
 mod path;
 mod ranges;
 mod rng;

@@ -1,3 +1,5 @@
+//! Times and names as people write them, and what is made of each.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -254,16 +254,6 @@ fn another_user_is_kept_out_where_the_mode_says_so() {
 }
 
 #[test]
-fn acls_are_kept() {
-    let (_place, mount) = mounted();
-    let path = mount.point.join("f");
-    fs::write(&path, "x").unwrap();
-    weft_e2e::cmd::call("setfacl", &["-m", "u:postgres:rw", path.to_str().unwrap()]).ok();
-    let acl = weft_e2e::cmd::call("getfacl", &["-cp", path.to_str().unwrap()]).ok();
-    assert!(acl.contains("user:postgres:rw-"), "getfacl says {acl}");
-}
-
-#[test]
 fn seek_finds_data_and_holes() {
     let (_place, mount) = mounted();
     let file = File::create(mount.point.join("sparse")).unwrap();

@@ -1,0 +1,129 @@
+//! What an engine says of itself.
+
+use super::Engine;
+use crate::live::recover::Report;
+use crate::sync::atomic::Ordering;
+use std::path::Path;
+
+/// Figures for `weft status`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Status {
+    pub store_id: String,
+    pub capture: String,
+    /// First and last instants that can be resolved, µs UTC.
+    pub oldest_us: i64,
+    pub newest_us: i64,
+    pub seq: u64,
+    pub durable_seq: u64,
+    pub applied_seq: u64,
+    pub indexed_seq: u64,
+    pub checkpoint_seq: u64,
+    pub journal_bytes: u64,
+    pub index_bytes: u64,
+    pub base_bytes: u64,
+    pub overlay_bytes: u64,
+    pub files: u64,
+    pub open_files: u64,
+    pub clock_epoch: u32,
+    pub writes: u64,
+    pub written_bytes: u64,
+    pub fsyncs: u64,
+    pub flushes: u64,
+    /// Empty when all is well; otherwise what is wrong and what to do.
+    pub problems: Vec<String>,
+    /// What recovery did when this session began.
+    pub recovery: String,
+}
+
+impl Engine {
+    /// The figures of this moment.
+    pub fn status(&self) -> Status {
+        let journal = &self.live.journal;
+        let (flushes, _) = journal.counters();
+        let birth = *self.live.birth.lock();
+        Status {
+            store_id: self.store.to_string(),
+            capture: self.capture.name().to_owned(),
+            oldest_us: birth.1.0,
+            newest_us: self.now().0,
+            seq: journal.last_seq().0,
+            durable_seq: journal.durable().0,
+            applied_seq: self.live.applied().0,
+            indexed_seq: self.indexer.reached().0,
+            checkpoint_seq: self.live.checkpointed().0,
+            journal_bytes: self.dir_bytes(&self.paths.journal_dir()),
+            index_bytes: self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages")),
+            base_bytes: self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes(),
+            overlay_bytes: self.live.overlay_bytes(),
+            files: self.live.files(),
+            open_files: self.live.open_files(),
+            clock_epoch: 0,
+            writes: self.writes.load(Ordering::Relaxed),
+            written_bytes: self.written.load(Ordering::Relaxed),
+            fsyncs: self.fsyncs.load(Ordering::Relaxed),
+            flushes,
+            problems: self.problems(),
+            recovery: self.recovery(),
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let journal = self.live.journal.failure().map(|error| {
+            format!("no write is accepted any more: {error}. Unmount, mend the disk, mount again")
+        });
+        let applier = self.live.trouble().map(|error| {
+            format!("changes cannot be applied to DATA (they are safe in the journal): {error}. Make room, or mend the disk")
+        });
+        let indexer = self.indexer.trouble().map(|error| {
+            format!("the index cannot go on, new views fail: {error}. Try `weft index rebuild`")
+        });
+        [journal, applier, indexer].into_iter().flatten().collect()
+    }
+
+    /// What opening did, in words.
+    pub fn recovery(&self) -> String {
+        let Report { crashed, replayed, stock } = &self.report;
+        let mut words = Vec::new();
+        if *crashed {
+            let torn = if replayed.torn {
+                ", left out a torn write at the end that was never acknowledged"
+            } else {
+                ""
+            };
+            words.push(format!(
+                "recovered after a crash: replayed {} events ({} bytes of journal){torn}",
+                replayed.events, replayed.bytes
+            ));
+        }
+        if stock.adopted > 0 {
+            words.push(format!("took in {} files and directories", stock.adopted));
+        }
+        if stock.changed > 0 {
+            words.push(format!(
+                "{} files were changed while not mounted: their new content is a new base, and what history only had \
+                 in the old content is gone",
+                stock.changed
+            ));
+        }
+        if stock.removed > 0 {
+            words.push(format!("{} names were removed while not mounted", stock.removed));
+        }
+        if words.is_empty() { "clean".to_owned() } else { words.join("; ") }
+    }
+
+    fn dir_bytes(&self, dir: &Path) -> u64 {
+        let entries = self.disk.read_dir("status.size", dir).unwrap_or_default();
+        entries
+            .iter()
+            .filter_map(|entry| {
+                let path = crate::live::paths::join_bytes(dir, &entry.name);
+                self.disk.stat("status.size", &path).ok().flatten()
+            })
+            .map(|stat| stat.allocated)
+            .sum()
+    }
+
+    fn limbo_bytes(&self) -> u64 {
+        self.dir_bytes(&self.paths.limbo_dir()) + self.dir_bytes(&self.paths.store_limbo_dir())
+    }
+}

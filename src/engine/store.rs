@@ -1,0 +1,108 @@
+//! Opening a STORE: its directories, its id, its index.
+
+use super::{OpenKv, Options};
+use crate::disk::{Disk, OpenHow};
+use crate::error::{Kind, Result};
+use crate::format::superblock;
+use crate::index::Index;
+use crate::live::checkpoint;
+use crate::live::paths::{Paths, join_bytes};
+use crate::sync::Arc;
+use crate::types::{FileKind, Seq, StoreId};
+use std::path::Path;
+
+/// The directories of a STORE; what is there already stays.
+pub(super) fn make_dirs(disk: &dyn Disk, paths: &Paths) -> Result<()> {
+    let dirs = [
+        paths.store.clone(),
+        paths.journal_dir(),
+        paths.base_dir(),
+        paths.checkpoint_dir(),
+        paths.store_limbo_dir(),
+        paths.store.join("pages"),
+    ];
+    for dir in &dirs {
+        if disk.stat("store.create", dir)?.is_none() {
+            disk.create_dir("store.create", dir, 0o700)?;
+        }
+    }
+    disk.sync_dir("store.create", &paths.store)
+}
+
+/// The store's id (made when it is new) and its index. A damaged or foreign index is derived data: made anew. So is
+/// one that is there before the first checkpoint.
+pub(super) fn open_index(
+    disk: &dyn Disk,
+    paths: &Paths,
+    options: &Options,
+    open_kv: OpenKv<'_>,
+) -> Result<(StoreId, Arc<Index>, bool)> {
+    let store = open_superblock(disk, paths, StoreId(options.new_store_id))?;
+    let unborn = checkpoint::newest(disk, paths, store)?.is_none();
+    if unborn {
+        remove_index(disk, paths)?;
+    }
+    let opened = open_kv(&paths.index_dir()).and_then(|kv| Index::open(kv, store));
+    let index = match opened {
+        Ok(index) => index,
+        Err(error) if error.kind == Kind::Busy => return Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the index cannot be used and is made anew from the journal");
+            remove_index(disk, paths)?;
+            Index::open(open_kv(&paths.index_dir())?, store)?
+        }
+    };
+    let is_new = index.watermark().seq == Seq::ZERO;
+    Ok((store, Arc::new(index), is_new))
+}
+
+/// Removes the index and the pages that were composed for it: the next open makes them anew.
+pub fn remove_index(disk: &dyn Disk, paths: &Paths) -> Result<()> {
+    remove_tree(disk, &paths.index_dir())?;
+    let pages = paths.store.join("pages");
+    for entry in disk.read_dir("index.remove", &pages)? {
+        disk.unlink("index.remove", &join_bytes(&pages, &entry.name))?;
+    }
+    Ok(())
+}
+
+fn remove_tree(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    if disk.stat("index.remove", dir)?.is_none() {
+        return Ok(());
+    }
+    for entry in disk.read_dir("index.remove", dir)? {
+        let path = join_bytes(dir, &entry.name);
+        match entry.kind {
+            FileKind::Directory => remove_tree(disk, &path)?,
+            _ => disk.unlink("index.remove", &path)?,
+        }
+    }
+    disk.remove_dir("index.remove", dir)
+}
+
+fn open_superblock(disk: &dyn Disk, paths: &Paths, fresh: StoreId) -> Result<StoreId> {
+    let path = paths.superblock();
+    if disk.stat("store.open", &path)?.is_none() {
+        let temporary = path.with_extension("new");
+        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+        disk.open("store.create", &temporary, how)?.write_durable(
+            "store.create",
+            &superblock::encode(fresh),
+            0,
+        )?;
+        disk.rename("store.create", &temporary, &path)?;
+        disk.sync_dir("store.create", &paths.store)?;
+        return Ok(fresh);
+    }
+    let mut bytes = [0; superblock::LEN];
+    let file = disk.open("store.open", &path, OpenHow::default())?;
+    let got = file.read_at("store.open", &mut bytes, 0)?;
+    superblock::decode(bytes.get(..got).unwrap_or(&[])).map_err(|error| error.at(&path))
+}
+
+pub(super) fn next_page_file(disk: &dyn Disk, dir: &Path) -> Result<u64> {
+    let numbers = disk.read_dir("pages.list", dir)?.into_iter().filter_map(|entry| {
+        std::str::from_utf8(&entry.name).ok()?.strip_suffix(".pages")?.parse::<u64>().ok()
+    });
+    Ok(numbers.max().map_or(1, |last| last + 1))
+}
