@@ -1,5 +1,12 @@
 //! The engine on a real directory, stepped by hand: write, look back, unmount, come again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at what it did not expect"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

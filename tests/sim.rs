@@ -6,6 +6,13 @@
 //!
 //! `WEFT_SIM_SEEDS=N` runs more histories, `WEFT_SIM_FIRST=K` begins at seed K.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at what it did not expect"
+)]
+
 mod support;
 
 use rand::rngs::StdRng;

@@ -3,6 +3,13 @@
 //!
 //! Run alone: `rustc --edition 2024 --test tests/tidy.rs -o /tmp/tidy && /tmp/tidy`, from the workspace's root.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at what it did not expect"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

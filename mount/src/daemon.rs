@@ -164,7 +164,10 @@ fn open_engine(plan: &Plan) -> Outcome<(Arc<Engine>, File)> {
     let engine = Engine::open(disk, Arc::new(WallClock), options, &|dir| {
         Ok(Arc::new(LsmKv::open(dir, LsmOptions::default())?) as Arc<dyn Kv>)
     });
-    let engine = engine.map_err(|cause| cause.to_string())?;
+    // What the core refuses by DATA's path it names by the one it was given.
+    let engine = engine.map_err(|cause| {
+        cause.to_string().replace(&*beneath.to_string_lossy(), &plan.data.to_string_lossy())
+    })?;
     engine.start().map_err(|cause| cause.to_string())?;
     Ok((engine, data))
 }

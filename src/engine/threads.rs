@@ -21,6 +21,8 @@ const EARLY_SHARE: u64 = 4;
 /// After an error a thread tries again this much later.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
+type Job = fn(&Engine, &AtomicBool);
+
 /// See the head of this file.
 #[derive(Default)]
 pub struct Threads {
@@ -30,7 +32,7 @@ pub struct Threads {
 
 impl Threads {
     pub fn start(&self, engine: &Arc<Engine>) -> Result<()> {
-        let jobs: [(&str, fn(&Engine, &AtomicBool)); 3] =
+        let jobs: [(&str, Job); 3] =
             [("weft-flush", keep_house), ("weft-apply", apply), ("weft-index", index)];
         for (name, job) in jobs {
             let (engine, stop) = (Arc::clone(engine), Arc::clone(&self.stop));

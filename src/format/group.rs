@@ -46,7 +46,7 @@ impl GroupHeader {
     }
 
     /// Bytes of the whole group: a multiple of 4096.
-    pub fn len(&self) -> u64 {
+    pub fn len_bytes(&self) -> u64 {
         (self.area_start() + self.payload_len as usize) as u64
     }
 
@@ -102,7 +102,7 @@ impl GroupHeader {
             && header.count > 0
             && header.records_len <= MAX_PART
             && header.payload_len <= MAX_PART
-            && header.payload_len as usize % PAGE_LEN == 0
+            && (header.payload_len as usize).is_multiple_of(PAGE_LEN)
             && header.first_seq.0.checked_add(u64::from(header.count)).is_some();
         sane.then_some(header)
     }

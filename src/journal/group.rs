@@ -102,7 +102,7 @@ impl Group {
     }
 
     /// Bytes it will take on disk, as it is now.
-    pub fn len(&self) -> u64 {
+    pub fn len_bytes(&self) -> u64 {
         self.body
             .read()
             .bytes

@@ -63,7 +63,7 @@ impl Reader {
             if self.limit.is_none_or(|limit| self.at.offset < limit)
                 && let Some(group) = self.group_here()?
             {
-                self.at.offset += group.header.len();
+                self.at.offset += group.header.len_bytes();
                 self.at.chain = group.header.crc;
                 self.at.seq = group.header.last_seq().next();
                 return Ok(Step::Group(group));
@@ -127,7 +127,7 @@ impl Reader {
         }
         let want = match self.check {
             Check::Records => header.area_start(),
-            Check::Payloads => usize::try_from(header.len()).unwrap_or(usize::MAX),
+            Check::Payloads => usize::try_from(header.len_bytes()).unwrap_or(usize::MAX),
         };
         if want > PAGE_LEN {
             self.buffer.resize(want, 0);

@@ -47,7 +47,7 @@ pub fn replay(
     let mut last_ts = last_ts;
     while let Step::Group(group) = reader.step()? {
         found.events += u64::from(group.header.count);
-        found.bytes += group.header.len();
+        found.bytes += group.header.len_bytes();
         last_ts = group.records.last().map_or(last_ts, |record| record.ts.max(last_ts));
         each(group)?;
     }

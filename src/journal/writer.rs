@@ -173,7 +173,7 @@ impl Journal {
         let extent = Group::push(&group, &mut record, payload, crc)?;
         state.next_seq = seq.next();
         state.last_ts = ts;
-        let stream = group.len() >= STREAM_AT && !state.driving;
+        let stream = group.len_bytes() >= STREAM_AT && !state.driving;
         if stream {
             state.driving = true;
             self.drive(state);
@@ -188,7 +188,7 @@ impl Journal {
             if let Some(error) = &state.failed {
                 return Err(stopped(error));
             }
-            let pending = state.group.as_ref().map_or(0, |group| group.len());
+            let pending = state.group.as_ref().map_or(0, |group| group.len_bytes());
             if pending < GROUP_MAX {
                 let left = state.segment.capacity.saturating_sub(state.segment.end);
                 let in_flight = if state.driving { GROUP_MAX + SLACK } else { 0 };
@@ -282,7 +282,7 @@ impl Journal {
     fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         loop {
             let sync = !state.waiters.is_empty() || state.unsynced >= UNSYNCED_MAX;
-            let large = state.group.as_ref().is_some_and(|group| group.len() >= STREAM_AT);
+            let large = state.group.as_ref().is_some_and(|group| group.len_bytes() >= STREAM_AT);
             let owed = state.failed.is_none() && (sync && state.durable < Seq(state.next_seq.0 - 1) || large);
             if !owed {
                 break;
@@ -356,7 +356,7 @@ impl Journal {
 
     /// Only the driver comes here, so segment, spare and chain stay as they are while the lock is free.
     fn write_group(&self, group: &Arc<Group>, first: Seq, last: Seq, sync: bool) -> Result<u64> {
-        let len = group.len();
+        let len = group.len_bytes();
         self.roll_for(len, first)?;
         let (file, number, offset, chain, durable) = {
             let state = self.state.lock();
@@ -381,9 +381,9 @@ impl Journal {
             })
             .unwrap_or(Ok(()))?;
         let mut state = self.state.lock();
-        state.segment.end = offset + header.len();
+        state.segment.end = offset + header.len_bytes();
         state.chain = header.crc;
-        Ok(header.len())
+        Ok(header.len_bytes())
     }
 
     /// Goes on to the next segment when `len` bytes do not fit: what is in the old one is made durable first, and the

@@ -1,8 +1,11 @@
 //! Carries durable events down to the live files, coalesced.
 //!
 //! A round fixes `E`, the last durable event, and applies of every waiting file what is at or before `E`:
-//! 1. collect, under the file's lock; 2. save the pre-images that will be lost, durably; 3. shrink and write the live
-//! file, no lock held; 4. under the lock again, drop from the overlay what was applied.
+//! 1. collect, under the file's lock;
+//! 2. save the pre-images that will be lost, durably;
+//! 3. shrink and write the live file, no lock held;
+//! 4. under the lock again, drop from the overlay what was applied.
+//!
 //! A reader finds each byte in the overlay until it is in the live file, so never neither nor a mixture.
 
 use super::Live;

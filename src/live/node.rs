@@ -101,20 +101,21 @@ impl NodeState {
                 self.content = Content::adopted(Base::new(seq, attr.size));
                 self.set_attr(seq, *attr);
             }
-            Event::SetXattr { name, value, ctime, .. } => {
-                if self.advance(seq) {
-                    self.xattrs.insert(name.clone(), value.clone());
-                    self.attr.ctime = (*ctime).into();
-                }
-            }
-            Event::RemoveXattr { name, ctime, .. } => {
-                if self.advance(seq) {
-                    self.xattrs.remove(name);
-                    self.attr.ctime = (*ctime).into();
-                }
-            }
+            Event::SetXattr { name, value, ctime, .. } => self.set_xattr(seq, name, Some(value), *ctime),
+            Event::RemoveXattr { name, ctime, .. } => self.set_xattr(seq, name, None, *ctime),
             _ => {}
         }
+    }
+
+    fn set_xattr(&mut self, seq: Seq, name: &Name, value: Option<&Vec<u8>>, ctime: Timestamp) {
+        if !self.advance(seq) {
+            return;
+        }
+        match value {
+            Some(value) => drop(self.xattrs.insert(name.clone(), value.clone())),
+            None => drop(self.xattrs.remove(name)),
+        }
+        self.attr.ctime = ctime.into();
     }
 
     fn bytes_changed(&mut self, seq: Seq, ts: Timestamp, size: u64) {

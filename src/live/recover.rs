@@ -1,8 +1,11 @@
 //! Opening a live tree: new, clean, or as a crash left it.
 //!
-//! 1. The newest checkpoint gives the names and from where to replay. 2. What was on its way in or out goes in.
-//! 3. The journal is replayed into names and overlay; only the overlay, so serving can begin at once. 4. A new segment
-//! begins. A clean DATA is compared with what is known of it before its entries move in.
+//! 1. The newest checkpoint gives the names and from where to replay.
+//! 2. What was on its way in or out goes in.
+//! 3. The journal is replayed into names and overlay; only the overlay, so serving can begin at once.
+//! 4. A new segment begins.
+//!
+//! A clean DATA is compared with what is known of it before its entries move in.
 
 use super::base::{self, BaseStore};
 use super::checkpoint::{self, check_pair};
@@ -204,9 +207,10 @@ fn check_clean_pair(disk: &dyn Disk, paths: &Paths, store: StoreId, id: u64) -> 
         Some(found) if found == expected => Ok(()),
         None if disk.stat("recover.owner", &paths.unmarked())?.is_some() => Ok(()),
         found => mismatch(format!(
-            "DATA and STORE do not belong together: DATA carries the mark {}, STORE expects {expected} \
+            "DATA and STORE {} do not belong together: DATA carries the mark {}, STORE expects {expected} \
              (store:checkpoint). Another store, or one of the two was restored from a backup: bring back both from one \
              moment. To take DATA as it is now as the newest state: setfattr -n user.weft.store -v {expected} DATA",
+            paths.store.display(),
             found.as_deref().unwrap_or("none"),
         )),
     }

@@ -78,9 +78,9 @@ impl Indexer {
     }
 
     fn batch(&self, position: &mut Position, durable: Seq) -> Result<bool> {
-        let (groups, next, ts) = match self.from_memory(position.place)? {
+        let (groups, next, ts) = match self.read_memory(position.place)? {
             Some(found) => found,
-            None => self.from_disk(position.place, durable)?,
+            None => self.read_disk(position.place, durable)?,
         };
         if groups.is_empty() {
             return Ok(false);
@@ -98,7 +98,7 @@ impl Indexer {
         Ok(true)
     }
 
-    fn from_memory(&self, from: Place) -> Result<Option<(Vec<IndexedGroup>, Place, Timestamp)>> {
+    fn read_memory(&self, from: Place) -> Result<Option<(Vec<IndexedGroup>, Place, Timestamp)>> {
         let mut next = from;
         let mut ts = Timestamp::default();
         let mut groups = Vec::new();
@@ -111,7 +111,7 @@ impl Indexer {
             ts = records.last().map_or(ts, |record| record.ts);
             next = Place {
                 segment: place.segment,
-                offset: place.offset + header.len(),
+                offset: place.offset + header.len_bytes(),
                 chain: header.crc,
                 seq: header.last_seq().next(),
             };
@@ -120,7 +120,7 @@ impl Indexer {
         Ok((!groups.is_empty()).then_some((groups, next, ts)))
     }
 
-    fn from_disk(&self, from: Place, durable: Seq) -> Result<(Vec<IndexedGroup>, Place, Timestamp)> {
+    fn read_disk(&self, from: Place, durable: Seq) -> Result<(Vec<IndexedGroup>, Place, Timestamp)> {
         let mut reader = Reader::new(Arc::clone(self.journal.segments()), from, Check::Records);
         let mut groups = Vec::new();
         let mut ts = Timestamp::default();

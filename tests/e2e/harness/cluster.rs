@@ -98,6 +98,7 @@ impl Postgres {
     /// Ends the server when its files are on a dead mount: SIGQUIT to the postmaster, SIGKILL to what is left.
     #[track_caller]
     pub fn kill_all(&self) {
+        let known = self.postmasters();
         for signal in [nix::sys::signal::Signal::SIGQUIT, nix::sys::signal::Signal::SIGKILL] {
             for pid in self.postmasters() {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
@@ -110,6 +111,20 @@ impl Postgres {
         for pid in self.processes() {
             crate::place::kill(pid);
         }
+        // A dead process keeps its number until its parent has looked; the next server would take it for alive.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(15);
+        let there = |pid: &i32| nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), None).is_ok();
+        while known.iter().chain(&self.recorded()).any(there) && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// The postmaster that the log names: it may be dead and not yet gone.
+    fn recorded(&self) -> Vec<i32> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let last = log.lines().rev().find(|line| line.contains("starting PostgreSQL"));
+        let pid = last.and_then(|line| line.split_once('[')?.1.split_once(']')?.0.parse().ok());
+        pid.into_iter().collect()
     }
 
     /// The postmaster and all its children: those with this server's directory open as their own.
