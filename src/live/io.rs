@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Longest write event.
 const EVENT_MAX: usize = 1 << 20;
+/// Goes with setuid when a file is written or changes hands.
+const CAPABILITY: &[u8] = b"security.capability";
 /// The payload's place is the journal's to fill in.
 const UNPLACED: Payload = Payload { offset: 0, crc: 0 };
 
@@ -124,6 +126,10 @@ impl Live {
         let mut mode = state.attr.mode & !0o4000;
         if mode & 0o010 != 0 {
             mode &= !0o2000;
+        }
+        if state.xattrs.contains_key(CAPABILITY) {
+            let (file, name) = (node.file, CAPABILITY.to_vec());
+            self.emit(node, state, &[], |ts| Event::RemoveXattr { file, name, ctime: ts })?;
         }
         if mode == state.attr.mode {
             return Ok(());

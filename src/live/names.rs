@@ -461,6 +461,14 @@ impl Live {
         Ok(())
     }
 
+    /// Gives all handles back: whoever held them is gone.
+    pub(super) fn release_all(&self) {
+        for node in self.tree.read().nodes.values() {
+            node.lock().open = 0;
+        }
+        self.open_files.store(0, Ordering::Relaxed);
+    }
+
     /// Gives a handle back.
     pub fn release_file(&self, file: FileId) {
         let Ok(node) = self.node(file) else { return };

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Applies everything, puts DATA back and marks both sides clean.
 pub fn scatter(live: &Live) -> Result<()> {
+    // The mount is gone: a release that the kernel did not send any more is not waited for.
+    live.release_all();
     drain(live)?;
     live.checkpoint(Phase::Scattering, &HashMap::new())?;
     live.pool.clear();
@@ -39,7 +41,7 @@ pub fn scatter(live: &Live) -> Result<()> {
     remove_own(live)
 }
 
-/// Rounds until nothing waits. A file that is still open through a lost mount has no name and is left to `bury`.
+/// Rounds until nothing waits.
 fn drain(live: &Live) -> Result<()> {
     for _ in 0..8 {
         live.journal.flush()?;
@@ -49,11 +51,7 @@ fn drain(live: &Live) -> Result<()> {
             return Ok(());
         }
     }
-    let doomed = live.tree.read().doomed.len();
-    Err(Error::invalid(
-        "scatter.drain",
-        format!("{doomed} unlinked files are still open; close them and try again"),
-    ))
+    Err(Error::invalid("scatter.drain", "changes keep coming; stop what writes and try again"))
 }
 
 /// Builds one directory's entries; remembers where each regular file went.
