@@ -5,8 +5,8 @@ use crate::disk::{Disk, OpenHow};
 use crate::error::{Kind, Result};
 use crate::format::superblock;
 use crate::index::Index;
-use crate::live::checkpoint;
 use crate::live::paths::{Paths, join_bytes};
+use crate::live::{checkpoint, recover};
 use crate::sync::Arc;
 use crate::types::{FileKind, Seq, StoreId};
 use std::path::Path;
@@ -38,6 +38,7 @@ pub(super) fn open_index(
     open_kv: OpenKv<'_>,
 ) -> Result<(StoreId, Arc<Index>, bool)> {
     let store = open_superblock(disk, paths, StoreId(options.new_store_id))?;
+    recover::check(disk, paths, store)?;
     let unborn = checkpoint::newest(disk, paths, store)?.is_none();
     if unborn {
         remove_index(disk, paths)?;

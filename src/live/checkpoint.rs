@@ -146,20 +146,30 @@ pub fn read(disk: &dyn Disk, path: &Path, store: StoreId) -> Result<Checkpoint> 
     Checkpoint::decode(&bytes, Some(store)).map_err(|error| error.at(path))
 }
 
-/// Whether DATA (its copy of a checkpoint) and STORE are of one time.
-pub fn check_pair(data: &Checkpoint, store: &Checkpoint, durable: Seq) -> Result<()> {
-    let fits = data.id == store.id || data.id == store.id + 1;
-    if !fits || data.replay.seq.0 > durable.0 + 1 {
-        let behind = if data.id < store.id { "DATA" } else { "STORE" };
-        return Err(Error::new(
-            Kind::Mismatch,
-            "recover.pair",
-            format!(
-                "DATA is at checkpoint {} and STORE at {}: {behind} is older than the other, as after restoring one \
-                 of them from a backup. Restore both from the same moment; nothing was changed",
-                data.id, store.id
-            ),
-        ));
+/// Whether DATA (its copy of a checkpoint) and STORE are of one time, as far as their checkpoints tell.
+pub fn check_pair(data: &Checkpoint, store: &Checkpoint) -> Result<()> {
+    if data.id == store.id || data.id == store.id + 1 {
+        return Ok(());
     }
-    Ok(())
+    let behind = if data.id < store.id { "DATA" } else { "STORE" };
+    rolled_back(format!("DATA is at checkpoint {} and STORE at {}: {behind}", data.id, store.id))
+}
+
+/// Whether the journal reaches as far as what was applied to DATA.
+pub fn check_reach(data: &Checkpoint, durable: Seq) -> Result<()> {
+    if data.replay.seq <= durable.next() {
+        return Ok(());
+    }
+    rolled_back(format!("DATA has events up to {}, STORE up to {durable}: STORE", data.replay.seq.0 - 1))
+}
+
+fn rolled_back(what: String) -> Result<()> {
+    Err(Error::new(
+        Kind::Mismatch,
+        "recover.pair",
+        format!(
+            "{what} is older than the other, as after restoring one of them from a backup. Restore both from the same \
+             moment; nothing was changed"
+        ),
+    ))
 }

@@ -8,7 +8,7 @@
 //! A clean DATA is compared with what is known of it before its entries move in.
 
 use super::base::{self, BaseStore};
-use super::checkpoint::{self, check_pair};
+use super::checkpoint::{self, check_pair, check_reach};
 use super::content::{Base, Content, Shrink};
 use super::gather;
 use super::node::Node;
@@ -68,9 +68,19 @@ impl Live {
     }
 }
 
-/// First mount, or one that did not get as far as its first checkpoint: nothing has moved yet.
-fn open_new(setup: Setup) -> Result<(Live, Report)> {
-    let (disk, paths) = (&*setup.disk, &setup.paths);
+/// Whether DATA and STORE belong together, before anything of either is touched.
+pub fn check(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
+    match checkpoint::newest(disk, paths, store)? {
+        None => check_unborn(disk, paths, store),
+        Some(checkpoint) if checkpoint.phase == Phase::Clean => {
+            check_clean_pair(disk, paths, store, checkpoint.id)
+        }
+        Some(checkpoint) => read_copy(disk, paths, &checkpoint).map(|_| ()),
+    }
+}
+
+/// DATA before the first checkpoint: nothing of it can have moved in.
+fn check_unborn(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
     if disk.stat("recover.data", &paths.live_dir())?.is_some()
         && !disk.read_dir("recover.data", &paths.live_dir())?.is_empty()
     {
@@ -81,7 +91,32 @@ fn open_new(setup: Setup) -> Result<(Live, Report)> {
         )
         .at(&paths.data));
     }
-    check_owner(disk, paths, setup.store)?;
+    check_owner(disk, paths, store)
+}
+
+/// DATA's copy of a checkpoint, for a DATA that was not left clean.
+fn read_copy(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> Result<Checkpoint> {
+    if disk.stat("recover.data", &paths.own())?.is_none() {
+        return Err(Error::new(
+            Kind::Mismatch,
+            "recover.pair",
+            format!(
+                "STORE {} says that DATA's entries are in DATA/.weft, and there is none: DATA was replaced or restored. \
+                 Bring back the DATA that belongs to this store, or mount this DATA with a new --store",
+                paths.store.display()
+            ),
+        )
+        .at(&paths.data));
+    }
+    let copy = checkpoint::read(disk, &paths.data_checkpoint(), checkpoint.store)?;
+    check_pair(&copy, checkpoint)?;
+    Ok(copy)
+}
+
+/// First mount, or one that did not get as far as its first checkpoint: nothing has moved yet.
+fn open_new(setup: Setup) -> Result<(Live, Report)> {
+    let (disk, paths) = (&*setup.disk, &setup.paths);
+    check_unborn(disk, paths, setup.store)?;
     remove_leftovers(disk, paths)?;
     for dir in [paths.journal_dir(), paths.base_dir()] {
         for entry in disk.read_dir("recover.new", &dir)? {
@@ -131,16 +166,7 @@ fn move_in(live: &Live) -> Result<()> {
 /// DATA's entries are (partly) in `.weft`.
 fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
     let (disk, paths) = (&*setup.disk, &setup.paths);
-    if disk.stat("recover.data", &paths.own())?.is_none() {
-        return Err(Error::new(
-            Kind::Mismatch,
-            "recover.pair",
-            "STORE says that DATA's entries are in DATA/.weft, and there is none: DATA was replaced or restored. \
-             Bring back the DATA that belongs to this store, or mount this DATA with a new --store",
-        )
-        .at(&paths.data));
-    }
-    let copy = checkpoint::read(disk, &paths.data_checkpoint(), setup.store)?;
+    let copy = read_copy(disk, paths, checkpoint)?;
     let mut tree = tree_of(checkpoint)?;
     gather::prepare(disk, paths)?;
     if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
@@ -155,7 +181,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
         }
     }
     let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true)?;
-    check_pair(&copy, checkpoint, resume.last_seq)?;
+    check_reach(&copy, resume.last_seq)?;
     check_missing(paths, &missing)?;
     remove_orphans(disk, paths, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
