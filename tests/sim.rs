@@ -113,7 +113,14 @@ impl History {
     fn cut(&mut self) {
         self.cuts += 1;
         if std::env::var_os("WEFT_SIM_TRACE").is_some() {
-            eprintln!("cut {} synced {} states {:?} at operation {}: {:?}", self.cuts, self.synced, self.states.last().map(|s| s.0), self.disk.operations(), self.disk.log());
+            eprintln!(
+                "cut {} synced {} states {:?} at operation {}: {:?}",
+                self.cuts,
+                self.synced,
+                self.states.last().map(|s| s.0),
+                self.disk.operations(),
+                self.disk.log()
+            );
         }
         let seed = self.rng.random();
         self.disk = if self.rng.random_bool(0.2) { self.disk.kill() } else { self.disk.cut(seed) };

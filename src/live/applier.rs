@@ -46,7 +46,7 @@ impl Live {
     pub(super) fn round_locked(&self) -> Result<Seq> {
         let upto = self.journal.durable();
         self.bury(upto)?;
-        let files: Vec<FileId> = self.dirty.lock().drain().collect();
+        let files: Vec<FileId> = std::mem::take(&mut *self.dirty.lock()).into_iter().collect();
         let result = self.apply_files(&files, upto);
         if result.is_err() {
             // They still wait.
