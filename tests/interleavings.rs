@@ -413,18 +413,20 @@ fn live_reads_never_go_back() {
         for thread in readers.into_iter().chain([applier]) {
             thread.join().unwrap();
         }
-        let last = |engine: &Engine| {
+        let last = |engine: &Engine, when: &str| {
             let mut bytes = read(engine, file, cell * CELLS);
             bytes.resize(cell * CELLS, 0);
             let expected: Vec<u8> = state.iter().flat_map(|value| vec![*value; cell]).collect();
-            assert!(bytes == expected, "the last state is not there");
+            let wrong = bytes.iter().zip(&expected).position(|(found, expected)| found != expected);
+            let found = wrong.map(|at| (at, bytes[at]));
+            assert!(wrong.is_none(), "{when}: {found:?}, cells of {cell}, {:?}", *steps.lock());
         };
-        last(&engine);
+        last(&engine, "written");
         sync(&engine).unwrap();
         engine.apply().unwrap();
-        last(&engine);
+        last(&engine, "applied");
         drop(engine);
-        last(&bed.recover());
+        last(&bed.recover(), "recovered");
     });
 }
 
@@ -651,8 +653,11 @@ fn whatever_the_journal_acknowledged_is_there() {
 
 // -- 6: checkpoint against writers and renames --
 
-/// Everything below a directory: by path, with the file it stands for, its links, size and bytes.
-fn flatten(tree: &dyn Tree) -> BTreeMap<String, (FileId, u32, u32, u64, Vec<u8>)> {
+/// What stands at a path: the file, its mode, links, size and bytes.
+type Entry = (FileId, u32, u32, u64, Vec<u8>);
+
+/// Everything below a directory, by path.
+fn flatten(tree: &dyn Tree) -> BTreeMap<String, Entry> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![(ROOT, String::new())];
     while let Some((dir, path)) = dirs.pop() {
@@ -754,7 +759,12 @@ fn check_prefix(engine: &Engine, written: FileId, writes_acked: u64, moves_acked
     sync(engine).unwrap();
     let now = flatten(engine);
     let past = flatten(&*engine.view(Seq(engine.status().seq)).unwrap());
-    assert!(now == past, "the present is not what history says: {:?} {:?}", now.keys(), past.keys());
+    for (path, entry) in &now {
+        let (left, right) = (entry, past.get(path));
+        let brief = |entry: &Entry| (entry.0, entry.1, entry.2, entry.3);
+        assert!(Some(left) == right, "{path}: now {:?}, in history {:?}", brief(left), right.map(brief));
+    }
+    assert_eq!(now.len(), past.len(), "history has more names: {:?} {:?}", now.keys(), past.keys());
     let movers: Vec<u64> = now
         .keys()
         .filter_map(|path| path.rsplit('/').next()?.strip_prefix('m'))

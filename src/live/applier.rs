@@ -84,6 +84,10 @@ impl Live {
         }
         let content = &mut state.content;
         let may_shrink = content.shrink.is_some_and(|shrink| shrink.newest <= upto);
+        if may_shrink && let Some(shrink) = &mut content.shrink {
+            // This round does it. A shrink that joins it meanwhile bounds what was applied by its own size alone.
+            shrink.to = u64::MAX;
+        }
         let limit = if content.shrink.is_none() || may_shrink { u64::MAX } else { content.live_len };
         let pieces = content.overlay.settled(upto, limit);
         let cuts = may_shrink && content.exists && content.disk_len > content.live_len;
