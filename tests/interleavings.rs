@@ -37,7 +37,7 @@ const ROOT: FileId = FileId::ROOT;
 /// Runs a scenario under random schedules, and under some that hold single threads back for long (PCT).
 fn explore(scenario: fn()) {
     let number = std::env::var("WEFT_INTERLEAVINGS").ok().and_then(|value| value.parse().ok());
-    let count: usize = number.unwrap_or(2000);
+    let count: usize = number.unwrap_or(4000);
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
     shuttle::Runner::new(RandomScheduler::new(count.div_ceil(2)), config.clone()).run(scenario);
