@@ -31,14 +31,19 @@ pub struct Config {
     pub cache_bytes: u64,
 }
 
+/// A size as it is, or the one under exploration: there a few pages fill a group, a few groups a segment.
+const fn sized(real: u64, explored: u64) -> u64 {
+    if cfg!(shuttle) { explored } else { real }
+}
+
 /// A group this large is streamed out without waiting for a commit.
-const STREAM_AT: u64 = 1 << 20;
+const STREAM_AT: u64 = sized(1 << 20, 12 << 10);
 /// Unsynced bytes above which a streamed group is synced too, so that a commit never waits behind a bulk load.
-const UNSYNCED_MAX: u64 = 4 << 20;
+const UNSYNCED_MAX: u64 = sized(4 << 20, 24 << 10);
 /// Appends wait while the group in memory is this large.
-const GROUP_MAX: u64 = 4 << 20;
+const GROUP_MAX: u64 = sized(4 << 20, 16 << 10);
 /// Room kept for headers, padding and one largest event when space is checked.
-const SLACK: u64 = 2 << 20;
+const SLACK: u64 = sized(2 << 20, 8 << 10);
 
 /// A segment holds the largest group that can be: pages of payload, records, and one event more.
 const SEGMENT_MIN: u64 = 4 * (GROUP_MAX + SLACK);

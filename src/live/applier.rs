@@ -49,7 +49,7 @@ impl Live {
     pub(super) fn round_locked(&self) -> Result<Seq> {
         let upto = self.journal.durable();
         self.bury(upto)?;
-        let files: Vec<FileId> = self.dirty.lock().drain().collect();
+        let files: Vec<FileId> = std::mem::take(&mut *self.dirty.lock()).into_iter().collect();
         let result = self.apply_files(&files, upto);
         if result.is_err() {
             // They still wait.
@@ -87,6 +87,10 @@ impl Live {
         }
         let content = &mut state.content;
         let may_shrink = content.shrink.is_some_and(|shrink| shrink.newest <= upto);
+        if may_shrink && let Some(shrink) = &mut content.shrink {
+            // This round does it. A shrink that joins it meanwhile bounds what was applied by its own size alone.
+            shrink.to = u64::MAX;
+        }
         let limit = if content.shrink.is_none() || may_shrink { u64::MAX } else { content.live_len };
         let pieces = content.overlay.settled(upto, limit);
         let cuts = may_shrink && content.exists && content.disk_len > content.live_len;

@@ -71,7 +71,7 @@ impl Base {
 pub struct Shrink {
     pub first: Seq,
     pub newest: Seq,
-    /// The smallest size since.
+    /// The smallest size since, not counting what a round is applying.
     pub to: u64,
 }
 

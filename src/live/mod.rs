@@ -33,7 +33,7 @@ use crate::journal::Journal;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, PAGE, PageNo, Seq, Timestamp};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 /// Limits of the live tree.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ pub struct Live {
     tree: RwLock<Tree>,
     pool: Pool,
     base: BaseStore,
-    dirty: Mutex<HashSet<FileId>>,
+    dirty: Mutex<BTreeSet<FileId>>,
     overlay_bytes: AtomicU64,
     /// One round of the applier at a time; holds the id of the last checkpoint.
     round: Mutex<u64>,
@@ -155,7 +155,12 @@ impl Live {
                 return Ok(false);
             }
             let size = state.content.base.as_ref().map_or(0, |base| base.size);
-            (self.pool.open("live.base.read", &self.paths.live(node.file), false)?, size)
+            match self.pool.open("live.base.read", &self.paths.live(node.file), false) {
+                Ok(handle) => (handle, size),
+                // The applier has just moved it to limbo, and is about to say so.
+                Err(error) if error.is(libc::ENOENT) => return Ok(false),
+                Err(error) => return Err(error),
+            }
         };
         let got = handle.read_at("live.base.read", out, page.0 * PAGE)?;
         if !leans(&node.lock()) {

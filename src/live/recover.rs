@@ -32,7 +32,7 @@ use crate::journal::{Config, Extent, Group, Journal};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, FileKind, Seq, StoreId, Timestamp};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What opening needs.
 pub struct Setup {
@@ -451,7 +451,7 @@ fn assemble(
     let segments = segments_of(&setup);
     let journal = Journal::begin(segments, Arc::clone(&setup.clock), setup.journal, resume)?;
     let base = BaseStore::open(Arc::clone(&setup.disk), &setup.paths, setup.store, Arc::clone(&setup.index))?;
-    let mut dirty = HashSet::new();
+    let mut dirty = BTreeSet::new();
     let mut waiting = 0;
     for (file, node) in &tree.nodes {
         let mut state = node.lock();

@@ -1,9 +1,9 @@
 //! The store beneath an index, with what a crash does to it.
 
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 use weft::error::Result;
 use weft::index::kv::{Batch, Kv, Pair, Space};
 use weft::index::mem::MemKv;
+use weft::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 /// A map that remembers its state at the last persist.
 pub struct CrashKv {
@@ -20,7 +20,7 @@ impl CrashKv {
     pub fn crash(&self, what: u64) -> Arc<CrashKv> {
         let now = match what {
             0 => self.now().snapshot(),
-            1 => self.persisted.lock().unwrap().snapshot(),
+            1 => self.persisted.lock().snapshot(),
             _ => MemKv::new(),
         };
         let persisted = Mutex::new(now.snapshot());
@@ -29,12 +29,12 @@ impl CrashKv {
 
     /// Its directory was removed.
     pub fn clear(&self) {
-        *self.now.write().unwrap() = MemKv::new();
-        *self.persisted.lock().unwrap() = MemKv::new();
+        *self.now.write() = MemKv::new();
+        *self.persisted.lock() = MemKv::new();
     }
 
     fn now(&self) -> RwLockReadGuard<'_, MemKv> {
-        self.now.read().unwrap()
+        self.now.read()
     }
 }
 
@@ -60,7 +60,7 @@ impl Kv for CrashKv {
     }
 
     fn persist(&self) -> Result<()> {
-        *self.persisted.lock().unwrap() = self.now().snapshot();
+        *self.persisted.lock() = self.now().snapshot();
         self.now().persist()
     }
 
