@@ -281,6 +281,7 @@ impl Live {
                 }
                 let limbo =
                     state.content.base.as_ref().filter(|base| base.leans_on_live()).map(|base| base.adopted);
+                state.content.buried = state.open == 0;
                 (state.open > 0, state.content.exists, limbo)
             };
             if open {

@@ -90,6 +90,8 @@ pub struct Content {
     pub queued: bool,
     /// Its file has no name any more: it is not applied, and does not count as waiting.
     pub detached: bool,
+    /// Its live file is on its way out: nobody opens it any more.
+    pub buried: bool,
 }
 
 /// One stretch of a read.

@@ -456,7 +456,12 @@ impl Live {
 
     /// Counts an open handle.
     pub fn open_file(&self, file: FileId) -> Result<()> {
-        self.node(file)?.lock().open += 1;
+        let node = self.node(file)?;
+        let mut state = node.lock();
+        if state.content.buried {
+            return Err(Error::errno("live.open", libc::ESTALE));
+        }
+        state.open += 1;
         self.open_files.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
