@@ -157,6 +157,15 @@ impl Engine {
             writeback: options.capture == Capture::Writeback,
         };
         let (live, report) = Live::open(setup)?;
+        if index.watermark().seq > live.journal.last_seq() {
+            return Err(Error::new(
+                Kind::Mismatch,
+                "index.open",
+                "the index knows events that the journal does not have: the journal was put back to an older state. \
+                 If that was meant, `weft index rebuild` makes the index anew",
+            )
+            .at(&paths.index_dir()));
+        }
         let live = Arc::new(live);
         let page_dir = paths.store.join("pages");
         let page_file = next_page_file(&*disk, &page_dir)?;

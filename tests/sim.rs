@@ -47,6 +47,12 @@ struct History {
     synced: Seq,
     /// Instants that were resolved, and what they must show for ever.
     views: Vec<(Timestamp, Seq, Model)>,
+    /// Files held open, with or without a name.
+    handles: Vec<(FileId, usize)>,
+    /// The operation of the disk at which the first session ends, where that is not left to chance.
+    cut_at: Option<u64>,
+    /// The last session ended because the disk died.
+    disk_died: bool,
     cuts: u64,
 }
 
@@ -67,6 +73,9 @@ impl History {
             states: Vec::new(),
             synced: Seq::ZERO,
             views: Vec::new(),
+            handles: Vec::new(),
+            cut_at: None,
+            disk_died: false,
             cuts: 0,
         };
         history.populate();
@@ -247,8 +256,9 @@ impl History {
             66..74 => self.rename(engine)?,
             74..78 => self.attributes(engine)?,
             78..84 => self.sync(engine),
-            84..88 => self.resolve(engine),
-            88..94 => drop(engine.apply()?),
+            84..87 => self.resolve(engine),
+            87..90 => self.open_or_release(engine)?,
+            90..94 => drop(engine.apply()?),
             94..96 => drop(engine.checkpoint()?),
             _ => drop(engine.index_some()?),
         }
@@ -280,8 +290,7 @@ impl History {
     }
 
     fn write(&mut self, engine: &Engine) -> Result<()> {
-        let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
-        let (_, file) = self.find(engine, dir, &name);
+        let Some((file, id)) = self.pick_target(engine) else { return Ok(()) };
         let size = self.model.bytes(id).len();
         let aligned = self.rng.random_bool(0.5);
         let mut offset = self.rng.random_range(0..size + 9000);
@@ -297,9 +306,41 @@ impl History {
         Ok(())
     }
 
-    fn truncate(&mut self, engine: &Engine) -> Result<()> {
+    fn open_or_release(&mut self, engine: &Engine) -> Result<()> {
+        if self.handles.len() > 2 {
+            let (file, _) = self.handles.swap_remove(0);
+            engine.release_file(file);
+            return Ok(());
+        }
         let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
         let (_, file) = self.find(engine, dir, &name);
+        engine.open_file(file)?;
+        self.handles.push((file, id));
+        Ok(())
+    }
+
+    /// What is held open reads and takes writes as if nothing had happened to its name.
+    fn check_handles(&mut self, engine: &Engine) {
+        for (file, id) in self.handles.clone() {
+            let expected = self.model.bytes(id).clone();
+            let mut found = vec![0; expected.len() + 7];
+            let got = engine.read(file, 0, &mut found).unwrap();
+            assert!(found[..got] == expected[..], "seed {}: an open file changed", self.seed);
+        }
+    }
+
+    /// A file to change: one with a name, or one that is only open.
+    fn pick_target(&mut self, engine: &Engine) -> Option<(FileId, usize)> {
+        if !self.handles.is_empty() && self.rng.random_bool(0.2) {
+            let at = self.rng.random_range(0..self.handles.len());
+            return Some(self.handles[at]);
+        }
+        let (dir, name, id) = self.pick_file()?;
+        Some((self.find(engine, dir, &name).1, id))
+    }
+
+    fn truncate(&mut self, engine: &Engine) -> Result<()> {
+        let Some((file, id)) = self.pick_target(engine) else { return Ok(()) };
         let size = if self.rng.random_bool(0.3) { 0 } else { self.rng.random_range(0..40_000) };
         engine.set_attr(file, SetAttr { size: Some(size as u64), ..SetAttr::default() })?;
         self.model.bytes(id).resize(size, 0);
@@ -412,9 +453,12 @@ impl History {
 
     /// Works for a while, then loses the power or unmounts.
     fn session(&mut self, engine: Arc<Engine>) {
+        self.handles.clear();
         let steps = self.rng.random_range(5..60);
-        if self.rng.random_bool(0.6) {
-            self.plan_cut(steps * 6);
+        match self.cut_at {
+            Some(at) => self.disk.cut_at(at),
+            None if self.rng.random_bool(0.6) => self.plan_cut(steps * 6),
+            None => {}
         }
         for _ in 0..steps {
             if let Err(error) = self.step(&engine) {
@@ -422,9 +466,11 @@ impl History {
                 break;
             }
         }
-        if !self.disk.is_dead() {
+        self.disk_died = self.disk.is_dead();
+        if !self.disk_died {
             self.check_present(&engine);
-            if self.rng.random_bool(0.4) {
+            self.check_handles(&engine);
+            if self.cut_at.is_none() && self.rng.random_bool(0.4) {
                 return self.unmount(&engine);
             }
         }
@@ -473,6 +519,37 @@ impl History {
         let engine = history.open();
         history.settle(&engine);
         history.check_views(&engine);
+    }
+}
+
+impl History {
+    /// One session that is cut at exactly the `at`-th operation of the disk; `false` when it ended before.
+    fn run_cut_at(seed: u64, at: u64) -> bool {
+        let mut history = History::new(seed);
+        history.cut_at = Some(u64::MAX);
+        let engine = history.try_open().unwrap();
+        let begun = history.disk.operations();
+        history.note(&engine);
+        history.cut_at = Some(begun + at);
+        history.session(engine);
+        let reached = history.disk_died;
+        let engine = history.try_open().unwrap();
+        history.settle(&engine);
+        history.note(&engine);
+        history.check_present(&engine);
+        history.check_views(&engine);
+        reached
+    }
+}
+
+#[test]
+fn a_history_survives_a_cut_at_each_of_its_operations() {
+    for seed in 9_000..9_003 {
+        let mut at = 1;
+        while History::run_cut_at(seed, at) {
+            at += 1;
+        }
+        assert!(at > 10, "seed {seed} does not say much: {at} operations");
     }
 }
 
