@@ -173,7 +173,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 10);
+        assert_eq!(active.lines().count(), 9);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 

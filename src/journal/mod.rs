@@ -10,6 +10,7 @@ pub mod reader;
 pub mod recovery;
 pub mod segment;
 mod spare;
+mod state;
 pub mod writer;
 
 pub use group::{Extent, Group};

@@ -8,14 +8,15 @@
 //!   a full disk is told to the writer, before anything is acknowledged.
 
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::checkpoint::Place;
 use crate::format::event::{Event, Record};
 use crate::format::group::GroupHeader;
 use crate::format::segment::SegmentHeader;
 use crate::journal::group::{Extent, Group};
 use crate::journal::segment::Segments;
-use crate::journal::spare::{Open, prepare, write_header};
+use crate::journal::spare::{prepare, write_header};
+use crate::journal::state::{State, fail, remember, stopped, take_ready};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::types::{PAGE, SegmentNo, Seq, Timestamp};
 use std::collections::VecDeque;
@@ -54,35 +55,6 @@ pub struct Appended {
     pub ts: Timestamp,
     /// Where the bytes of a write are.
     pub extent: Option<Extent>,
-}
-
-struct State {
-    next_seq: Seq,
-    last_ts: Timestamp,
-    /// No event may be at or before this time: an instant there was closed.
-    floor: Timestamp,
-    group: Option<Arc<Group>>,
-    group_first: Seq,
-    segment: Open,
-    spare: Option<Open>,
-    /// A thread is making the spare.
-    preparing: bool,
-    /// Number of the next segment file to be made: one is never made twice.
-    next_number: SegmentNo,
-    chain: u32,
-    /// A thread is driving: only it touches the segment.
-    driving: bool,
-    written: Seq,
-    durable: Seq,
-    /// Place after the last durable group.
-    durable_end: Place,
-    unsynced: u64,
-    waiters: Vec<(Seq, Completion)>,
-    failed: Option<Error>,
-    recent: VecDeque<(Arc<Group>, u64)>,
-    recent_bytes: u64,
-    flushes: u64,
-    written_bytes: u64,
 }
 
 /// The journal, open for writing.
@@ -499,45 +471,4 @@ impl Journal {
             .map(|(group, _)| Arc::clone(group))
             .collect()
     }
-}
-
-fn remember(state: &mut State, group: &Arc<Group>, len: u64, cache_bytes: u64) {
-    state.recent.push_back((Arc::clone(group), len));
-    state.recent_bytes += len;
-    while state.recent_bytes > cache_bytes {
-        let Some((old, len)) = state.recent.pop_front() else { break };
-        old.forget_bytes();
-        state.recent_bytes -= len;
-    }
-}
-
-/// Takes out the waiters that can be answered.
-fn take_ready(state: &mut State) -> Vec<(Completion, Result<()>)> {
-    let failed = state.failed.as_ref().map(stopped);
-    let durable = state.durable;
-    let mut ready = Vec::new();
-    let mut index = 0;
-    while let Some((seq, _)) = state.waiters.get(index) {
-        if *seq <= durable {
-            ready.push((state.waiters.swap_remove(index).1, Ok(())));
-        } else if let Some(error) = &failed {
-            ready.push((state.waiters.swap_remove(index).1, Err(error.clone())));
-        } else {
-            index += 1;
-        }
-    }
-    ready
-}
-
-fn fail(state: &mut State, error: Error) {
-    tracing::error!(%error, "the journal cannot be written: no further write is accepted");
-    state.failed.get_or_insert(error);
-}
-
-fn stopped(cause: &Error) -> Error {
-    Error::new(
-        Kind::Stopped,
-        "journal",
-        format!("writing stopped after an error ({cause}); unmount, mend the disk, and mount again"),
-    )
 }
