@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use weft::engine::Capture;
 use weft::past::when;
 
+/// How long a mount whose daemon does not answer may take to turn out dead: moments.
+const PATIENCE: u32 = 50;
+const MOMENT: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// What `weft mount` was asked to do.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -78,12 +82,27 @@ fn clear_dead_mounts(data: &Path, point: &Path) -> Outcome<()> {
         else {
             continue;
         };
-        if !is_dead(mount) {
+        if !is_dead_soon(mount) {
             return Err(format!("{} is already mounted by Weft: `weft status` tells more", path.display()));
         }
         kernel::clear_dead(path)?;
     }
     Ok(())
+}
+
+/// A daemon that was killed takes a moment to go, and its socket still takes connections meanwhile: a mount is alive
+/// only if its daemon answers.
+fn is_dead_soon(mount: &Mount) -> bool {
+    for _ in 0..PATIENCE {
+        if is_dead(mount) {
+            return true;
+        }
+        if mount.store().is_some_and(|store| control::ask(&store, &control::Ask::Status).is_ok()) {
+            return false;
+        }
+        std::thread::sleep(MOMENT);
+    }
+    is_dead(mount)
 }
 
 /// Attributes may come from the kernel's cache; the figures of statfs always come from the daemon.

@@ -161,9 +161,22 @@ fn open_engine(plan: &Plan) -> Outcome<(Arc<Engine>, File)> {
     let beneath = PathBuf::from(format!("/proc/self/fd/{}", data.as_raw_fd()));
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::new().alias(&beneath, &plan.data));
     let options = options(plan, &beneath)?;
-    let engine = Engine::open(disk, Arc::new(WallClock), options, &|dir| {
-        Ok(Arc::new(LsmKv::open(dir, LsmOptions::default())?) as Arc<dyn Kv>)
-    });
+    let open = || {
+        Engine::open(Arc::clone(&disk), Arc::new(WallClock), options.clone(), &|dir| {
+            Ok(Arc::new(LsmKv::open(dir, LsmOptions::default())?) as Arc<dyn Kv>)
+        })
+    };
+    let mut engine = open();
+    // A daemon that was killed takes a moment to let go of its lock.
+    for _ in 0..20 {
+        match &engine {
+            Err(cause) if cause.kind == weft::error::Kind::Busy && !control::is_served(&plan.store) => {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                engine = open();
+            }
+            _ => break,
+        }
+    }
     // What the core refuses by DATA's path it names by the one it was given.
     let engine = engine.map_err(|cause| {
         cause.to_string().replace(&*beneath.to_string_lossy(), &plan.data.to_string_lossy())
