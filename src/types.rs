@@ -131,7 +131,7 @@ pub type Name = Vec<u8>;
 /// Longest name, in bytes.
 pub const NAME_MAX: usize = 255;
 
-/// Where durable bytes stand. The kinds are those of format v1 (docs/FORMAT.md, "Locations"); only some are
+/// Where durable bytes stand. The kinds are those of the format (docs/FORMAT.md, "Locations"); only some are
 /// produced yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Location {

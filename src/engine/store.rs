@@ -3,7 +3,7 @@
 use super::{OpenKv, Options};
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Kind, Result};
-use crate::format::superblock;
+use crate::format::superblock::{self, Superblock};
 use crate::index::Index;
 use crate::live::paths::{Paths, join_bytes};
 use crate::live::{checkpoint, recover};
@@ -37,8 +37,13 @@ pub(super) fn open_index(
     options: &Options,
     open_kv: OpenKv<'_>,
 ) -> Result<(StoreId, Arc<Index>, bool)> {
-    let store = open_superblock(disk, paths, StoreId(options.new_store_id))?;
+    let found = open_superblock(disk, paths, StoreId(options.new_store_id))?;
+    let store = found.store;
     recover::check(disk, paths, store)?;
+    if found.version != superblock::VERSION {
+        // From here on this build writes what an older one would not understand.
+        write_superblock(disk, paths, store)?;
+    }
     let unborn = checkpoint::newest(disk, paths, store)?.is_none();
     if unborn {
         remove_index(disk, paths)?;
@@ -81,19 +86,24 @@ fn remove_tree(disk: &dyn Disk, dir: &Path) -> Result<()> {
     disk.remove_dir("index.remove", dir)
 }
 
-fn open_superblock(disk: &dyn Disk, paths: &Paths, fresh: StoreId) -> Result<StoreId> {
+fn write_superblock(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
+    let path = paths.superblock();
+    let temporary = path.with_extension("new");
+    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+    disk.open("store.create", &temporary, how)?.write_durable(
+        "store.create",
+        &superblock::encode(store),
+        0,
+    )?;
+    disk.rename("store.create", &temporary, &path)?;
+    disk.sync_dir("store.create", &paths.store)
+}
+
+fn open_superblock(disk: &dyn Disk, paths: &Paths, fresh: StoreId) -> Result<Superblock> {
     let path = paths.superblock();
     if disk.stat("store.open", &path)?.is_none() {
-        let temporary = path.with_extension("new");
-        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-        disk.open("store.create", &temporary, how)?.write_durable(
-            "store.create",
-            &superblock::encode(fresh),
-            0,
-        )?;
-        disk.rename("store.create", &temporary, &path)?;
-        disk.sync_dir("store.create", &paths.store)?;
-        return Ok(fresh);
+        write_superblock(disk, paths, fresh)?;
+        return Ok(Superblock { store: fresh, version: superblock::VERSION });
     }
     let mut bytes = [0; superblock::LEN];
     let file = disk.open("store.open", &path, OpenHow::default())?;

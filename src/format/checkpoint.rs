@@ -4,11 +4,14 @@
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
 use super::event::Slot;
 use super::record::{get_attr, get_slot, put_attr, put_slot};
+use super::sections::Sections;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Attr, FileId, Name, RootId, SegmentNo, Seq, StoreId, Timestamp};
 
 const MAGIC: [u8; 8] = *b"WEFTCKPT";
-const VERSION: u32 = 1;
+/// Version 1 has no sections behind the nodes.
+const VERSION: u32 = 2;
+const OLDEST: u32 = 1;
 
 /// Where DATA's entries stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +92,7 @@ pub struct Checkpoint {
     /// Base file and offset up to which saved pages are in [`BaseState::saved`].
     pub base_scanned: (u64, u64),
     pub nodes: Vec<NodeState>,
+    pub sections: Sections,
 }
 
 impl Checkpoint {
@@ -115,6 +119,7 @@ impl Checkpoint {
         for node in &self.nodes {
             put_node(&mut body, node);
         }
+        self.sections.put(&mut body);
         let mut out = Vec::with_capacity(body.len() + 24);
         out.extend_from_slice(&MAGIC);
         put_u32(&mut out, VERSION);
@@ -132,11 +137,13 @@ impl Checkpoint {
             return Err(Error::corrupt("checkpoint.read", "this is not a checkpoint"));
         }
         let version = reader.u32()?;
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(Error::new(
                 Kind::Version,
                 "checkpoint.read",
-                format!("format {version} is not known to this build (it knows {VERSION}); use a newer weft"),
+                format!(
+                    "format {version} is not known to this build (it knows {OLDEST} to {VERSION}); use a newer weft"
+                ),
             ));
         }
         let len = usize::try_from(reader.u64()?).unwrap_or(usize::MAX);
@@ -153,7 +160,11 @@ impl Checkpoint {
                 format!("it belongs to store {found}"),
             ));
         }
-        get_body(&mut body, found)
+        let mut checkpoint = get_body(&mut body, found)?;
+        if version > 1 {
+            checkpoint.sections = Sections::get(&mut body)?;
+        }
+        Ok(checkpoint)
     }
 }
 
@@ -177,7 +188,20 @@ fn get_body(body: &mut Reader<'_>, store: StoreId) -> Result<Checkpoint> {
     for _ in 0..count {
         nodes.push(get_node(body)?);
     }
-    Ok(Checkpoint { store, id, phase, replay, names_seq, last_ts, next_file, birth, base_scanned, nodes })
+    let sections = Sections::default();
+    Ok(Checkpoint {
+        store,
+        id,
+        phase,
+        replay,
+        names_seq,
+        last_ts,
+        next_file,
+        birth,
+        base_scanned,
+        nodes,
+        sections,
+    })
 }
 
 fn put_place(out: &mut Vec<u8>, place: &Place) {
@@ -314,6 +338,7 @@ mod tests {
                 base: Some(BaseState { adopted: Seq(2), size: 5, saved: vec![1, 2], in_limbo: true }),
                 fingerprint: Some(Fingerprint { ino: 9, size: 10, mtime: time, ctime: time }),
             }],
+            sections: Sections::default(),
         }
     }
 

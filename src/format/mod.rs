@@ -7,5 +7,6 @@ pub mod codec;
 pub mod event;
 pub mod group;
 pub mod record;
+pub mod sections;
 pub mod segment;
 pub mod superblock;

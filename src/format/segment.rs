@@ -8,7 +8,9 @@ use crate::error::{Error, Kind, Result};
 use crate::types::{PAGE_LEN, SegmentNo, Seq, StoreId};
 
 const MAGIC: [u8; 8] = *b"WEFTJSEG";
-const VERSION: u32 = 1;
+/// As this build writes it; version 1 has fewer kinds of events and is read as it is.
+const VERSION: u32 = 2;
+const OLDEST: u32 = 1;
 const COVERED: usize = 72;
 
 /// Header of a journal segment.
@@ -56,12 +58,12 @@ impl SegmentHeader {
             return Ok(None);
         }
         let version = reader.u32()?;
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(Error::new(
                 Kind::Version,
                 "journal.segment.open",
                 format!(
-                    "segment format {version} is not known to this build (it knows {VERSION}); use a newer weft"
+                    "segment format {version} is not known to this build (it knows {OLDEST} to {VERSION}); use a newer weft"
                 ),
             ));
         }

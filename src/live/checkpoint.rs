@@ -8,6 +8,7 @@ use super::paths::Paths;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase, Place};
+use crate::format::sections::Sections;
 use crate::sync::atomic::Ordering;
 use crate::types::{FileId, FileKind, Seq, StoreId};
 use std::collections::HashMap;
@@ -92,6 +93,7 @@ impl Live {
             birth: *self.birth.lock(),
             base_scanned: self.base.position(),
             nodes,
+            sections: Sections::default(),
         }
     }
 }

@@ -1,0 +1,169 @@
+//! What a checkpoint holds beside the nodes: small lists, each a section with an id of its own. docs/FORMAT.md,
+//! "Checkpoints". An empty list is left out; a section that is not known is refused, for it may hold what must not be
+//! lost.
+
+use super::codec::{Reader, put_bytes, put_signed, put_varint};
+use crate::error::{Error, Kind, Result};
+use crate::types::{FileId, Name, RootId, Seq, Timestamp};
+
+const ROOTS: u64 = 1;
+const TAGS: u64 = 2;
+const EPOCHS: u64 = 3;
+
+/// One of several roots in the journal. The first is not listed: it is root 0, without a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RootState {
+    pub root: RootId,
+    /// Its directory.
+    pub file: FileId,
+    /// As given with `--root NAME=DIR`.
+    pub name: Name,
+}
+
+/// A named instant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TagState {
+    pub name: Name,
+    pub at: Seq,
+    /// When it was given, as history counts time.
+    pub made: Timestamp,
+}
+
+/// A time without steps of the wall clock. The first, from the beginning of history, is not listed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EpochState {
+    pub epoch: u32,
+    /// Seq of the Epoch event.
+    pub seq: Seq,
+    /// Time of history there.
+    pub ts: Timestamp,
+    /// The wall clock after the step.
+    pub wall: Timestamp,
+}
+
+/// All sections.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Sections {
+    pub roots: Vec<RootState>,
+    pub tags: Vec<TagState>,
+    pub epochs: Vec<EpochState>,
+}
+
+impl Sections {
+    /// Number of sections, then each: id, contents.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let sections = [
+            (ROOTS, list(&self.roots, put_root)),
+            (TAGS, list(&self.tags, put_tag)),
+            (EPOCHS, list(&self.epochs, put_epoch)),
+        ];
+        let present = sections.iter().filter_map(|(id, body)| body.as_ref().map(|body| (*id, body)));
+        put_varint(out, present.clone().count() as u64);
+        for (id, body) in present {
+            put_varint(out, id);
+            put_bytes(out, body);
+        }
+    }
+
+    /// The inverse of [`Sections::put`].
+    pub fn get(reader: &mut Reader<'_>) -> Result<Sections> {
+        let mut sections = Sections::default();
+        for _ in 0..reader.varint()? {
+            let id = reader.varint()?;
+            let body = reader.bytes()?;
+            match id {
+                ROOTS => sections.roots = items(body, get_root)?,
+                TAGS => sections.tags = items(body, get_tag)?,
+                EPOCHS => sections.epochs = items(body, get_epoch)?,
+                other => {
+                    let message =
+                        format!("section {other} is not known to this build; use the weft that wrote it");
+                    return Err(Error::new(Kind::Version, "checkpoint.read", message));
+                }
+            }
+        }
+        Ok(sections)
+    }
+}
+
+fn list<T>(items: &[T], put: impl Fn(&mut Vec<u8>, &T)) -> Option<Vec<u8>> {
+    if items.is_empty() {
+        return None;
+    }
+    let mut out = Vec::new();
+    items.iter().for_each(|item| put(&mut out, item));
+    Some(out)
+}
+
+fn items<'a, T>(body: &'a [u8], get: impl Fn(&mut Reader<'a>) -> Result<T>) -> Result<Vec<T>> {
+    let mut reader = Reader::new(body, "checkpoint section");
+    let mut items = Vec::new();
+    while reader.remaining() > 0 {
+        items.push(get(&mut reader)?);
+    }
+    Ok(items)
+}
+
+fn put_root(out: &mut Vec<u8>, root: &RootState) {
+    put_varint(out, u64::from(root.root.0));
+    put_varint(out, root.file.0);
+    put_bytes(out, &root.name);
+}
+
+fn get_root(reader: &mut Reader<'_>) -> Result<RootState> {
+    let root = u16::try_from(reader.varint()?)
+        .map_err(|_| Error::corrupt("checkpoint.read", "a root has a number out of range"))?;
+    Ok(RootState { root: RootId(root), file: FileId(reader.varint()?), name: reader.bytes()?.to_vec() })
+}
+
+fn put_tag(out: &mut Vec<u8>, tag: &TagState) {
+    put_bytes(out, &tag.name);
+    put_varint(out, tag.at.0);
+    put_signed(out, tag.made.0);
+}
+
+fn get_tag(reader: &mut Reader<'_>) -> Result<TagState> {
+    Ok(TagState {
+        name: reader.bytes()?.to_vec(),
+        at: Seq(reader.varint()?),
+        made: Timestamp(reader.signed()?),
+    })
+}
+
+fn put_epoch(out: &mut Vec<u8>, epoch: &EpochState) {
+    put_varint(out, u64::from(epoch.epoch));
+    put_varint(out, epoch.seq.0);
+    put_signed(out, epoch.ts.0);
+    put_signed(out, epoch.wall.0);
+}
+
+fn get_epoch(reader: &mut Reader<'_>) -> Result<EpochState> {
+    Ok(EpochState {
+        epoch: reader.varint32()?,
+        seq: Seq(reader.varint()?),
+        ts: Timestamp(reader.signed()?),
+        wall: Timestamp(reader.signed()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_come_back_and_strangers_are_refused() {
+        let sections = Sections {
+            roots: vec![RootState { root: RootId(1), file: FileId(7), name: b"wal".to_vec() }],
+            tags: vec![TagState { name: b"before".to_vec(), at: Seq(4), made: Timestamp(-9) }],
+            epochs: vec![EpochState { epoch: 1, seq: Seq(8), ts: Timestamp(5), wall: Timestamp(-6) }],
+        };
+        for sections in [sections, Sections::default()] {
+            let mut bytes = Vec::new();
+            sections.put(&mut bytes);
+            assert_eq!(Sections::get(&mut Reader::new(&bytes, "test")).unwrap(), sections);
+        }
+        let stranger = [1, 99, 0];
+        let refused = Sections::get(&mut Reader::new(&stranger, "test")).unwrap_err();
+        assert_eq!(refused.kind, Kind::Version);
+    }
+}
