@@ -31,8 +31,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use crate::journal::Completion;
-pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_name};
 pub use crate::live::names::{Entry, NewFile, RenameMode, SetAttr, SetTime};
+pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_name};
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
 pub use crate::past::when::Instant;
@@ -138,6 +138,7 @@ impl Engine {
         options: Options,
         open_kv: OpenKv<'_>,
     ) -> Result<Arc<Engine>> {
+        options.asked.check()?;
         let paths = Paths::new(&options.data, &options.store);
         make_dirs(&*disk, &paths)?;
         let lock = disk.lock("store.lock", &paths.lock())?.ok_or_else(|| {

@@ -146,7 +146,8 @@ impl Live {
         if pages.is_empty() {
             return Ok(());
         }
-        let handle = self.pool.open("applier.preimage.read", &self.paths.live(node.root, node.file)?, false)?;
+        let handle =
+            self.pool.open("applier.preimage.read", &self.paths.live(node.root, node.file)?, false)?;
         for page in pages {
             let mut bytes = vec![0; PAGE_LEN];
             let valid = usize::try_from((size - page.0 * PAGE).min(PAGE)).unwrap_or(PAGE_LEN);
@@ -320,7 +321,6 @@ impl Live {
         let tree = self.tree.read();
         waiting.iter().filter_map(|file| tree.nodes.get(file)?.lock().content.oldest_pending()).min()
     }
-
 }
 
 fn flush(handle: &dyn DiskFile, start: u64, buffer: &mut Vec<u8>) -> Result<()> {

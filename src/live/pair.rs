@@ -46,7 +46,11 @@ fn has_live_files(disk: &dyn Disk, root: &RootPaths) -> Result<bool> {
 }
 
 /// The roots' copies of a checkpoint, where they were not left clean.
-pub(super) fn read_copies(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> Result<Vec<Checkpoint>> {
+pub(super) fn read_copies(
+    disk: &dyn Disk,
+    paths: &Paths,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<Checkpoint>> {
     paths.roots.iter().map(|root| read_copy(disk, paths, root, checkpoint)).collect()
 }
 
@@ -69,8 +73,12 @@ fn read_copy(
         let entries = disk.read_dir("recover.data", &root.own())?;
         let other = entries.iter().any(|entry| entry.name.starts_with(COPY.as_bytes()));
         return Err(mismatch(match other {
-            true => format!("this is not {what} but another root of the set: give each root its own directory"),
-            false => format!("{what} has lost its copy of the checkpoint: restore it and STORE from one moment"),
+            true => {
+                format!("this is not {what} but another root of the set: give each root its own directory")
+            }
+            false => {
+                format!("{what} has lost its copy of the checkpoint: restore it and STORE from one moment")
+            }
         }));
     }
     let copy = checkpoint::read(disk, &root.copy(), checkpoint.store)?;
@@ -123,9 +131,9 @@ pub(super) fn check_clean_pair(
     match mark_of(disk, root)? {
         Some(found) if found == expected => Ok(()),
         None if disk.stat("recover.owner", &paths.unmarked(root.root))?.is_some() => Ok(()),
-        Some(found) if is_other_root(paths, store, id, &found) => {
-            mismatch(format!("this is not {what} but another root of the set: give each root its own directory"))
-        }
+        Some(found) if is_other_root(paths, store, id, &found) => mismatch(format!(
+            "this is not {what} but another root of the set: give each root its own directory"
+        )),
         found => mismatch(format!(
             "{what} and STORE {} do not belong together: {what} carries the mark {}, STORE expects {expected} \
              (store:checkpoint). Another store, or one of the two was restored from a backup: bring back both from one \

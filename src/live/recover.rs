@@ -117,6 +117,10 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
         in_place(node);
     }
     let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false)?;
+    for node in tree.doomed.iter().filter_map(|(_, file)| tree.nodes.get(file)) {
+        // Removed while DATA was plain, noted by an opening that a cut ended: nothing of it is anywhere.
+        node.lock().content.exists = false;
+    }
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     let prints: HashMap<FileId, Fingerprint> =
@@ -315,7 +319,8 @@ fn replay_into(
             }
             if let (true, Event::Create(birth)) = (served && record.seq > checkpoint.names_seq, &record.event)
                 && birth.attr.kind == FileKind::Regular
-                && let Some(stat) = setup.disk.stat("recover.live", &setup.paths.live(birth.root, birth.file)?)?
+                && let Some(stat) =
+                    setup.disk.stat("recover.live", &setup.paths.live(birth.root, birth.file)?)?
                 && let Some(node) = tree.nodes.get(&birth.file)
             {
                 node.lock().content = leftover(None, stat.attr.size, record.seq);

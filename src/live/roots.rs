@@ -34,6 +34,21 @@ pub struct Asked {
     pub without: Vec<Name>,
 }
 
+impl Asked {
+    /// Whether the names can be names, each given once.
+    pub fn check(&self) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for root in &self.roots {
+            check_name(&root.name)?;
+            if !seen.insert(&root.name) {
+                let name = String::from_utf8_lossy(&root.name);
+                return Err(Error::invalid(OP, format!("the root {name} is given twice")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A root of the running set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RootInfo {
@@ -68,14 +83,6 @@ pub fn known(
     asked: &Asked,
 ) -> Result<(Paths, Vec<RootPaths>)> {
     let listed = checkpoint.map_or(&[][..], |checkpoint| &checkpoint.sections.roots);
-    let mut seen = BTreeSet::new();
-    for root in &asked.roots {
-        check_name(&root.name)?;
-        if !seen.insert(&root.name) {
-            let name = String::from_utf8_lossy(&root.name);
-            return Err(Error::invalid(OP, format!("the root {name} is given twice")));
-        }
-    }
     let mut paths = data.clone();
     for state in listed {
         let name = String::from_utf8_lossy(&state.name);
@@ -225,7 +232,7 @@ mod tests {
         let (paths, new) = known(&data, None, &asked(&["a", "b"])).unwrap();
         assert_eq!(paths.roots.len(), 1);
         assert_eq!(new.iter().map(|root| root.root.0).collect::<Vec<_>>(), [1, 2]);
-        assert!(known(&data, None, &asked(&["a", "a"])).unwrap_err().message.contains("twice"));
+        assert!(asked(&["a", "a"]).check().unwrap_err().message.contains("twice"));
         let without = Asked { without: vec![b"a".to_vec()], ..Asked::default() };
         assert!(known(&data, None, &without).unwrap_err().message.contains("no root a"));
     }

@@ -78,13 +78,7 @@ fn drain(live: &Live) -> Result<()> {
 }
 
 /// Builds one directory's entries; remembers where each regular file went.
-fn put_out(
-    live: &Live,
-    tree: &Tree,
-    dir: FileId,
-    path: &Path,
-    placed: &mut Placed,
-) -> Result<()> {
+fn put_out(live: &Live, tree: &Tree, dir: FileId, path: &Path, placed: &mut Placed) -> Result<()> {
     for (name, file) in &tree.dir(dir)?.entries {
         let at = join_bytes(path, name);
         let node = tree.node(*file)?;
@@ -99,7 +93,7 @@ fn put_out(
                 put_out(live, tree, *file, &at, placed)?;
             }
             FileKind::Symlink => live.disk.symlink("scatter.symlink", &node.target, &at)?,
-            FileKind::Regular => put_file(live, &node, attr.size, &at)?,
+            FileKind::Regular => put_file(live, node, attr.size, &at)?,
             _ => live.disk.make_node("scatter.mknod", &at, &attr)?,
         }
         if node.kind != FileKind::Directory {
@@ -216,13 +210,7 @@ fn take_prints(
 
 /// Removes what is left of Weft in a root whose checkpoint `id` says it is clean. The root keeps the store and the
 /// checkpoint that it belongs to, durable before anything goes.
-pub fn finish_clean(
-    disk: &dyn Disk,
-    paths: &Paths,
-    root: &RootPaths,
-    store: StoreId,
-    id: u64,
-) -> Result<()> {
+pub fn finish_clean(disk: &dyn Disk, paths: &Paths, root: &RootPaths, store: StoreId, id: u64) -> Result<()> {
     match disk.set_xattr("scatter.id", &root.dir, STORE_XATTR, mark(store, id, root.root).as_bytes()) {
         Err(error) if error.is(libc::ENOTSUP) => {
             let how = OpenHow { write: true, create: true, ..OpenHow::default() };

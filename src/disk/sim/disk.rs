@@ -162,7 +162,12 @@ impl Disk for SimDisk {
         self.look(op, path, |world| match world.find(path) {
             Ok(id) => {
                 let node = world.node(id)?;
-                Ok(Some(Stat { attr: node.attr(), dev: DEV + node.fs, ino: node.ino, allocated: node.allocated() }))
+                Ok(Some(Stat {
+                    attr: node.attr(),
+                    dev: DEV + node.fs,
+                    ino: node.ino,
+                    allocated: node.allocated(),
+                }))
             }
             Err(libc::ENOENT | libc::ENOTDIR) => Ok(None),
             Err(errno) => Err(errno),
