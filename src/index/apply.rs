@@ -3,7 +3,7 @@
 use super::build::Build;
 use super::data::Track;
 use super::page::Change;
-use super::{IndexedGroup, attr, base, name, page, time, xattr};
+use super::{IndexedGroup, attr, base, name, page, place, time, xattr};
 use crate::error::Result;
 use crate::format::event::{Birth, Event, Record, RootStage, Slot};
 use crate::types::{Attr, FileId, FileKind, Location, Seq, Timestamp};
@@ -96,7 +96,7 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
             }
         }
         Event::Link { file, slot, attr } => {
-            name::record(build, slot, when.seq, *file, attr.kind);
+            put_name(build, slot, when, *file, attr.kind);
             touch_dir(build, when, slot, None);
         }
         Event::Unlink { slot, dir_nlink, .. } => {
@@ -107,7 +107,7 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
             if from != to {
                 name::record_gone(build, from, when.seq);
             }
-            name::record(build, to, when.seq, *file, attr.kind);
+            put_name(build, to, when, *file, attr.kind);
             touch_dir(build, when, from, Some(*from_nlink));
             touch_dir(build, when, to, Some(*to_nlink));
         }
@@ -121,9 +121,9 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
             left_nlink,
             right_nlink,
         } => {
-            name::record(build, right_slot, when.seq, *left, left_attr.kind);
+            put_name(build, right_slot, when, *left, left_attr.kind);
             if left_slot != right_slot {
-                name::record(build, left_slot, when.seq, *right, right_attr.kind);
+                put_name(build, left_slot, when, *right, right_attr.kind);
             }
             touch_dir(build, when, left_slot, Some(*left_nlink));
             touch_dir(build, when, right_slot, Some(*right_nlink));
@@ -142,11 +142,17 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
 
 fn record_birth(build: &mut Build<'_>, when: When, birth: &Birth) {
     if let Some(slot) = &birth.slot {
-        name::record(build, slot, when.seq, birth.file, birth.attr.kind);
+        put_name(build, slot, when, birth.file, birth.attr.kind);
     }
     if birth.attr.kind == FileKind::Symlink {
         attr::record_target(build, birth.file, when.seq, &birth.target);
     }
+}
+
+/// A name stands for a file from now on, and the file stands there.
+fn put_name(build: &mut Build<'_>, slot: &Slot, when: When, file: FileId, kind: FileKind) {
+    name::record(build, slot, when.seq, file, kind);
+    place::record(build, file, kind, slot, when.seq);
 }
 
 /// A directory's entries changed: its times move, and its count of links where the event tells it.

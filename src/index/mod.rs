@@ -23,6 +23,7 @@ pub mod lsm;
 pub mod mem;
 mod name;
 mod page;
+mod place;
 mod scan;
 mod state;
 mod time;
@@ -176,6 +177,11 @@ impl Index {
     /// The directory of a root beside DATA; `None` when the set did not have it.
     pub fn root(&self, name: &[u8], at: Seq) -> Result<Option<FileId>> {
         Ok(name::lookup(&*self.kv, name::ROOTS, name, at)?.map(|(file, _)| file))
+    }
+
+    /// The directory that a directory or symlink stands in, and its name there; `None` for a root, and for anything else.
+    pub fn place(&self, file: FileId, at: Seq) -> Result<Option<(FileId, Name)>> {
+        place::place(&*self.kv, file, at)
     }
 
     /// Up to `limit` entries with names after `after`, in byte order.

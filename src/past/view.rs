@@ -7,6 +7,9 @@ use crate::live::names::Entry;
 use crate::sync::Arc;
 use crate::types::{Attr, FileId, FileKind, Name, Seq};
 
+/// No path is longer: each name has a byte and a slash, and the kernel takes 4096.
+const DEPTH_MAX: usize = 2048;
+
 /// Read-only, never changing.
 pub struct View {
     seq: Seq,
@@ -27,6 +30,21 @@ impl View {
     /// The directory of a root, DATA's without a name; `None` when the set did not have it.
     pub fn root(&self, name: &[u8]) -> Result<Option<FileId>> {
         if name.is_empty() { Ok(Some(FileId::ROOT)) } else { self.index.root(name, self.seq) }
+    }
+
+    /// The names that lead from a root to a directory or symlink: none for a root's directory.
+    pub fn path(&self, file: FileId) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        let mut at = file;
+        while let Some((dir, name)) = self.index.place(at, self.seq)? {
+            if names.len() > DEPTH_MAX {
+                return Err(Error::corrupt("past.path", format!("{file} stands below itself")));
+            }
+            names.push(name);
+            at = dir;
+        }
+        names.reverse();
+        Ok(names)
     }
 
     /// What stood at a name.
