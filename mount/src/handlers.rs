@@ -3,24 +3,40 @@
 use crate::convert::{Complaints, LIVE_TTL, VIEW_TTL, file_attr, live_attr_ttl};
 use crate::dirs::{Dirs, Offer};
 use crate::inode::Node;
+use crate::links::Links;
 use crate::views::{Open, Views};
-use fuser::{Errno, FileAttr, FileHandle, FopenFlags, Generation, ReplyEntry};
+use fuser::{Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, ReplyEntry};
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 use std::time::Duration;
 use weft::engine::{Capture, Engine, View};
 use weft::error::Result;
-use weft::types::{Attr, FileId};
+use weft::types::{Attr, FileId, Name, RootId};
 
 /// The answer of a handler.
 pub type Answer<T> = std::result::Result<T, Errno>;
 
-/// A mounted Weft filesystem: translates, calls the engine, replies.
+/// The root that a mount shows.
+#[derive(Clone, Debug)]
+pub struct Here {
+    pub root: RootId,
+    /// Empty for DATA.
+    pub name: Name,
+    /// Its live directory.
+    pub dir: FileId,
+    /// Its number in the list of [`Links`].
+    pub number: usize,
+}
+
+/// One root of a mounted Weft filesystem: translates, calls the engine, replies.
 pub struct WeftFs {
     pub core: Arc<Engine>,
     pub capture: Capture,
     /// How view names without an offset are read.
     pub zone: TimeZone,
+    /// Which root this mount shows.
+    pub here: Here,
+    pub links: Arc<Links>,
     pub views: Views<View>,
     pub dirs: Dirs,
     pub complaints: Complaints,
@@ -35,21 +51,6 @@ pub struct Found {
 }
 
 impl Found {
-    pub fn live(file: FileId, attr: &Attr) -> Found {
-        let attr = file_attr(Node::Live(file), attr);
-        let attr_ttl = live_attr_ttl(&attr);
-        Found { attr, generation: Generation(0), attr_ttl, name_ttl: LIVE_TTL }
-    }
-
-    pub fn past(node: Node, attr: &Attr, generation: u64) -> Found {
-        Found {
-            attr: file_attr(node, attr),
-            generation: Generation(generation),
-            attr_ttl: VIEW_TTL,
-            name_ttl: VIEW_TTL,
-        }
-    }
-
     /// Sends it, or the error.
     pub fn send(answer: Answer<Found>, reply: ReplyEntry) {
         match answer {
@@ -70,14 +71,42 @@ pub struct Line<'a> {
 }
 
 impl WeftFs {
-    pub fn new(core: Arc<Engine>, capture: Capture, zone: TimeZone) -> WeftFs {
+    pub fn new(core: Arc<Engine>, capture: Capture, zone: TimeZone, here: Here, links: Arc<Links>) -> WeftFs {
         WeftFs {
             core,
             capture,
             zone,
+            here,
+            links,
             views: Views::new(),
             dirs: Dirs::default(),
             complaints: Complaints::default(),
+        }
+    }
+
+    /// What an inode number of this mount stands for.
+    pub fn node(&self, ino: INodeNo) -> Node {
+        Node::of(ino, self.here.dir)
+    }
+
+    pub fn ino(&self, node: Node) -> INodeNo {
+        node.ino(self.here.dir)
+    }
+
+    /// A live file as the answer to a lookup.
+    pub fn found(&self, file: FileId, attr: &Attr) -> Found {
+        let attr = file_attr(self.ino(Node::Live(file)), attr);
+        let attr_ttl = live_attr_ttl(&attr);
+        Found { attr, generation: Generation(0), attr_ttl, name_ttl: LIVE_TTL }
+    }
+
+    /// Something of the past as the answer to a lookup.
+    pub fn found_past(&self, node: Node, attr: &Attr, generation: u64) -> Found {
+        Found {
+            attr: file_attr(self.ino(node), attr),
+            generation: Generation(generation),
+            attr_ttl: VIEW_TTL,
+            name_ttl: VIEW_TTL,
         }
     }
 
@@ -102,21 +131,21 @@ impl WeftFs {
     pub fn attr(&self, node: Node) -> Answer<(FileAttr, Duration)> {
         match node {
             Node::Live(file) => {
-                let attr = file_attr(node, &self.told(self.core.attr(file))?);
+                let attr = file_attr(self.ino(node), &self.told(self.core.attr(file))?);
                 Ok((attr, live_attr_ttl(&attr)))
             }
             Node::View(slot, file) => {
-                let open = self.open_view(slot)?;
-                Ok((file_attr(node, &self.told(open.view.attr(file))?), VIEW_TTL))
+                let attr = self.past_attr(&self.open_view(slot)?, file)?;
+                Ok((file_attr(self.ino(node), &attr), VIEW_TTL))
             }
-            Node::Alias(number) => Ok((file_attr(node, &self.alias_attr(number)?), VIEW_TTL)),
+            Node::Alias(number) => Ok((file_attr(self.ino(node), &self.alias_attr(number)?), VIEW_TTL)),
         }
     }
 
     pub fn read_link(&self, node: Node) -> Answer<Vec<u8>> {
         match node {
             Node::Live(file) => self.told(self.core.read_link(file)),
-            Node::View(slot, file) => self.told(self.open_view(slot)?.view.read_link(file)),
+            Node::View(slot, file) => self.past_link(&self.open_view(slot)?, file),
             Node::Alias(number) => {
                 self.views.target(number).map(|target| target.as_bytes().to_vec()).ok_or(Errno::ESTALE)
             }
@@ -230,9 +259,9 @@ impl WeftFs {
     /// The directory above, for the number beside `..`; a view does not tell it, and its root is near enough.
     fn parent(&self, dir: Node) -> Node {
         match dir {
-            Node::Live(file) => Node::Live(self.core.parent(file).unwrap_or(FileId::ROOT)),
-            Node::View(_, FileId::ROOT) | Node::Alias(_) => Node::Live(FileId::ROOT),
-            Node::View(slot, _) => Node::View(slot, FileId::ROOT),
+            Node::Live(file) => Node::Live(self.core.parent(file).unwrap_or(self.here.dir)),
+            Node::View(slot, file) if file != self.here.dir => Node::View(slot, self.here.dir),
+            Node::View(..) | Node::Alias(_) => Node::Live(self.here.dir),
         }
     }
 }

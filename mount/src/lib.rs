@@ -7,6 +7,7 @@ mod dirs;
 mod fs;
 mod handlers;
 mod inode;
+mod links;
 mod live;
 mod past;
 mod views;
@@ -21,7 +22,9 @@ pub mod mountinfo;
 pub mod place;
 pub mod process;
 pub mod profile;
+pub mod roots;
 mod running;
+mod served;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.
 pub type Outcome<T> = std::result::Result<T, String>;

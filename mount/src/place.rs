@@ -59,6 +59,17 @@ pub fn normal(path: &Path) -> PathBuf {
     plain
 }
 
+/// Where the mount around a path is, if it is one of a STORE's.
+pub fn mount_of(path: Option<&Path>, store: &Path) -> Option<PathBuf> {
+    let start = match path {
+        Some(path) => real(path).ok()?,
+        None => std::env::current_dir().ok()?,
+    };
+    let mounts = mountinfo::read().ok()?;
+    let mount = mountinfo::around(&mounts, &start)?;
+    (mount.store()? == store).then(|| mount.point.clone())
+}
+
 /// The STORE that a command means: the one named, else that of the mount around `path`, else the one beside it. Without
 /// a path, the mount around the current directory.
 ///

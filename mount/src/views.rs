@@ -16,17 +16,18 @@ pub struct Open<V> {
     pub slot: Slot,
     pub generation: u64,
     pub view: Arc<V>,
+    pub instant: Instant,
 }
 
 impl<V> Clone for Open<V> {
     fn clone(&self) -> Open<V> {
-        Open { slot: self.slot, generation: self.generation, view: Arc::clone(&self.view) }
+        let view = Arc::clone(&self.view);
+        Open { slot: self.slot, generation: self.generation, view, instant: self.instant }
     }
 }
 
 struct Entry<V> {
     open: Open<V>,
-    instant: Instant,
     /// Lookups of all its inodes, and open handles.
     held: u64,
 }
@@ -98,7 +99,7 @@ impl<V> Views<V> {
         let Some(entry) = inner.slots.get_mut(&slot) else { return };
         entry.held = entry.held.saturating_sub(count);
         if entry.held == 0 {
-            let instant = entry.instant;
+            let instant = entry.open.instant;
             inner.slots.remove(&slot);
             inner.names.remove(&instant);
             inner.free.push(slot);
@@ -152,9 +153,9 @@ impl<V> Inner<V> {
                 slot
             }
         };
-        let open = Open { slot, generation: self.next_generation, view };
+        let open = Open { slot, generation: self.next_generation, view, instant };
         self.next_generation += 1;
-        self.slots.insert(slot, Entry { open: open.clone(), instant, held: 1 });
+        self.slots.insert(slot, Entry { open: open.clone(), held: 1 });
         self.names.insert(instant, slot);
         Some(open)
     }
