@@ -256,7 +256,7 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
         Ok(Linked { place: place.clone(), point: root.point.clone() })
     };
     let linked: Outcome<Vec<Linked>> = roots.iter().map(linked).collect();
-    let links = Links { roots: linked?, profile: plan.profile };
+    let links = Links { roots: linked?, profile: plan.config.profile.fixed() };
     for line in links.uncovered(engine).map_err(|cause| cause.to_string())? {
         tracing::warn!("{line}");
     }

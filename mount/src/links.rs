@@ -30,7 +30,9 @@ pub struct Linked {
 pub struct Links {
     /// DATA first.
     pub roots: Vec<Linked>,
-    pub profile: Profile,
+    /// As configured; otherwise it follows from what is in DATA at the instant: a database may be made on a mount that
+    /// was empty, and after a crash nothing of DATA can be seen before it is mounted.
+    pub profile: Option<Profile>,
 }
 
 /// Where a target leads.
@@ -66,9 +68,36 @@ impl Links {
                     None => not_covered(&below(point, &rest)),
                 }
             }
-            Leads::Outside(outside) if root == 0 && self.profile.holds(&path) => not_covered(&outside),
+            Leads::Outside(outside) if root == 0 && self.past_profile(view)?.holds(&path) => {
+                not_covered(&outside)
+            }
             Leads::Outside(_) if target.starts_with(b"/") => target,
             Leads::Outside(outside) => bytes(outside),
+        })
+    }
+
+    fn profile_by(&self, has: impl Fn(&[u8]) -> Result<bool>) -> Result<Profile> {
+        if let Some(profile) = self.profile {
+            return Ok(profile);
+        }
+        let mut there = Vec::new();
+        for name in profile::TELLING {
+            if has(name.as_bytes())? {
+                there.push(name);
+            }
+        }
+        Ok(Profile::by_names(|name| there.contains(&name)).unwrap_or(Profile::Generic))
+    }
+
+    fn past_profile(&self, view: &View) -> Result<Profile> {
+        self.profile_by(|name| Ok(view.lookup(FileId::ROOT, name)?.is_some()))
+    }
+
+    fn live_profile(&self, core: &Engine) -> Result<Profile> {
+        self.profile_by(|name| match core.lookup(FileId::ROOT, name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
         })
     }
 
@@ -104,10 +133,10 @@ impl Links {
     }
 
     /// What a live link of the database leads to, when no root covers it.
-    fn uncovered_target(&self, path: &[Name], target: &[u8]) -> Option<PathBuf> {
+    fn uncovered_target(&self, profile: Profile, path: &[Name], target: &[u8]) -> Option<PathBuf> {
         let dir = path.split_last().map_or(&[][..], |(_, dir)| dir);
         match self.leads(0, dir, Path::new(OsStr::from_bytes(target))) {
-            Leads::Outside(outside) if self.profile.holds(path) => Some(outside),
+            Leads::Outside(outside) if profile.holds(path) => Some(outside),
             _ => None,
         }
     }
@@ -118,9 +147,10 @@ impl Links {
     /// When the live names cannot be read.
     pub fn uncovered(&self, core: &Engine) -> Result<Vec<String>> {
         let mut lines = Vec::new();
-        for path in self.profile.links(core)? {
+        let profile = self.live_profile(core)?;
+        for path in profile.links(core)? {
             let target = read_live(core, &path)?;
-            if let Some(outside) = target.and_then(|target| self.uncovered_target(&path, &target)) {
+            if let Some(outside) = target.and_then(|target| self.uncovered_target(profile, &path, &target)) {
                 lines.push(complaint(&path, &outside));
             }
         }
@@ -130,13 +160,14 @@ impl Links {
     /// The same of one link that has just been made in the live tree.
     pub fn complaint_of(&self, core: &Engine, dir: FileId, name: &[u8], target: &[u8]) -> Option<String> {
         let mut path = vec![name.to_vec()];
+        let profile = self.live_profile(core).ok()?;
         if dir != FileId::ROOT {
-            let parent = self.profile.dirs_of_links().iter().find(|parent| {
+            let parent = profile.dirs_of_links().iter().find(|parent| {
                 core.lookup(FileId::ROOT, parent.as_bytes()).is_ok_and(|(file, _)| file == dir)
             })?;
             path.insert(0, parent.as_bytes().to_vec());
         }
-        self.uncovered_target(&path, target).map(|outside| complaint(&path, &outside))
+        self.uncovered_target(profile, &path, target).map(|outside| complaint(&path, &outside))
     }
 }
 
@@ -211,7 +242,7 @@ mod tests {
                 linked("wal", "/srv/wal", &["/srv/wal", "/alias"]),
                 linked("ts", "/srv/wal-ts", &["/srv/wal-ts"]),
             ],
-            profile: Profile::Postgres,
+            profile: None,
         }
     }
 
@@ -265,7 +296,8 @@ mod tests {
     fn what_the_database_keeps_outside_is_complained_of() {
         let links = links();
         let path = |text: &str| text.split('/').map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>();
-        let outside = |at: &str, target: &str| links.uncovered_target(&path(at), target.as_bytes());
+        let outside =
+            |at: &str, target: &str| links.uncovered_target(Profile::Postgres, &path(at), target.as_bytes());
         assert_eq!(outside("pg_tblspc/16400", "/mnt/x"), Some("/mnt/x".into()));
         assert_eq!(outside("pg_tblspc/16400", "/srv/wal-ts"), None);
         assert_eq!(outside("server.crt", "/etc/ssl/x"), None);

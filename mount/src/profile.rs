@@ -17,19 +17,25 @@ pub enum Profile {
     Generic,
 }
 
+/// The names that tell one database from another.
+pub const TELLING: [&str; 4] = ["PG_VERSION", "global", "ibdata1", "aria_log_control"];
+
 impl Profile {
     /// From what lies in DATA; an empty directory is generic until the configuration says otherwise.
     pub fn detect(data: &Path) -> Profile {
         let root = crate::place::contents(data);
-        let has = |name: &str| root.join(name).exists();
+        let other = || if holds_sqlite(&root) { Profile::Sqlite } else { Profile::Generic };
+        Profile::by_names(|name| root.join(name).exists()).unwrap_or_else(other)
+    }
+
+    /// From the names in DATA's root alone.
+    pub fn by_names(has: impl Fn(&str) -> bool) -> Option<Profile> {
         if has("PG_VERSION") && has("global") {
-            Profile::Postgres
+            Some(Profile::Postgres)
         } else if has("ibdata1") || has("aria_log_control") {
-            Profile::Mariadb
-        } else if holds_sqlite(&root) {
-            Profile::Sqlite
+            Some(Profile::Mariadb)
         } else {
-            Profile::Generic
+            None
         }
     }
 
