@@ -62,6 +62,22 @@ pub(super) fn lookup(kv: &dyn Kv, dir: FileId, name: &[u8], at: Seq) -> Result<O
     }
 }
 
+/// Up to `limit` entries of the history of a name at or before a Seq, newest first: what it stood for from that Seq
+/// on, `None` where it was gone.
+pub(super) fn past_of(
+    kv: &dyn Kv,
+    dir: FileId,
+    name: &[u8],
+    at: Seq,
+    limit: usize,
+) -> Result<Vec<(Seq, Option<(FileId, FileKind)>)>> {
+    let mut from = name_prefix(dir, name);
+    let end = behind(&from);
+    put_seq(&mut from, at);
+    let pairs = kv.range(Space::Name, &from, &end, limit)?;
+    pairs.iter().map(|(key, value)| Ok((split(key)?.1, read_child(value)?))).collect()
+}
+
 /// Up to `limit` entries with names after `after`, in byte order.
 pub(super) fn read_dir(
     kv: &dyn Kv,

@@ -18,6 +18,7 @@ pub mod paths;
 pub mod pool;
 pub mod recover;
 pub mod scatter;
+mod tags;
 pub mod tree;
 pub mod walk;
 pub mod xattrs;
@@ -30,6 +31,7 @@ use self::tree::Tree;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
+use crate::meta::tags::Tags;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, PAGE, PageNo, Seq, Timestamp};
@@ -54,6 +56,8 @@ pub struct Live {
     pub limits: Limits,
     /// First instant that can be shown.
     pub birth: Mutex<(Seq, Timestamp)>,
+    /// Named instants. Its lock is taken before the journal's, and no other meanwhile.
+    pub tags: Mutex<Tags>,
     tree: RwLock<Tree>,
     pool: Pool,
     base: BaseStore,

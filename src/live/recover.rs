@@ -29,6 +29,7 @@ use crate::journal::recovery::{Replayed, START, replay};
 use crate::journal::segment::Segments;
 use crate::journal::writer::Resume;
 use crate::journal::{Config, Extent, Group, Journal};
+use crate::meta::tags::Tags;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, FileKind, Seq, StoreId, Timestamp};
@@ -146,8 +147,10 @@ fn open_clean(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
     for node in tree.nodes.values() {
         in_place(node);
     }
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false)?;
+    let mut tags = Tags::of(&checkpoint.sections.tags);
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, &mut tags, false)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
+    *live.tags.lock() = tags;
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
@@ -180,11 +183,13 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
             missing.push(Arc::clone(node));
         }
     }
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true)?;
+    let mut tags = Tags::of(&checkpoint.sections.tags);
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, &mut tags, true)?;
     check_reach(&copy, resume.last_seq)?;
     check_missing(paths, &missing)?;
     remove_orphans(disk, paths, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
+    *live.tags.lock() = tags;
     if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -362,11 +367,12 @@ fn leftover(base: Option<Base>, len: u64, seq: Seq) -> Content {
     }
 }
 
-/// Replays the journal into names and overlays.
+/// Replays the journal into names, overlays and tags.
 fn replay_into(
     setup: &Setup,
     checkpoint: &Checkpoint,
     tree: &mut Tree,
+    tags: &mut Tags,
     served: bool,
 ) -> Result<(Resume, Replayed)> {
     let segments = segments_of(setup);
@@ -388,6 +394,7 @@ fn replay_into(
                 node.lock().content = leftover(None, stat.attr.size, record.seq);
             }
             fold(tree, &group, record);
+            tags.fold(record);
         }
         Ok(())
     })?;
@@ -468,6 +475,7 @@ fn assemble(
         journal: Arc::new(journal),
         limits: setup.limits,
         birth: Mutex::new(birth),
+        tags: Mutex::new(Tags::default()),
         tree: RwLock::new(tree),
         pool,
         base,
