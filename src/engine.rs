@@ -32,12 +32,12 @@ use crate::types::{Attr, FileId, Name, Seq, StoreId, Timestamp};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
 pub use crate::live::names::{Entry, NewFile, RenameMode, SetAttr, SetTime};
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
 pub use crate::past::when::Instant;
-pub use crate::format::sections::TagState;
 
 /// How writes arrive (DESIGN §2, capture modes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

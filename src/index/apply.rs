@@ -206,29 +206,9 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
 
 /// The same by file: what became of its names.
 fn record_naming(build: &mut Build<'_>, when: When, event: &Event) {
-    let mut named = |file: &FileId, naming: Naming| {
-        naming::record(build, *file, (when.seq, when.ts), &naming);
-    };
-    match event {
-        Event::Create(birth) => named(&birth.file, Naming::Create(birth.slot.clone())),
-        Event::Adopt { birth, .. } => named(&birth.file, Naming::Adopt(birth.slot.clone())),
-        Event::Rebase { file, .. } => named(file, Naming::Rebase),
-        Event::Link { file, slot, .. } => named(file, Naming::Link(slot.clone())),
-        Event::Unlink { file, slot, .. } => named(file, Naming::Unlink(slot.clone())),
-        Event::Rename { file, from, to, replaced, .. } => {
-            named(file, Naming::Rename { from: from.clone(), to: to.clone() });
-            if let Some((replaced, _)) = replaced
-                && replaced != file
-            {
-                named(replaced, Naming::Replaced(to.clone()));
-            }
+    for file in Naming::files(event).into_iter().flatten() {
+        if let Some(naming) = Naming::of_event(event, file) {
+            naming::record(build, file, (when.seq, when.ts), &naming);
         }
-        Event::Exchange { left, left_slot, right, right_slot, .. } => {
-            named(left, Naming::Exchange { from: left_slot.clone(), to: right_slot.clone() });
-            if left != right {
-                named(right, Naming::Exchange { from: right_slot.clone(), to: left_slot.clone() });
-            }
-        }
-        _ => {}
     }
 }

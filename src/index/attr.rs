@@ -48,13 +48,7 @@ pub(super) fn record_set(
     }
 }
 
-fn put(
-    build: &mut Build<'_>,
-    file: FileId,
-    (seq, ts): (Seq, Timestamp),
-    attr: &Attr,
-    chosen_mtime: bool,
-) {
+fn put(build: &mut Build<'_>, file: FileId, (seq, ts): (Seq, Timestamp), attr: &Attr, chosen_mtime: bool) {
     let mut key = prefix(file, WHOLE);
     put_seq(&mut key, seq);
     let mut value = Vec::with_capacity(56);

@@ -22,10 +22,17 @@ pub struct Happened {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Did {
     /// Bytes changed; of a directory (size 0): an entry came or went.
-    Content { change: Change, bytes: u64, size: u64 },
+    Content {
+        change: Change,
+        bytes: u64,
+        size: u64,
+    },
     Name(Naming),
     /// Attributes were set.
-    Attr { attr: Attr, chosen_mtime: bool },
+    Attr {
+        attr: Attr,
+        chosen_mtime: bool,
+    },
     /// An extended attribute was set or removed.
     Xattr,
 }
@@ -49,9 +56,9 @@ pub(super) fn newest(kv: &dyn Kv, file: FileId, at: Seq, limit: usize) -> Result
             ts: sample.ts,
             did: Did::Content { change: sample.change, bytes: sample.bytes, size: sample.value },
         });
-    let xattrs = data::newest_samples(kv, file, Track::Change, at, limit)?.into_iter().map(|sample| {
-        Happened { seq: sample.seq, ts: sample.ts, did: Did::Xattr }
-    });
+    let xattrs = data::newest_samples(kv, file, Track::Change, at, limit)?
+        .into_iter()
+        .map(|sample| Happened { seq: sample.seq, ts: sample.ts, did: Did::Xattr });
     // One event may stand in several: its names say most, and come first.
     let mut all: Vec<Happened> = names.chain(content).chain(xattrs).chain(attrs).collect();
     all.sort_by_key(|happened| std::cmp::Reverse(happened.seq));

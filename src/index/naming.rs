@@ -7,7 +7,7 @@ use super::build::Build;
 use super::codec::{Reader, corrupt, put_seq, put_signed, put_varint};
 use super::kv::{Kv, Space};
 use crate::error::Result;
-use crate::format::event::Slot;
+use crate::format::event::{Event, Slot};
 use crate::types::{FileId, Seq, Timestamp};
 
 const NAMING: u8 = 1;
@@ -25,10 +25,16 @@ pub enum Naming {
     Rebase,
     Link(Slot),
     Unlink(Slot),
-    Rename { from: Slot, to: Slot },
+    Rename {
+        from: Slot,
+        to: Slot,
+    },
     /// Another file was renamed to its name.
     Replaced(Slot),
-    Exchange { from: Slot, to: Slot },
+    Exchange {
+        from: Slot,
+        to: Slot,
+    },
 }
 
 impl Naming {
@@ -59,6 +65,45 @@ impl Naming {
             _ => return Err(corrupt(format!("naming event {code}"))),
         };
         Ok(naming)
+    }
+
+    /// The files whose names an event is about.
+    pub fn files(event: &Event) -> [Option<FileId>; 2] {
+        match event {
+            Event::Create(birth) | Event::Adopt { birth, .. } => [Some(birth.file), None],
+            Event::Rebase { file, .. } | Event::Link { file, .. } | Event::Unlink { file, .. } => {
+                [Some(*file), None]
+            }
+            Event::Rename { file, replaced, .. } => {
+                [Some(*file), replaced.as_ref().map(|(old, _)| *old).filter(|old| old != file)]
+            }
+            Event::Exchange { left, right, .. } => [Some(*left), Some(*right).filter(|right| right != left)],
+            _ => [None, None],
+        }
+    }
+
+    /// What an event did to the names of a file.
+    pub fn of_event(event: &Event, of: FileId) -> Option<Naming> {
+        match event {
+            Event::Create(birth) if birth.file == of => Some(Naming::Create(birth.slot.clone())),
+            Event::Adopt { birth, .. } if birth.file == of => Some(Naming::Adopt(birth.slot.clone())),
+            Event::Rebase { file, .. } if *file == of => Some(Naming::Rebase),
+            Event::Link { file, slot, .. } if *file == of => Some(Naming::Link(slot.clone())),
+            Event::Unlink { file, slot, .. } if *file == of => Some(Naming::Unlink(slot.clone())),
+            Event::Rename { file, from, to, .. } if *file == of => {
+                Some(Naming::Rename { from: from.clone(), to: to.clone() })
+            }
+            Event::Rename { replaced: Some((file, _)), to, .. } if *file == of => {
+                Some(Naming::Replaced(to.clone()))
+            }
+            Event::Exchange { left, left_slot, right_slot, .. } if *left == of => {
+                Some(Naming::Exchange { from: left_slot.clone(), to: right_slot.clone() })
+            }
+            Event::Exchange { right, left_slot, right_slot, .. } if *right == of => {
+                Some(Naming::Exchange { from: right_slot.clone(), to: left_slot.clone() })
+            }
+            _ => None,
+        }
     }
 
     /// The name that the file has by this event.

@@ -58,7 +58,10 @@ impl Tags {
             None => Ok(()),
             Some(tag) => Err(Error::invalid(
                 OP,
-                format!("the tag {name:?} exists already, at seq {}; `weft tag rm` it first, or take another name", tag.at),
+                format!(
+                    "the tag {name:?} exists already, at seq {}; `weft tag rm` it first, or take another name",
+                    tag.at
+                ),
             )),
         }
     }
@@ -200,7 +203,9 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (left, right, expected) in [("", "", 0), ("abc", "abc", 0), ("abc", "", 3), ("kitten", "sitting", 3)] {
+        for (left, right, expected) in
+            [("", "", 0), ("abc", "abc", 0), ("abc", "", 3), ("kitten", "sitting", 3)]
+        {
             assert_eq!(distance(left, right), expected);
             assert_eq!(distance(right, left), expected);
         }

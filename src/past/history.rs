@@ -75,6 +75,17 @@ impl Version {
         self.bytes = self.bytes.saturating_add(older.bytes);
         true
     }
+
+    /// The same from the other side: takes in the event after this line's last.
+    pub fn take_in_newer(&mut self, newer: &Version) -> bool {
+        let mut joined = newer.clone();
+        let near = newer.time_us.saturating_sub(self.first_time_us) <= BURST_US;
+        if !near || !joined.take_in(self) {
+            return false;
+        }
+        *self = joined;
+        true
+    }
 }
 
 /// Gathers lines from events that come newest first.
@@ -233,9 +244,10 @@ impl<'a> Teller<'a> {
     /// The record of an event, while the journal has it.
     fn record(&mut self, seq: Seq) -> Result<Option<Record>> {
         let Some(place) = self.index.group_of_seq(seq)? else { return Ok(None) };
-        let known = self.group.as_ref().is_some_and(|(segment, offset, _)| {
-            (*segment, *offset) == (place.segment, place.offset)
-        });
+        let known = self
+            .group
+            .as_ref()
+            .is_some_and(|(segment, offset, _)| (*segment, *offset) == (place.segment, place.offset));
         if !known {
             let records = records_at(self.segments, place.segment, place.offset)?;
             self.group = Some((place.segment, place.offset, records));
@@ -336,7 +348,10 @@ mod tests {
         let lines = lines.finish();
         let shown: Vec<_> =
             lines.iter().map(|line| (line.kind, line.first_seq, line.seq, line.events, line.bytes)).collect();
-        assert_eq!(shown, [("write", 6, 9, 3, 7), ("truncate", 5, 5, 1, 8), ("write", 4, 4, 1, 16), ("write", 3, 3, 1, 32)]);
+        assert_eq!(
+            shown,
+            [("write", 6, 9, 3, 7), ("truncate", 5, 5, 1, 8), ("write", 4, 4, 1, 16), ("write", 3, 3, 1, 32)]
+        );
     }
 
     #[test]

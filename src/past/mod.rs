@@ -5,6 +5,7 @@
 
 pub mod history;
 pub mod indexer;
+pub mod offline;
 pub mod pages;
 pub mod paths;
 pub mod resolve;
