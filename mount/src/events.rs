@@ -2,7 +2,7 @@
 
 use crate::shown;
 use serde_json::{Map, Value, json};
-use weft::format::event::{Birth, Event, Record, Slot};
+use weft::format::event::{Birth, Event, Record, RootStage, Slot};
 use weft::past::when::canonical;
 use weft::types::{Attr, FileId, FileTime};
 
@@ -28,6 +28,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Lease { .. } => "lease",
         Event::Close { .. } => "close",
         Event::Epoch { .. } => "epoch",
+        Event::Root { .. } => "root",
     }
 }
 
@@ -43,7 +44,8 @@ pub fn files(event: &Event) -> Vec<FileId> {
         | Event::Zero { file, .. }
         | Event::SetAttr { file, .. }
         | Event::SetXattr { file, .. }
-        | Event::RemoveXattr { file, .. } => vec![*file],
+        | Event::RemoveXattr { file, .. }
+        | Event::Root { file, .. } => vec![*file],
         Event::Rename { file, replaced, .. } => {
             std::iter::once(*file).chain(replaced.as_ref().map(|(old, _)| *old)).collect()
         }
@@ -186,6 +188,14 @@ fn fields(event: &Event) -> Value {
         Event::Lease { id, at, until } => json!({ "id": id, "at": at.0, "until": canonical(*until) }),
         Event::Close { at } => json!({ "at": canonical(*at) }),
         Event::Epoch { epoch, wall } => json!({ "epoch": epoch, "to": canonical(*wall) }),
+        Event::Root { root, file, name: called, stage } => {
+            let stage = match stage {
+                RootStage::Entering => "entering",
+                RootStage::Present => "present",
+                RootStage::Left => "left",
+            };
+            json!({ "file": file.0, "root": root.0, "name": name(called), "stage": stage })
+        }
     }
 }
 

@@ -252,7 +252,7 @@ mod tests {
             seq: Seq(number * 3),
             ts: Timestamp(1_700_000_000_000_000 + number as i64 * 50 - (number as i64 % 5) * 400),
             value: u64::MAX.wrapping_mul(number % 2).wrapping_add(number),
-            change: if number % 3 == 0 { Change::Shrink } else { Change::Write },
+            change: if number.is_multiple_of(3) { Change::Shrink } else { Change::Write },
             bytes: number * 977 % 4_096,
         }
     }

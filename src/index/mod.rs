@@ -41,7 +41,7 @@ pub use base::{Adoption, BasePage, BaseRecord};
 pub use data::Change;
 pub use history::{Did, Happened};
 pub use lookup::{BULK_PAGES, FullVersion, PageVersion, PartialVersion};
-pub use name::DirEntry;
+pub use name::{DirEntry, NamePast};
 pub use naming::{Named, Naming};
 pub use page::{COMPOSE_AFTER, Compose};
 pub use state::Watermark;
@@ -178,6 +178,11 @@ impl Index {
         name::lookup(&*self.kv, dir, name, at)
     }
 
+    /// The directory of a root beside DATA; `None` when the set did not have it.
+    pub fn root(&self, name: &[u8], at: Seq) -> Result<Option<FileId>> {
+        Ok(name::lookup(&*self.kv, name::ROOTS, name, at)?.map(|(file, _)| file))
+    }
+
     /// Up to `limit` entries with names after `after`, in byte order.
     pub fn read_dir(
         &self,
@@ -241,13 +246,7 @@ impl Index {
     }
 
     /// What a name has stood for: up to `limit` changes at or before a Seq, newest first; `None` where it was gone.
-    pub fn past_of_name(
-        &self,
-        dir: FileId,
-        name: &[u8],
-        at: Seq,
-        limit: usize,
-    ) -> Result<Vec<(Seq, Option<(FileId, FileKind)>)>> {
+    pub fn past_of_name(&self, dir: FileId, name: &[u8], at: Seq, limit: usize) -> Result<Vec<NamePast>> {
         name::past_of(&*self.kv, dir, name, at, limit)
     }
 

@@ -1,7 +1,8 @@
 //! Names at an instant.
 //!
 //! [`Space::Name`]: (directory, name, NUL, descending Seq) -> what the name stands for from then on, or nothing. Names hold
-//! no NUL, so keys are in the byte order of names and no name is in another's way.
+//! no NUL, so keys are in the byte order of names and no name is in another's way. The directories of the roots stand
+//! under their names in directory 0.
 
 use super::build::Build;
 use super::codec::{Reader, kind_code, put_ascending, put_seq, put_varint, read_kind};
@@ -13,8 +14,14 @@ use crate::format::event::Slot;
 use crate::types::{FileId, FileKind, Name, Seq};
 use std::ops::ControlFlow;
 
+/// No file has this number: in it stand the roots by their names.
+pub(super) const ROOTS: FileId = FileId(0);
+
 const GONE: u8 = 0;
 const CHILD: u8 = 1;
+
+/// What a name stood for from a Seq on; `None` where it was gone.
+pub type NamePast = (Seq, Option<(FileId, FileKind)>);
 
 /// What a name stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,15 +69,8 @@ pub(super) fn lookup(kv: &dyn Kv, dir: FileId, name: &[u8], at: Seq) -> Result<O
     }
 }
 
-/// Up to `limit` entries of the history of a name at or before a Seq, newest first: what it stood for from that Seq
-/// on, `None` where it was gone.
-pub(super) fn past_of(
-    kv: &dyn Kv,
-    dir: FileId,
-    name: &[u8],
-    at: Seq,
-    limit: usize,
-) -> Result<Vec<(Seq, Option<(FileId, FileKind)>)>> {
+/// Up to `limit` entries of the history of a name at or before a Seq, newest first.
+pub(super) fn past_of(kv: &dyn Kv, dir: FileId, name: &[u8], at: Seq, limit: usize) -> Result<Vec<NamePast>> {
     let mut from = name_prefix(dir, name);
     let end = behind(&from);
     put_seq(&mut from, at);

@@ -36,7 +36,7 @@ impl Live {
         if value.len() > XATTR_SIZE_MAX {
             return Err(Error::errno("live.setxattr", libc::E2BIG));
         }
-        may_change(file, name)?;
+        self.may_change(file, name)?;
         let guarded = name.starts_with(b"trusted.") || name.starts_with(b"security.");
         if guarded && !self.limits.privileged {
             return Err(Error::errno("live.setxattr", libc::EPERM));
@@ -56,7 +56,7 @@ impl Live {
     }
 
     pub fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<()> {
-        may_change(file, name)?;
+        self.may_change(file, name)?;
         let node = self.node(file)?;
         let mut state = node.lock();
         if !state.xattrs.contains_key(name) {
@@ -66,11 +66,14 @@ impl Live {
         self.emit(&node, &mut state, &[], |ts| Event::RemoveXattr { file, name, ctime: ts })?;
         Ok(())
     }
-}
 
-fn may_change(file: FileId, name: &[u8]) -> Result<()> {
-    match file == FileId::ROOT && name.starts_with(RESERVED) {
-        true => Err(Error::errno("live.xattr", libc::EPERM)),
-        false => Ok(()),
+    /// What Weft keeps on the directory of a root is not a program's to change.
+    fn may_change(&self, file: FileId, name: &[u8]) -> Result<()> {
+        let is_root =
+            || file == FileId::ROOT || self.tree.read().roots.values().any(|root| root.file == file);
+        match name.starts_with(RESERVED) && is_root() {
+            true => Err(Error::errno("live.xattr", libc::EPERM)),
+            false => Ok(()),
+        }
     }
 }

@@ -43,7 +43,7 @@ impl Offline {
     /// # Errors
     /// There is no STORE, or it is of a newer format.
     pub fn open(disk: Arc<dyn Disk>, store: &Path) -> Result<Offline> {
-        let paths = Paths { data: store.to_path_buf(), store: store.to_path_buf() };
+        let paths = Paths::new(store, store);
         let path = paths.superblock();
         if disk.stat("store.look", &path)?.is_none() {
             return Err(Error::invalid(
