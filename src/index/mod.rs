@@ -43,7 +43,7 @@ pub use history::{Did, Happened};
 pub use lookup::{BULK_PAGES, FullVersion, PageVersion, PartialVersion};
 pub use name::{DirEntry, NamePast};
 pub use naming::{Named, Naming};
-pub use page::{COMPOSE_AFTER, Compose};
+pub use page::{COMPOSE_AFTER, Compose, advance};
 pub use state::Watermark;
 pub use time::{GroupPlace, Session};
 
