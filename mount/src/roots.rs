@@ -60,6 +60,16 @@ pub fn load(store: &Path) -> Outcome<Vec<Place>> {
     })
 }
 
+/// The name of the root that stands at a path; DATA's, which is none, for any other.
+///
+/// # Errors
+/// One line with the file and the reason.
+pub fn name_at(store: &Path, dir: &Path) -> Outcome<String> {
+    let places = load(store)?;
+    let at = places.into_iter().find(|place| place.paths.first().is_some_and(|path| path == dir));
+    Ok(at.map(|place| place.name).unwrap_or_default())
+}
+
 fn parse(text: &str) -> Option<Vec<Place>> {
     let all: Value = serde_json::from_str(text).ok()?;
     let one = |place: &Value| {

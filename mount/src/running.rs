@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use weft::engine::{Capture, Resolution, Status};
+use weft::meta::tags;
 use weft::past::when;
 use weft::types::Timestamp;
 
@@ -62,6 +63,10 @@ impl Running {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time),
             Ask::ViewName { time } => self.when(&time).map(|when| json!(when.instant.view_name())),
+            Ask::Tag { name, time } => self.tag(&name, &time),
+            Ask::Untag { name } => self.untag(&name),
+            Ask::Tags => self.tags(),
+            Ask::Log(ask) => self.log(&ask),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.common.events.send(Event::Unmount(answer));
@@ -99,7 +104,7 @@ impl Running {
     }
 
     /// Where DATA is mounted.
-    fn point(&self) -> &Path {
+    pub(crate) fn point(&self) -> &Path {
         self.roots.first().map_or(&self.data, |root| &root.point)
     }
 
@@ -115,19 +120,28 @@ impl Running {
         self.roots.iter().skip(1).map(root).collect()
     }
 
-    fn when(&self, time: &str) -> Outcome<when::When> {
+    /// A time, or a tag, as people write it.
+    pub(crate) fn when(&self, time: &str) -> Outcome<when::When> {
+        if let Some(tag) = tags::named(time) {
+            let tag = self.common.engine.find_tag(tag).map_err(|cause| cause.message)?;
+            return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false });
+        }
         when::parse_time(time, self.common.engine.now(), &self.common.zone).map_err(|cause| cause.message)
     }
 
     /// The four-way answer, with what was asked, what it is, and how far history reaches.
-    fn resolve(&self, time: &str) -> Outcome<Value> {
+    pub(crate) fn resolve(&self, time: &str) -> Outcome<Value> {
         let when = self.when(time)?;
         let resolution = self.common.engine.resolve(when.instant).map_err(|cause| cause.to_string())?;
         let name = when.instant.view_name();
+        let requested = match tags::named(time) {
+            Some(tag) => format!("tag={tag}"),
+            None => name.trim_start_matches('@').to_owned(),
+        };
         let status = self.common.engine.status();
         let shown = |ts: Timestamp| when::canonical(ts);
         let mut all = json!({
-            "requested": name.trim_start_matches('@'),
+            "requested": requested,
             "timezone": self.common.zone.iana_name().unwrap_or("UTC"),
             "reach": { "oldest": shown(Timestamp(status.oldest_us)), "newest": shown(Timestamp(status.newest_us)) },
         });
@@ -142,6 +156,7 @@ impl Running {
                 "actual": shown(found.actual),
                 "view": name,
                 "path": self.point().join(&name).display().to_string(),
+                "consistency": self.origin(found.seq)?,
             }),
             Resolution::Future { now, last } => {
                 json!({ "answer": "future", "now": shown(now), "last_seq": last.0 })
@@ -153,6 +168,14 @@ impl Running {
             all.extend(answer);
         }
         Ok(all)
+    }
+
+    /// How the events up to a Seq arrived.
+    fn origin(&self, seq: weft::types::Seq) -> Outcome<Value> {
+        let origin = self.common.engine.origin(seq).map_err(|cause| cause.to_string())?;
+        Ok(origin.map_or(Value::Null, |origin| {
+            json!({ "capture": origin.capture.name(), "session": when::canonical(origin.session.1) })
+        }))
     }
 
     /// Waits until the mounts end, and closes the engine.

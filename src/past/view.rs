@@ -1,14 +1,12 @@
 //! One past instant as a tree of names, attributes and bytes.
 
 use super::pages::Pages;
+use super::paths::names_of;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::live::names::Entry;
 use crate::sync::Arc;
 use crate::types::{Attr, FileId, FileKind, Name, Seq};
-
-/// No path is longer: each name has a byte and a slash, and the kernel takes 4096.
-const DEPTH_MAX: usize = 2048;
 
 /// Read-only, never changing.
 pub struct View {
@@ -32,19 +30,9 @@ impl View {
         if name.is_empty() { Ok(Some(FileId::ROOT)) } else { self.index.root(name, self.seq) }
     }
 
-    /// The names that lead from a root to a directory or symlink: none for a root's directory.
+    /// The names that lead from its root to a file: none for a root's directory.
     pub fn path(&self, file: FileId) -> Result<Vec<Name>> {
-        let mut names = Vec::new();
-        let mut at = file;
-        while let Some((dir, name)) = self.index.place(at, self.seq)? {
-            if names.len() > DEPTH_MAX {
-                return Err(Error::corrupt("past.path", format!("{file} stands below itself")));
-            }
-            names.push(name);
-            at = dir;
-        }
-        names.reverse();
-        Ok(names)
+        Ok(names_of(&self.index, file, self.seq)?.unwrap_or_default())
     }
 
     /// What stood at a name.
