@@ -2,6 +2,7 @@
 //! [`weft::engine::Engine`]; no state of the filesystem lives in this crate but what the kernel makes us count
 //! (lookups of views, positions in listings).
 
+mod caller;
 mod convert;
 mod dirs;
 mod fs;

@@ -2,6 +2,7 @@
 
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
 use super::event::{Birth, Event, Payload, Record, Slot};
+use super::xattrs::{get_changes, get_values, put_changes, put_values};
 use crate::error::{Error, Result};
 use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, RootId, Seq, Timestamp};
 
@@ -33,6 +34,8 @@ const TAG: u8 = 16;
 const LEASE: u8 = 17;
 const CLOSE: u8 = 18;
 const EPOCH: u8 = 19;
+const CREATE_WITH: u8 = 28;
+const SET_ATTR_WITH: u8 = 29;
 
 /// Number of a kind, as in records, checkpoints and the index.
 pub fn kind_code(kind: FileKind) -> u8 {
@@ -169,9 +172,14 @@ pub fn put_record(
     put_signed(out, record.wall.0 - record.ts.0);
     match &record.event {
         Event::Session { writeback } => out.extend_from_slice(&[SESSION, u8::from(*writeback)]),
-        Event::Create(birth) => {
+        Event::Create(birth, xattrs) if xattrs.is_empty() => {
             out.push(CREATE);
             put_birth(out, birth);
+        }
+        Event::Create(birth, xattrs) => {
+            out.push(CREATE_WITH);
+            put_birth(out, birth);
+            put_values(out, xattrs);
         }
         Event::Adopt { birth, inode } => {
             out.push(ADOPT);
@@ -252,11 +260,14 @@ fn put_name_or_attr(out: &mut Vec<u8>, event: &Event) {
                 put_varint(out, u64::from(*nlink));
             }
         }
-        Event::SetAttr { file, attr, explicit_mtime } => {
-            out.push(SET_ATTR);
+        Event::SetAttr { file, attr, explicit_mtime, xattrs } => {
+            out.push(if xattrs.is_empty() { SET_ATTR } else { SET_ATTR_WITH });
             put_varint(out, file.0);
             put_attr(out, attr);
             out.push(u8::from(*explicit_mtime));
+            if !xattrs.is_empty() {
+                put_changes(out, xattrs);
+            }
         }
         other => put_small(out, other),
     }
@@ -314,7 +325,7 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
         }
         // The kinds below are written by the callers of this function.
         Event::Session { .. }
-        | Event::Create(_)
+        | Event::Create(..)
         | Event::Adopt { .. }
         | Event::Rebase { .. }
         | Event::Link { .. }
@@ -345,7 +356,8 @@ pub fn get_record(reader: &mut Reader<'_>, frame: Frame, seq: Seq) -> Result<Rec
     let wall = Timestamp(ts.0.saturating_add(reader.signed()?));
     let event = match reader.byte()? {
         SESSION => Event::Session { writeback: reader.byte()? != 0 },
-        CREATE => Event::Create(get_birth(reader)?),
+        CREATE => Event::Create(get_birth(reader)?, Vec::new()),
+        CREATE_WITH => Event::Create(get_birth(reader)?, get_values(reader)?),
         ADOPT => Event::Adopt { birth: get_birth(reader)?, inode: reader.varint()? },
         REBASE => Event::Rebase { file: get_file(reader)?, attr: get_attr(reader)?, inode: reader.varint()? },
         WRITE => get_write(reader, frame)?,
@@ -413,10 +425,11 @@ fn get_name_or_attr(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
                 right_nlink,
             }
         }
-        SET_ATTR => Event::SetAttr {
+        SET_ATTR | SET_ATTR_WITH => Event::SetAttr {
             file: get_file(reader)?,
             attr: get_attr(reader)?,
             explicit_mtime: reader.byte()? != 0,
+            xattrs: if kind == SET_ATTR_WITH { get_changes(reader)? } else { Vec::new() },
         },
         kind => get_small(kind, reader)?,
     })

@@ -6,9 +6,11 @@
 //! - Only durable events reach them.
 
 pub mod applier;
+pub mod attrs;
 pub mod base;
 pub mod checkpoint;
 pub mod content;
+mod fits;
 pub mod gather;
 pub mod io;
 pub mod names;
@@ -67,6 +69,8 @@ pub struct Live {
     trouble: Mutex<Option<Error>>,
     relief: Condvar,
     open_files: AtomicU64,
+    /// Owners that files beneath can have, as far as tried; held while something is tried.
+    ownable: Mutex<BTreeSet<(u32, u32)>>,
 }
 
 impl Live {
