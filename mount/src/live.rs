@@ -93,17 +93,28 @@ impl WeftFs {
             && set.ctime.is_some()
             && set.mtime.is_some()
             && set.atime.is_none();
-        // A SETATTR of nothing is chown(-1, -1), which takes privileges away as any chown does.
-        let nothing = set.mode.is_none() && set.size.is_none() && set.atime.is_none() && set.mtime.is_none();
-        if set.uid.is_some() || set.gid.is_some() || nothing {
-            let attr = self.told(self.core.attr(file))?;
-            set.chown = Some(caller::of(req, attr.gid));
+        let chown = set.uid.is_some() || set.gid.is_some();
+        if chown || is_empty(&set) {
+            self.prepare_chown(req, file, &mut set)?;
         }
         if set.size.is_some() {
             self.drop_privileges(req, file)?;
         }
         let attr = file_attr(node, &self.told(self.core.set_attr(file, set))?);
         Ok((attr, live_attr_ttl(&attr)))
+    }
+
+    /// A chown takes privileges away. So does chown(-1, -1), which comes as a SETATTR of nothing; anybody may do that
+    /// where it takes nothing.
+    fn prepare_chown(&self, req: &Request, file: FileId, set: &mut SetAttr) -> Answer<()> {
+        let attr = self.told(self.core.attr(file))?;
+        let by = caller::of_chown(req, &attr, set.gid);
+        let takes = attr.kind != FileKind::Directory && by.after_chown(attr.mode) != attr.mode;
+        if is_empty(set) && takes && !caller::owns(req, attr.uid) {
+            return Err(Errno::EPERM);
+        }
+        set.chown = Some(by);
+        Ok(())
     }
 
     /// FUSE_HANDLE_KILLPRIV_V2 leaves it to us to take setuid, setgid and file capabilities away on writes, truncation
@@ -209,6 +220,13 @@ impl WeftFs {
             Node::View(..) | Node::Alias(_) => reply.ok(),
         }
     }
+}
+
+/// Nothing is set but what the kernel adds by itself.
+fn is_empty(set: &SetAttr) -> bool {
+    let owner = set.uid.is_some() || set.gid.is_some();
+    let times = set.atime.is_some() || set.mtime.is_some();
+    !owner && !times && set.mode.is_none() && set.size.is_none()
 }
 
 fn answer_later(reply: ReplyEmpty) -> Completion {

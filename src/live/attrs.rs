@@ -54,7 +54,7 @@ impl Caller {
     }
 
     /// A mode after this caller changed the owner: setgid goes where the group executes, and with strangers always.
-    fn after_chown(self, mode: u32) -> u32 {
+    pub fn after_chown(self, mode: u32) -> u32 {
         let keeps_group = self != Caller::Stranger && mode & GROUP_EXECUTES == 0;
         mode & !SETUID & if keeps_group { !0 } else { !SETGID }
     }

@@ -57,6 +57,8 @@ impl Live {
         )?;
         match name {
             acl::ACCESS | acl::DEFAULT => self.set_acl(&node, &mut state, name, value, by),
+            // The value it has already: nothing happens, as on ext4.
+            _ if state.xattrs.get(name).is_some_and(|present| present == value) => Ok(()),
             _ => {
                 let (name, value) = (name.to_vec(), value.to_vec());
                 self.emit(&node, &mut state, &[], |ts| Event::SetXattr { file, name, value, ctime: ts })?;
@@ -87,6 +89,9 @@ impl Live {
             attr.mode = by.after_acl(attr.mode & !0o777 | list.mode());
         }
         let kept = list.filter(|list| !is_access || list.is_extended()).map(|list| list.encode());
+        if attr == state.attr && state.xattrs.get(name) == kept.as_ref() {
+            return Ok(());
+        }
         let xattrs = vec![(name.to_vec(), kept)];
         self.emit(node, state, &[], |ts| {
             attr.ctime = ts.into();
