@@ -77,7 +77,7 @@ impl Live {
                 _ => return Err(Error::errno("live.setattr", libc::EINVAL)),
             }
         }
-        self.check_owner(&state.attr, &set)?;
+        self.check_owner(&node, &state.attr, &set)?;
         if let Some(size) = set.size {
             self.resize(&node, &mut state, size)?;
         }
@@ -89,9 +89,9 @@ impl Live {
     }
 
     /// Without privilege nobody else's ownership can be kept beneath.
-    fn check_owner(&self, attr: &Attr, set: &SetAttr) -> Result<()> {
+    fn check_owner(&self, node: &Node, attr: &Attr, set: &SetAttr) -> Result<()> {
         let (uid, gid) = (set.uid.unwrap_or(attr.uid), set.gid.unwrap_or(attr.gid));
-        if (uid, gid) == (attr.uid, attr.gid) { Ok(()) } else { self.check_ownable(uid, gid) }
+        if (uid, gid) == (attr.uid, attr.gid) { Ok(()) } else { self.check_ownable(node.root, uid, gid) }
     }
 
     fn set_fields(&self, node: &Node, state: &mut NodeState, set: &SetAttr) -> Result<()> {

@@ -7,7 +7,7 @@
 use super::Live;
 use crate::disk::OpenHow;
 use crate::error::{Error, Result};
-use crate::types::{Attr, FileKind, FileTime};
+use crate::types::{Attr, FileKind, FileTime, RootId};
 use std::path::Path;
 
 /// Beside the live files, which have numbers for names.
@@ -21,26 +21,26 @@ impl Live {
     /// Whether all these extended attributes fit one file.
     pub(super) fn check_xattrs<'a>(
         &self,
-        kind: FileKind,
+        (root, kind): (RootId, FileKind),
         xattrs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     ) -> Result<()> {
         let len: usize = xattrs.clone().map(|(name, value)| name.len() + value.len() + OVERHEAD).sum();
         if len <= SMALL {
             return Ok(());
         }
-        self.on_probe(kind, |path| {
+        self.on_probe(root, kind, |path| {
             xattrs
                 .clone()
                 .try_for_each(|(name, value)| self.disk.set_xattr("live.probe.xattr", path, name, value))
         })
     }
 
-    /// Whether files can belong to this owner.
-    pub(super) fn check_ownable(&self, uid: u32, gid: u32) -> Result<()> {
-        if self.limits.privileged || self.ownable.lock().contains(&(uid, gid)) {
+    /// Whether files of a root can belong to this owner.
+    pub(super) fn check_ownable(&self, root: RootId, uid: u32, gid: u32) -> Result<()> {
+        if self.limits.privileged || self.ownable.lock().contains(&(root, uid, gid)) {
             return Ok(());
         }
-        self.on_probe(FileKind::Regular, |path| {
+        self.on_probe(root, FileKind::Regular, |path| {
             let time = FileTime::default();
             let (kind, mode) = (FileKind::Regular, 0o600);
             let attr = Attr {
@@ -57,7 +57,7 @@ impl Live {
             };
             self.disk.set_attr("live.probe.owner", path, &attr)
         })?;
-        self.ownable.lock().insert((uid, gid));
+        self.ownable.lock().insert((root, uid, gid));
         Ok(())
     }
 
@@ -68,9 +68,14 @@ impl Live {
     }
 
     /// Tries something on a file that is made for it. One that a crash leaves goes as an orphan.
-    fn on_probe(&self, kind: FileKind, attempt: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    fn on_probe(
+        &self,
+        root: RootId,
+        kind: FileKind,
+        attempt: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let _one_at_a_time = self.ownable.lock();
-        let path = self.paths.live_dir().join(PROBE);
+        let path = self.paths.root(root)?.live_dir().join(PROBE);
         let is_dir = kind == FileKind::Directory;
         if is_dir {
             self.disk.create_dir("live.probe", &path, 0o700)?;

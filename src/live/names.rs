@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::event::{Birth, Event, Slot, Xattrs};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
-use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, RootId, Timestamp};
+use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, Timestamp};
 
 /// Most links of one file, as ext4 has it.
 const LINK_MAX: u32 = 65_000;
@@ -49,6 +49,14 @@ fn check_name(op: &'static str, name: &[u8]) -> Result<()> {
         _ if name.len() > NAME_MAX => Err(Error::errno(op, libc::ENAMETOOLONG)),
         _ if name.contains(&b'/') || name.contains(&0) => Err(Error::errno(op, libc::EINVAL)),
         _ => Ok(()),
+    }
+}
+
+/// Each root is a mount of its own, perhaps on a filesystem of its own.
+fn same_root(op: &'static str, tree: &Tree, left: FileId, right: FileId) -> Result<()> {
+    match tree.node(left)?.root == tree.node(right)?.root {
+        true => Ok(()),
+        false => Err(Error::errno(op, libc::EXDEV)),
     }
 }
 
@@ -184,6 +192,7 @@ impl Live {
             return Err(Error::errno("live.create", libc::EEXIST));
         }
         let nodes = [Arc::clone(tree.node(dir)?)];
+        let root = tree.node(dir)?.root;
         let mut held = Held::lock(&nodes);
         let parent = held.living(dir)?;
         let is_dir = new.kind == FileKind::Directory;
@@ -193,8 +202,8 @@ impl Live {
         let inherits = parent.mode & 0o2000 != 0;
         let gid = if inherits { parent.gid } else { new.gid };
         self.check_kind(new.kind)?;
-        self.check_ownable(new.uid, gid)?;
-        self.check_xattrs(new.kind, xattrs.iter().map(|(name, value)| (&name[..], &value[..])))?;
+        self.check_ownable(root, new.uid, gid)?;
+        self.check_xattrs((root, new.kind), xattrs.iter().map(|(name, value)| (&name[..], &value[..])))?;
         let file = tree.allocate()?;
         let mut attr = Attr {
             kind: new.kind,
@@ -213,7 +222,7 @@ impl Live {
             (attr.atime, attr.mtime, attr.ctime) = (ts.into(), ts.into(), ts.into());
             let slot = Some(Slot { dir, name: name.to_vec() });
             let dir_nlink = subdirs_change(parent.nlink, is_dir, false);
-            Event::Create(Birth { file, root: RootId(0), slot, attr, target, dir_nlink }, xattrs)
+            Event::Create(Birth { file, root, slot, attr, target, dir_nlink }, xattrs)
         })?;
         Ok((file, attr))
     }
@@ -228,6 +237,7 @@ impl Live {
         if tree.node(file)?.kind == FileKind::Directory {
             return Err(Error::errno("live.link", libc::EPERM));
         }
+        same_root("live.link", &tree, dir, file)?;
         let mut held = Held::lock(&nodes);
         held.living(dir)?;
         let mut attr = held.living(file)?;
@@ -278,6 +288,7 @@ impl Live {
     pub fn rename(&self, from: (FileId, &[u8]), to: (FileId, &[u8]), mode: RenameMode) -> Result<()> {
         check_name("live.rename", to.1)?;
         let mut tree = self.tree.write();
+        same_root("live.rename", &tree, from.0, to.0)?;
         let moved = Arc::clone(tree.lookup(from.0, from.1)?);
         let target = match tree.find(to.0, to.1)? {
             Some(file) => Some(Arc::clone(tree.node(file)?)),

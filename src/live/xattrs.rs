@@ -52,7 +52,7 @@ impl Live {
         }
         let others = state.xattrs.iter().filter(|(other, _)| *other != name);
         self.check_xattrs(
-            node.kind,
+            (node.root, node.kind),
             others.map(|(name, value)| (&name[..], &value[..])).chain([(name, value)]),
         )?;
         match name {

@@ -23,6 +23,8 @@ pub mod place;
 pub mod random;
 #[path = "harness/rights.rs"]
 pub mod rights;
+#[path = "harness/session.rs"]
+pub mod session;
 #[path = "harness/tree.rs"]
 pub mod tree;
 #[path = "harness/wall.rs"]
