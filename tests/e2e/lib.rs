@@ -11,6 +11,8 @@ pub mod bank;
 pub mod cluster;
 #[path = "harness/cmd.rs"]
 pub mod cmd;
+#[path = "harness/exercise/mod.rs"]
+pub mod exercise;
 #[path = "harness/mount.rs"]
 pub mod mount;
 #[path = "harness/ops.rs"]
