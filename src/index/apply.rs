@@ -2,6 +2,7 @@
 
 use super::build::Build;
 use super::data::Track;
+use super::holes::{self, Touch};
 use super::page::Change;
 use super::{IndexedGroup, attr, base, name, page, time, xattr};
 use crate::error::Result;
@@ -37,13 +38,18 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
         event => {
             record_names(build, when, event);
             record_attrs(build, when, event);
-            Ok(())
+            match event {
+                Event::Rebase { file, attr, .. } => {
+                    holes::rebased(build, *file, (when.seq, when.ts), attr.size)
+                }
+                _ => Ok(()),
+            }
         }
     }
 }
 
 fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: &Event) -> Result<()> {
-    let (file, size, change) = match *event {
+    let (file, size, touch, change) = match *event {
         Event::Write { file, offset, len, size, payload } => {
             let source = Location::Journal {
                 segment: group.segment,
@@ -57,20 +63,22 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
                 size,
                 source,
             };
-            (file, size, change)
+            (file, size, Touch::Write(offset, change.end), change)
         }
         Event::Zero { file, offset, len, size } => {
             // Beyond the end of the file there is nothing to zero.
             let end = offset.saturating_add(len).min(size);
-            (file, size, Change::zero(file, when.seq, offset, end, size))
+            let change = Change::zero(file, when.seq, offset, end, size);
+            (file, size, Touch::Zero(offset, end), change)
         }
         Event::Resize { file, old_size, size } => {
             let change = Change::zero(file, when.seq, size, old_size, size);
-            (file, size, change)
+            (file, size, Touch::Resize, change)
         }
         _ => return Ok(()),
     };
     build.sample(file, Track::Content, when.seq, when.ts, size);
+    holes::record(build, file, (when.seq, when.ts), touch, size)?;
     match change.offset < change.end {
         true => page::record(build, &change),
         false => Ok(()),
@@ -136,6 +144,7 @@ fn record_birth(build: &mut Build<'_>, when: When, birth: &Birth) {
     if let Some(slot) = &birth.slot {
         name::record(build, slot, when.seq, birth.file, birth.attr.kind);
     }
+    holes::born(build, birth.file, birth.attr.size);
     if birth.attr.kind == FileKind::Symlink {
         attr::record_target(build, birth.file, when.seq, &birth.target);
     }

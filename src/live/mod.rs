@@ -18,6 +18,7 @@ pub mod paths;
 pub mod pool;
 pub mod recover;
 pub mod scatter;
+mod sparse;
 pub mod tree;
 pub mod walk;
 pub mod xattrs;

@@ -15,6 +15,7 @@ use super::node::Node;
 use super::paths::{Paths, STORE_XATTR};
 use super::pool::Pool;
 use super::scatter::{finish_clean, mark, remove_leftovers};
+use super::sparse;
 use super::tree::{Dir, Tree};
 use super::walk::Differences;
 use super::{Limits, Live};
@@ -31,7 +32,7 @@ use crate::journal::writer::Resume;
 use crate::journal::{Config, Extent, Group, Journal};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, FileKind, Seq, StoreId, Timestamp};
+use crate::types::{FileId, FileKind, PageSet, Seq, StoreId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What opening needs.
@@ -257,6 +258,7 @@ fn tree_of(checkpoint: &Checkpoint) -> Result<Tree> {
         }
         tree.nodes.insert(state.file, Arc::new(node));
     }
+    sparse::from_section(&tree, &checkpoint.sections.data_pages)?;
     for state in &checkpoint.nodes {
         for slot in &state.slots {
             let dir = tree.dirs.get_mut(&slot.dir).ok_or_else(|| {
@@ -276,6 +278,9 @@ fn node_of(state: &NodeState) -> Result<Node> {
     let mut inner = node.lock();
     inner.xattrs = state.xattrs.iter().cloned().collect();
     inner.content.exists = state.live;
+    if state.attr.kind == FileKind::Regular {
+        inner.content.data = PageSet::dense(state.attr.size);
+    }
     if let Some(base) = &state.base {
         let base = Base::from_state(base).ok_or_else(|| {
             Error::corrupt("recover.names", format!("the saved pages of {} are damaged", state.file))
