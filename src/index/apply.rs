@@ -69,7 +69,7 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
             // Beyond the end of the file there is nothing to zero.
             let end = offset.saturating_add(len).min(size);
             let change = Change::zero(file, when.seq, offset, end, size);
-            (file, size, Touch::Zero(offset, end), change)
+            (file, size, Touch::Zero(offset, change.end), change)
         }
         Event::Resize { file, old_size, size } => {
             let change = Change::zero(file, when.seq, size, old_size, size);

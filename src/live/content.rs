@@ -119,11 +119,18 @@ impl Content {
     }
 
     pub fn put(&mut self, offset: u64, len: u64, seq: Seq, source: Source) {
-        match source {
-            Source::Journal(_) => self.data.write(offset, offset + len),
-            Source::Zero => self.data.zero(offset, offset + len),
+        if let Source::Journal(_) = source {
+            self.data.write(offset, offset + len);
         }
         self.overlay.insert(offset, Piece { len, seq, source });
+    }
+
+    /// A range of a file of `size` bytes is zero from now on.
+    pub fn zero(&mut self, offset: u64, len: u64, size: u64, seq: Seq) {
+        let end = offset + len;
+        // Behind the end of the file everything is zero already: the last page goes whole.
+        self.data.zero(offset, if end >= size { end.next_multiple_of(PAGE) } else { end });
+        self.put(offset, len, seq, Source::Zero);
     }
 
     pub fn resize(&mut self, old: u64, size: u64, seq: Seq) {
