@@ -147,12 +147,12 @@ impl Filesystem for WeftFs {
         reply: ReplyEntry,
     ) {
         let made = self.make_node(req, Node::of(parent), name.as_bytes(), mode, rdev);
-        Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let made = self.make(req, Node::of(parent), name.as_bytes(), (FileKind::Directory, mode, 0), &[]);
-        Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -168,7 +168,7 @@ impl Filesystem for WeftFs {
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
         let made = self.make(req, Node::of(parent), name.as_bytes(), (FileKind::Symlink, 0o777, 0), target);
-        Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn rename(
@@ -306,7 +306,7 @@ impl Filesystem for WeftFs {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.told(self.core.space()) {
+        match self.told(self.core.space(weft::types::RootId::default())) {
             Err(errno) => reply.error(errno),
             Ok(space) => {
                 let block = u64::from(space.block_size.max(512));
@@ -409,10 +409,7 @@ impl Filesystem for WeftFs {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.seek(Node::of(ino), offset, whence) {
-            Ok(offset) => reply.offset(offset),
-            Err(errno) => reply.error(errno),
-        }
+        self.seek(Node::of(ino), offset, whence, reply);
     }
 
     /// The kernel then copies by reading and writing, and does not ask again.

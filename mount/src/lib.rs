@@ -22,6 +22,7 @@ pub mod place;
 pub mod process;
 pub mod profile;
 mod running;
+mod seek;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.
 pub type Outcome<T> = std::result::Result<T, String>;

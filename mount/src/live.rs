@@ -1,6 +1,6 @@
 //! Changes to the live tree: what the kernel asks, as the engine takes it.
 
-use crate::convert::{file_attr, kind_of_mode, live_attr_ttl};
+use crate::convert::{kind_of_mode, live_attr_ttl};
 use crate::handlers::{Answer, Found, WeftFs};
 use crate::inode::Node;
 use fuser::{Errno, FileAttr, FopenFlags, OpenFlags, RenameFlags, ReplyEmpty, Request, WriteFlags};
@@ -50,7 +50,7 @@ impl WeftFs {
     pub fn make_open(&self, req: &Request, dir: Node, name: &[u8], mode: u32) -> Answer<(Found, FopenFlags)> {
         let (file, attr) = self.make(req, dir, name, (FileKind::Regular, mode, 0), &[])?;
         self.told(self.core.open_file(file))?;
-        Ok((Found::live(file, &attr), self.open_flags()))
+        Ok((Found::live(self.live_attr(file, &attr)), self.open_flags()))
     }
 
     /// OPEN of any node. Views are held while a handle is open, live files by the engine.
@@ -101,7 +101,7 @@ impl WeftFs {
             && set.mtime.is_some()
             && set.atime.is_none();
         let set = self.without_privileges(req, file, set)?;
-        let attr = file_attr(node, &self.told(self.core.set_attr(file, set))?);
+        let attr = self.live_attr(file, &self.told(self.core.set_attr(file, set))?);
         Ok((attr, live_attr_ttl(&attr)))
     }
 
@@ -173,7 +173,7 @@ impl WeftFs {
         self.may_be_named(dir, name)?;
         let file = self.writable(node).map_err(|_| Errno::EXDEV)?;
         let attr = self.told(self.core.link(file, parent, name))?;
-        Ok(Found::live(file, &attr))
+        Ok(Found::live(self.live_attr(file, &attr)))
     }
 
     /// UNLINK and RMDIR; `remove` is the engine's call for the sort of name.
