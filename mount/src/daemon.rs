@@ -3,9 +3,9 @@
 use crate::check::{self, Plan, Request};
 use crate::control;
 use crate::handlers::WeftFs;
+use crate::held::Held;
 use crate::process::{self, Report, Side};
 use crate::running::{Event, Rates, Running};
-use crate::seek::Seeker;
 use crate::{Outcome, config, kernel, mountinfo, place};
 use fuser::{Session, SessionACL};
 use nix::sys::signal::SigSet;
@@ -217,9 +217,9 @@ fn mount_engine(
 ) -> Outcome<(Arc<Running>, JoinHandle<std::io::Result<()>>)> {
     let zone = when::zone(&plan.config.timezone).map_err(|cause| cause.message)?;
     let notifier = Arc::new(OnceLock::new());
-    let seeker = Seeker::start(Arc::clone(engine), Arc::clone(&notifier))
+    let held = Held::start(Arc::clone(engine), Arc::clone(&notifier))
         .map_err(|cause| format!("cannot start a thread: {cause}"))?;
-    let fs = WeftFs::new(Arc::clone(engine), plan.capture, zone.clone(), seeker);
+    let fs = WeftFs::new(Arc::clone(engine), plan.capture, zone.clone(), held);
     let mounted = kernel::mount_over(&plan.point, &plan.store)?;
     if !mounted.shared {
         tracing::warn!(

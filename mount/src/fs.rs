@@ -205,7 +205,7 @@ impl Filesystem for WeftFs {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         BUFFER.with_borrow_mut(|buffer| {
@@ -214,7 +214,11 @@ impl Filesystem for WeftFs {
                 buffer.resize(size, 0);
             }
             let Some(buffer) = buffer.get_mut(..size) else { return reply.error(Errno::EINVAL) };
-            match self.read(Node::of(ino), offset, buffer) {
+            let node = Node::of(ino);
+            match self.read(node, offset, buffer) {
+                Ok(read) if read < size && self.may_be_longer(node, lock_owner) => {
+                    self.read_past_end(node, offset, size, reply);
+                }
                 Ok(read) => reply.data(buffer.get(..read).unwrap_or_default()),
                 Err(errno) => reply.error(errno),
             }

@@ -2,10 +2,12 @@
 
 use crate::convert::{Complaints, LIVE_TTL, VIEW_TTL, file_attr, live_attr_ttl};
 use crate::dirs::{Dirs, Offer};
+use crate::held::{Ask, Held};
 use crate::inode::Node;
-use crate::seek::Seeker;
 use crate::views::{Open, Views};
-use fuser::{Errno, FileAttr, FileHandle, FopenFlags, Generation, ReplyEntry, ReplyLseek};
+use fuser::{
+    Errno, FileAttr, FileHandle, FopenFlags, Generation, LockOwner, ReplyData, ReplyEntry, ReplyLseek,
+};
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,7 @@ pub struct WeftFs {
     pub views: Views<View>,
     pub dirs: Dirs,
     pub complaints: Complaints,
-    pub seeker: Seeker,
+    pub held: Held,
 }
 
 /// The answer to a lookup.
@@ -66,7 +68,7 @@ pub struct Line<'a> {
 }
 
 impl WeftFs {
-    pub fn new(core: Arc<Engine>, capture: Capture, zone: TimeZone, seeker: Seeker) -> WeftFs {
+    pub fn new(core: Arc<Engine>, capture: Capture, zone: TimeZone, held: Held) -> WeftFs {
         WeftFs {
             core,
             capture,
@@ -74,7 +76,7 @@ impl WeftFs {
             views: Views::new(),
             dirs: Dirs::default(),
             complaints: Complaints::default(),
-            seeker,
+            held,
         }
     }
 
@@ -152,6 +154,21 @@ impl WeftFs {
         }
     }
 
+    /// Whether the end that a read has met may not be the file's: the kernel's writeback cache may have made it longer.
+    /// Cached reads know that themselves. Only reads past the cache name an owner (fs/fuse/file.c, `fuse_send_read`), and
+    /// only those hold no page locked that would have to be written back.
+    pub fn may_be_longer(&self, node: Node, owner: Option<LockOwner>) -> bool {
+        self.capture == Capture::Writeback && owner.is_some() && matches!(node, Node::Live(_))
+    }
+
+    /// Reads again when the kernel has written back what lies behind the end.
+    pub fn read_past_end(&self, node: Node, offset: u64, len: usize, reply: ReplyData) {
+        match node {
+            Node::Live(file) => self.held.ask(Ask::Read { file, offset, len, reply }),
+            Node::View(..) | Node::Alias(_) => reply.error(Errno::EINVAL),
+        }
+    }
+
     /// Answers SEEK_DATA and SEEK_HOLE: of a live file when the kernel has written back what stands in the way.
     pub fn seek(&self, node: Node, offset: i64, whence: i32, reply: ReplyLseek) {
         let hole = match whence {
@@ -161,7 +178,7 @@ impl WeftFs {
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         match node {
-            Node::Live(file) => self.seeker.ask(file, offset, hole, reply),
+            Node::Live(file) => self.held.ask(Ask::Seek { file, offset, hole, reply }),
             Node::View(slot, file) => match self.seek_past(slot, file, offset, hole) {
                 Ok(at) => reply.offset(at),
                 Err(errno) => reply.error(errno),

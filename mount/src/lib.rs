@@ -6,6 +6,7 @@ mod convert;
 mod dirs;
 mod fs;
 mod handlers;
+mod held;
 mod inode;
 mod live;
 mod past;
@@ -22,7 +23,6 @@ pub mod place;
 pub mod process;
 pub mod profile;
 mod running;
-mod seek;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.
 pub type Outcome<T> = std::result::Result<T, String>;

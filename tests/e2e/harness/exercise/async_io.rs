@@ -47,6 +47,16 @@ fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Again while a signal comes in between: what ends a ring of io_uring interrupts the next call.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// All parts at once by Linux aio; how many bytes each moved.
 pub fn aio(file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
     let mut context: u64 = 0;
@@ -76,13 +86,15 @@ fn aio_in(context: u64, file: &File, write: bool, parts: &mut [Part<'_>]) -> io:
     let mut submitted = 0;
     while submitted < pointers.len() {
         // SAFETY: the blocks and the buffers they name outlive their requests: all are waited for below.
-        let count = check(unsafe {
-            libc::syscall(
-                libc::SYS_io_submit,
-                context,
-                pointers.len() - submitted,
-                pointers.as_ptr().add(submitted),
-            )
+        let count = retry(|| {
+            check(unsafe {
+                libc::syscall(
+                    libc::SYS_io_submit,
+                    context,
+                    pointers.len() - submitted,
+                    pointers.as_ptr().add(submitted),
+                )
+            })
         })?;
         submitted += count as usize;
     }
@@ -91,15 +103,17 @@ fn aio_in(context: u64, file: &File, write: bool, parts: &mut [Part<'_>]) -> io:
     while ended < parts.len() {
         let wanted = parts.len() - ended;
         // SAFETY: room for as many events as are asked for.
-        let count = check(unsafe {
-            libc::syscall(
-                libc::SYS_io_getevents,
-                context,
-                wanted,
-                wanted,
-                events.as_mut_ptr().add(ended),
-                std::ptr::null::<libc::timespec>(),
-            )
+        let count = retry(|| {
+            check(unsafe {
+                libc::syscall(
+                    libc::SYS_io_getevents,
+                    context,
+                    wanted,
+                    wanted,
+                    events.as_mut_ptr().add(ended),
+                    std::ptr::null::<libc::timespec>(),
+                )
+            })
         })?;
         ended += count as usize;
     }
@@ -123,7 +137,7 @@ pub fn uring(file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec
         // SAFETY: the buffer outlives the request, which is waited for below.
         unsafe { ring.submission().push(&entry.user_data(data)) }.expect("room for all requests");
     }
-    ring.submit_and_wait(parts.len())?;
+    retry(|| ring.submit_and_wait(parts.len()))?;
     let mut moved = vec![0; parts.len()];
     for entry in ring.completion() {
         moved[entry.user_data() as usize] = result(i64::from(entry.result()))?;
