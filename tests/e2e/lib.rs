@@ -5,6 +5,8 @@
 //! `WEFT_E2E_KEEP=1` keeps it for a look. They run as root; a missing prerequisite fails the test and says what to
 //! install.
 
+#[path = "harness/again.rs"]
+pub mod again;
 #[path = "harness/bank.rs"]
 pub mod bank;
 #[path = "harness/cluster.rs"]

@@ -4,6 +4,7 @@ use super::SPAN;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::AtomicU64;
 
 /// Maps the span, also what lies beyond the end of the file: only what lies below it may be touched.
 pub struct Map {
@@ -42,6 +43,13 @@ impl Map {
         // SAFETY: as for `store`.
         unsafe { std::ptr::copy_nonoverlapping(self.start.add(at), bytes.as_mut_ptr(), len) }
         bytes
+    }
+
+    /// A number that several processes count with. Its eight bytes must lie below the end of the file.
+    pub fn counter(&self, at: usize) -> &AtomicU64 {
+        assert!(at + 8 <= SPAN && at.is_multiple_of(8));
+        // SAFETY: within the map and aligned; every process uses it as an atomic.
+        unsafe { AtomicU64::from_ptr(self.start.add(at).cast()) }
     }
 
     pub fn sync(&self) {

@@ -8,10 +8,10 @@ mod async_io;
 mod map;
 mod step;
 
+pub use map::Map;
 pub use step::{CopyBy, Step, Via};
 
 use crate::random::seeded;
-use map::Map;
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::collections::VecDeque;
