@@ -36,7 +36,7 @@ fn exercise(name: &str, capture: Capture, base: u64, steps: usize) {
 fn the_exerciser_agrees_with_a_plain_directory() {
     let place = Place::new();
     let mut exercise = Exercise::new("exercise plain", &place.join("file"), 0, None);
-    exercise.run(operations(3_000));
+    exercise.run(operations(1_500));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Taking a step: on the file, and on what it must hold.
 
-use super::async_io::{self, Part};
+use super::async_io::Part;
 use super::map::Map;
 use super::{CopyBy, Exercise, Handles, Step, Via, read_full};
 use crate::ops::{bytes, syncfs};
@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 
 /// Requests in flight at once.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 
 fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -130,7 +130,7 @@ impl Exercise<'_> {
                 let mut content = Aligned::new(content);
                 let content = content.as_mut();
                 let lens: Vec<usize> = parts(offset, content).iter().map(|part| part.bytes.len()).collect();
-                let moved = together(via, self.handle(via), true, &mut parts(offset, content))?;
+                let moved = self.together(via, true, &mut parts(offset, content))?;
                 if moved != lens {
                     self.fail(&format!("{via:?} wrote {moved:?} of {lens:?}"));
                 }
@@ -138,6 +138,15 @@ impl Exercise<'_> {
         }
         self.put(at, content);
         Ok(())
+    }
+
+    fn together(&mut self, via: Via, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
+        let file = &self.handles.direct;
+        match via {
+            _ if parts.is_empty() => Ok(Vec::new()),
+            Via::Aio => self.async_io.aio(file, write, parts),
+            _ => self.async_io.uring(file, write, parts),
+        }
     }
 
     fn store(&mut self, at: usize, content: &[u8]) {
@@ -176,7 +185,6 @@ impl Exercise<'_> {
     fn read(&mut self, via: Via, at: usize, len: usize) -> io::Result<()> {
         let offset = self.base + at as u64;
         let end = (at + len).min(self.model.len());
-        let expected = self.model.get(at..end).unwrap_or_default();
         let found = match via {
             Via::Buffered | Via::Sync | Via::Dsync => {
                 let mut found = vec![0xee; len];
@@ -193,11 +201,12 @@ impl Exercise<'_> {
             Via::Mapped => return self.load(at, len),
             Via::Aio | Via::Uring => {
                 let mut buffer = Aligned::new(&vec![0xee; len]);
-                let moved = together(via, self.handle(via), false, &mut parts(offset, buffer.as_mut()))?;
+                let moved = self.together(via, false, &mut parts(offset, buffer.as_mut()))?;
                 let got = moved.iter().sum();
                 buffer.as_mut()[..got].to_vec()
             }
         };
+        let expected = self.model.get(at..end).unwrap_or_default();
         self.same(&format!("{via:?} read"), at, expected, &found);
         Ok(())
     }
@@ -271,14 +280,6 @@ fn parts(offset: u64, content: &mut [u8]) -> Vec<Part<'_>> {
     let step = content.len().div_ceil(AT_ONCE).next_multiple_of(4096);
     let starts = (0..).map(|index| offset + index * step as u64);
     content.chunks_mut(step).zip(starts).map(|(bytes, offset)| Part { offset, bytes }).collect()
-}
-
-fn together(via: Via, file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
-    match via {
-        _ if parts.is_empty() => Ok(Vec::new()),
-        Via::Aio => async_io::aio(file, write, parts),
-        _ => async_io::uring(file, write, parts),
-    }
 }
 
 fn write_vectored(file: &File, content: &[u8], offset: u64) -> io::Result<()> {

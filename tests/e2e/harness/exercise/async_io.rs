@@ -57,15 +57,41 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// All parts at once by Linux aio; how many bytes each moved.
-pub fn aio(file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
-    let mut context: u64 = 0;
-    // SAFETY: a zeroed context that the kernel fills in.
-    check(unsafe { libc::syscall(libc::SYS_io_setup, parts.len().max(1), &raw mut context) })?;
-    let done = aio_in(context, file, write, parts);
-    // SAFETY: the context made above; all its requests have ended.
-    check(unsafe { libc::syscall(libc::SYS_io_destroy, context) })?;
-    done
+/// A context of Linux aio and a ring of io_uring. They stay: ending one waits for a grace period of the kernel.
+pub struct AsyncIo {
+    context: u64,
+    ring: IoUring,
+}
+
+impl AsyncIo {
+    /// For up to `at_once` requests in flight.
+    ///
+    /// # Panics
+    /// When the kernel has none of either.
+    pub fn new(at_once: u32) -> AsyncIo {
+        let mut context: u64 = 0;
+        // SAFETY: a zeroed context that the kernel fills in.
+        check(unsafe { libc::syscall(libc::SYS_io_setup, u64::from(at_once), &raw mut context) })
+            .expect("io_setup");
+        AsyncIo { context, ring: IoUring::new(at_once.next_power_of_two()).expect("io_uring") }
+    }
+
+    /// All parts at once by Linux aio; how many bytes each moved.
+    pub fn aio(&self, file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
+        aio_in(self.context, file, write, parts)
+    }
+
+    /// All parts at once by io_uring; how many bytes each moved.
+    pub fn uring(&mut self, file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
+        uring_in(&mut self.ring, file, write, parts)
+    }
+}
+
+impl Drop for AsyncIo {
+    fn drop(&mut self) {
+        // SAFETY: the context made above; all its requests have ended.
+        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
+    }
 }
 
 fn aio_in(context: u64, file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
@@ -124,9 +150,7 @@ fn aio_in(context: u64, file: &File, write: bool, parts: &mut [Part<'_>]) -> io:
     Ok(moved)
 }
 
-/// All parts at once by io_uring; how many bytes each moved.
-pub fn uring(file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
-    let mut ring = IoUring::new(parts.len().max(1).next_power_of_two() as u32)?;
+fn uring_in(ring: &mut IoUring, file: &File, write: bool, parts: &mut [Part<'_>]) -> io::Result<Vec<usize>> {
     let fd = types::Fd(file.as_raw_fd());
     for (part, data) in parts.iter_mut().zip(0..) {
         let (start, len) = (part.bytes.as_mut_ptr(), part.bytes.len() as u32);

@@ -12,6 +12,7 @@ pub use map::Map;
 pub use step::{CopyBy, Step, Via};
 
 use crate::random::seeded;
+use async_io::AsyncIo;
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::collections::VecDeque;
@@ -63,6 +64,7 @@ pub struct Exercise<'a> {
     rng: StdRng,
     seed: u64,
     handles: Handles,
+    async_io: AsyncIo,
     map: Option<Map>,
     /// The bytes from `base` to the end of the file.
     model: Vec<u8>,
@@ -84,6 +86,7 @@ impl<'a> Exercise<'a> {
             rng,
             seed,
             handles: Handles::open(path),
+            async_io: AsyncIo::new(act::AT_ONCE as u32),
             map: None,
             model: Vec::new(),
             instants,
