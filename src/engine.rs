@@ -4,10 +4,12 @@
 //! allocates ahead; one applier; one indexer. None of them is needed for an answer to be right, only for it to be
 //! soon: tests run without, and step by hand.
 
+mod history;
 mod status;
 mod store;
 mod threads;
 
+pub use history::{Located, Origin};
 pub use status::Status;
 pub use store::remove_index;
 use store::{make_dirs, next_page_file, open_index};
@@ -30,8 +32,10 @@ use crate::types::{Attr, FileId, Name, RootId, Seq, StoreId, Timestamp};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
-pub use crate::live::names::{Entry, NewFile, RenameMode, SetAttr, SetTime};
+pub use crate::live::attrs::{Caller, SetAttr, SetTime};
+pub use crate::live::names::{Entry, NewFile, RenameMode};
 pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_name};
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
@@ -295,6 +299,16 @@ impl Engine {
         self.live.set_attr(file, set)
     }
 
+    /// The attributes of a regular file that has setuid, setgid or capabilities, which a write to it takes away.
+    pub fn privileges(&self, file: FileId) -> Result<Option<Attr>> {
+        self.live.privileges(file)
+    }
+
+    /// Takes from a file what it must not keep when `by` changes its bytes.
+    pub fn drop_privileges(&self, file: FileId, by: Caller) -> Result<()> {
+        self.live.drop_privileges(file, by)
+    }
+
     pub fn xattr(&self, file: FileId, name: &[u8]) -> Result<Option<Vec<u8>>> {
         self.live.xattr(file, name)
     }
@@ -303,16 +317,16 @@ impl Engine {
         self.live.xattr_names(file)
     }
 
-    /// `create`/`replace` as XATTR_CREATE/XATTR_REPLACE.
+    /// `create`/`replace` as XATTR_CREATE/XATTR_REPLACE. An ACL changes the mode with it; `by` is who sets it.
     pub fn set_xattr(
         &self,
         file: FileId,
         name: &[u8],
         value: &[u8],
-        create: bool,
-        replace: bool,
+        (create, replace): (bool, bool),
+        by: Caller,
     ) -> Result<()> {
-        self.live.set_xattr(file, name, value, create, replace)
+        self.live.set_xattr(file, name, value, (create, replace), by)
     }
 
     pub fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<()> {
@@ -334,16 +348,9 @@ impl Engine {
         self.live.read(file, offset, out)
     }
 
-    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable. `kill_priv`: clear setuid/setgid.
-    pub fn write(
-        &self,
-        file: FileId,
-        offset: u64,
-        bytes: &[u8],
-        append: bool,
-        kill_priv: bool,
-    ) -> Result<()> {
-        self.live.write(file, offset, bytes, append, kill_priv)?;
+    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
+    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
+        self.live.write(file, offset, bytes, append)?;
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -407,6 +414,26 @@ impl Engine {
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
         self.indexer.wait_for(seq)?;
         Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages))))
+    }
+
+    /// Names a resolved instant, durably. `Invalid`: the name is no name, or taken.
+    pub fn tag(&self, name: &str, at: Seq) -> Result<TagState> {
+        self.live.tag(name, at)
+    }
+
+    /// Takes a name back, durably. `Invalid`: there is no such tag.
+    pub fn untag(&self, name: &str) -> Result<TagState> {
+        self.live.untag(name)
+    }
+
+    /// The tag of a name. `Invalid`: there is none; the message offers the nearest.
+    pub fn find_tag(&self, name: &str) -> Result<TagState> {
+        self.live.tags.lock().find(name).cloned()
+    }
+
+    /// All tags, in byte order of names.
+    pub fn tags(&self) -> Vec<TagState> {
+        self.live.tags.lock().states()
     }
 
     /// Now, as history counts it.

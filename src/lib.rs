@@ -1,5 +1,6 @@
 //! The core of Weft. docs/ARCHITECTURE.md tells the layers; `tests/tidy.rs` holds them to it.
 
+pub mod acl;
 pub mod clock;
 pub mod disk;
 pub mod engine;
@@ -8,6 +9,7 @@ pub mod format;
 pub mod index;
 pub mod journal;
 pub mod live;
+pub mod meta;
 pub mod past;
 pub mod sync;
 pub mod types;

@@ -1,8 +1,9 @@
 //! From events to entries: each follows from one event alone.
 
 use super::build::Build;
-use super::data::Track;
+use super::data::{self, Sample, Track};
 use super::holes::{self, Touch};
+use super::naming::{self, Naming};
 use super::page::Change;
 use super::{IndexedGroup, attr, base, name, page, time, xattr};
 use crate::error::Result;
@@ -35,8 +36,13 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
         Event::Write { .. } | Event::Resize { .. } | Event::Zero { .. } => {
             record_bytes(build, group, when, &record.event)
         }
+        Event::Session { writeback } => {
+            time::record_session(build, (when.seq, when.ts), *writeback);
+            Ok(())
+        }
         event => {
             record_names(build, when, event);
+            record_naming(build, when, event);
             record_attrs(build, when, event);
             match event {
                 Event::Rebase { file, attr, .. } => {
@@ -49,7 +55,7 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
 }
 
 fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: &Event) -> Result<()> {
-    let (file, size, touch, change) = match *event {
+    let (file, size, touch, change, what) = match *event {
         Event::Write { file, offset, len, size, payload } => {
             let source = Location::Journal {
                 segment: group.segment,
@@ -63,21 +69,28 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
                 size,
                 source,
             };
-            (file, size, Touch::Write(offset, change.end), change)
+            (file, size, Touch::Write(offset, change.end), change, (data::Change::Write, u64::from(len)))
         }
         Event::Zero { file, offset, len, size } => {
             // Beyond the end of the file there is nothing to zero.
             let end = offset.saturating_add(len).min(size);
+            let what = (data::Change::Zero, end.saturating_sub(offset));
             let change = Change::zero(file, when.seq, offset, end, size);
-            (file, size, Touch::Zero(offset, change.end), change)
+            (file, size, Touch::Zero(offset, change.end), change, what)
         }
         Event::Resize { file, old_size, size } => {
             let change = Change::zero(file, when.seq, size, old_size, size);
-            (file, size, Touch::Resize, change)
+            let what = match size < old_size {
+                true => (data::Change::Shrink, old_size - size),
+                false => (data::Change::Extend, size - old_size),
+            };
+            (file, size, Touch::Resize, change, what)
         }
         _ => return Ok(()),
     };
-    build.sample(file, Track::Content, when.seq, when.ts, size);
+    let (kind, bytes) = what;
+    let sample = Sample { seq: when.seq, ts: when.ts, value: size, change: kind, bytes };
+    build.push_sample(file, Track::Content, sample);
     holes::record(build, file, (when.seq, when.ts), touch, size)?;
     match change.offset < change.end {
         true => page::record(build, &change),
@@ -87,8 +100,11 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
 
 fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
     match event {
-        Event::Create(birth) => {
+        Event::Create(birth, xattrs) => {
             record_birth(build, when, birth);
+            for (name, value) in xattrs {
+                xattr::record(build, birth.file, name, when.seq, Some(value));
+            }
             if let Some(slot) = &birth.slot {
                 touch_dir(build, when, slot, Some(birth.dir_nlink));
             }
@@ -171,9 +187,9 @@ fn count_links(build: &mut Build<'_>, when: When, dir: FileId, nlink: u32) {
 }
 
 fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
-    let mut whole = |file: &FileId, attr: &Attr| attr::record(build, *file, when.seq, attr);
+    let mut whole = |file: &FileId, attr: &Attr| attr::record(build, *file, (when.seq, when.ts), attr);
     match event {
-        Event::Create(birth) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
+        Event::Create(birth, _) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
         Event::Link { file, attr, .. } | Event::Unlink { file, attr, .. } => whole(file, attr),
         Event::Rename { file, attr, replaced, .. } => {
             whole(file, attr);
@@ -193,8 +209,12 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
             whole(file, attr);
             base::record(build, *file, when.seq, attr.size, *inode);
         }
-        Event::SetAttr { file, attr, explicit_mtime } => {
-            attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime)
+        Event::SetAttr { file, attr, explicit_mtime, xattrs } => {
+            attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime);
+            for (name, value) in xattrs {
+                xattr::record(build, *file, name, when.seq, value.as_deref());
+                build.sample(*file, Track::Change, when.seq, when.ts, 0);
+            }
         }
         Event::SetXattr { file, name, value, ctime } => {
             xattr::record(build, *file, name, when.seq, Some(value));
@@ -205,5 +225,14 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
             build.sample(*file, Track::Change, when.seq, *ctime, 0);
         }
         _ => {}
+    }
+}
+
+/// The same by file: what became of its names.
+fn record_naming(build: &mut Build<'_>, when: When, event: &Event) {
+    for file in Naming::files(event).into_iter().flatten() {
+        if let Some(naming) = Naming::of_event(event, file) {
+            naming::record(build, file, (when.seq, when.ts), &naming);
+        }
     }
 }

@@ -78,7 +78,11 @@ impl Live {
         let names_seq = self.journal.last_seq();
         let mut slots = tree.slots();
         let mut nodes = Vec::with_capacity(tree.nodes.len());
-        let mut sections = Sections { roots: super::roots::states(&tree), ..Sections::default() };
+        let mut sections = Sections {
+            roots: super::roots::states(&tree),
+            tags: self.tags.lock().states(),
+            ..Sections::default()
+        };
         for (file, node) in &tree.nodes {
             let state = node.lock();
             if state.attr.nlink == 0 && node.kind != FileKind::Regular {

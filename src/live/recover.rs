@@ -32,6 +32,7 @@ use crate::journal::recovery::{Replayed, START, replay};
 use crate::journal::segment::Segments;
 use crate::journal::writer::Resume;
 use crate::journal::{Config, Extent, Group, Journal};
+use crate::meta::tags::Tags;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, FileKind, PageSet, Seq, StoreId, Timestamp};
@@ -117,13 +118,15 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     for node in tree.nodes.values() {
         in_place(node);
     }
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false)?;
+    let mut tags = Tags::of(&checkpoint.sections.tags);
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, &mut tags, false)?;
     for node in tree.doomed.iter().filter_map(|(_, file)| tree.nodes.get(file)) {
         // Removed while DATA was plain, noted by an opening that a cut ended: nothing of it is anywhere.
         node.lock().content.exists = false;
     }
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
+    *live.tags.lock() = tags;
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
@@ -157,13 +160,15 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
             missing.push(Arc::clone(node));
         }
     }
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true)?;
+    let mut tags = Tags::of(&checkpoint.sections.tags);
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, &mut tags, true)?;
     for (root, copy) in paths.roots.iter().zip(&copies) {
         check_reach(root, copy, resume.last_seq)?;
     }
     check_missing(paths, &missing)?;
     paths.roots.iter().try_for_each(|root| remove_orphans(disk, root, &tree))?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
+    *live.tags.lock() = tags;
     if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -304,11 +309,12 @@ fn leftover(base: Option<Base>, len: u64, seq: Seq) -> Content {
     }
 }
 
-/// Replays the journal into names and overlays.
+/// Replays the journal into names, overlays and tags.
 fn replay_into(
     setup: &Setup,
     checkpoint: &Checkpoint,
     tree: &mut Tree,
+    tags: &mut Tags,
     served: bool,
 ) -> Result<(Resume, Replayed)> {
     let segments = segments_of(setup);
@@ -322,7 +328,8 @@ fn replay_into(
                     }
                 }
             }
-            if let (true, Event::Create(birth)) = (served && record.seq > checkpoint.names_seq, &record.event)
+            if let (true, Event::Create(birth, _)) =
+                (served && record.seq > checkpoint.names_seq, &record.event)
                 && birth.attr.kind == FileKind::Regular
                 && let Some(stat) =
                     setup.disk.stat("recover.live", &setup.paths.live(birth.root, birth.file)?)?
@@ -331,6 +338,7 @@ fn replay_into(
                 node.lock().content = leftover(None, stat.attr.size, record.seq);
             }
             fold(tree, &group, record);
+            tags.fold(record);
         }
         Ok(())
     })?;
@@ -372,13 +380,18 @@ fn segments_of(setup: &Setup) -> Arc<Segments> {
     Arc::new(Segments::new(Arc::clone(&setup.disk), setup.paths.journal_dir(), setup.store))
 }
 
-/// Live files of nobody: made after the checkpoint and unlinked again.
+/// Live files of nobody: made after the checkpoint and unlinked again; and what was only tried.
 fn remove_orphans(disk: &dyn Disk, root: &RootPaths, tree: &Tree) -> Result<()> {
     for entry in disk.read_dir("recover.orphans", &root.live_dir())? {
         let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok()).map(FileId);
         let node = id.and_then(|id| tree.nodes.get(&id));
-        if node.is_none_or(|node| node.root != root.root) {
-            disk.unlink("recover.orphans", &super::paths::join_bytes(&root.live_dir(), &entry.name))?;
+        if node.is_some_and(|node| node.root == root.root) {
+            continue;
+        }
+        let path = super::paths::join_bytes(&root.live_dir(), &entry.name);
+        match entry.kind {
+            FileKind::Directory => disk.remove_dir("recover.orphans", &path)?,
+            _ => disk.unlink("recover.orphans", &path)?,
         }
     }
     Ok(())
@@ -412,6 +425,7 @@ fn assemble(
         journal: Arc::new(journal),
         limits: setup.limits,
         birth: Mutex::new(birth),
+        tags: Mutex::new(Tags::default()),
         tree: RwLock::new(tree),
         pool,
         base,
@@ -423,6 +437,7 @@ fn assemble(
         trouble: Mutex::new(None),
         relief: Condvar::new(),
         open_files: AtomicU64::new(0),
+        ownable: Mutex::new(BTreeSet::new()),
     };
     live.journal.append(&[], |_| Event::Session { writeback: setup.writeback })?;
     Ok(live)
