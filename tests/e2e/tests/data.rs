@@ -41,22 +41,71 @@ fn the_exerciser_agrees_with_a_plain_directory() {
 
 #[test]
 fn every_way_into_a_file_agrees_strict() {
-    exercise("exercise strict", Capture::Strict, 0, operations(4_000));
+    exercise("exercise strict", Capture::Strict, 0, operations(15_000));
 }
 
 #[test]
 fn every_way_into_a_file_agrees_writeback() {
-    exercise("exercise writeback", Capture::Writeback, 0, operations(4_000));
+    exercise("exercise writeback", Capture::Writeback, 0, operations(15_000));
 }
 
 #[test]
 fn every_way_into_a_file_agrees_across_4_gib_strict() {
-    exercise("exercise far strict", Capture::Strict, FAR, operations(1_500));
+    exercise("exercise far strict", Capture::Strict, FAR, operations(4_000));
 }
 
 #[test]
 fn every_way_into_a_file_agrees_across_4_gib_writeback() {
     exercise("exercise far writeback", Capture::Writeback, FAR, operations(1_500));
+}
+
+/// What fsx draws from: every sort of operation that it knows, but those that two mounts cannot have in common.
+const FSX: &str = "flen = 524288
+[opsize]
+max = 65536
+[weights]
+close_open = 1
+read = 10
+write = 10
+mapread = 10
+mapwrite = 10
+invalidate = 1
+truncate = 4
+fsync = 0.2
+fdatasync = 0.2
+posix_fallocate = 2
+punch_hole = 3
+sendfile = 3
+posix_fadvise = 2
+copy_file_range = 4
+";
+
+/// fsx, the classic exerciser, on a file of the mount.
+fn fsx(capture: Capture) {
+    let fsx = std::env::var_os("WEFT_FSX").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/bin/fsx")),
+        PathBuf::from,
+    );
+    assert!(fsx.is_file(), "no fsx at {}: scripts/setup installs it", fsx.display());
+    let (_, seed) = weft_e2e::random::seeded("fsx");
+    let place = Place::new();
+    let mount = Mount::new(&place).capture(capture).mount();
+    fs::write(place.join("fsx.toml"), FSX).unwrap();
+    let mut command = std::process::Command::new(fsx);
+    command.arg("-q").arg("-f").arg(place.join("fsx.toml")).arg("-P").arg(place.path());
+    command.args(["-S", &seed.to_string(), "-N", &operations(5_000).to_string()]);
+    weft_e2e::cmd::run(command.arg(mount.point.join("file"))).ok();
+    mount.unmount();
+}
+
+#[test]
+fn fsx_agrees_strict() {
+    fsx(Capture::Strict);
+}
+
+#[test]
+fn fsx_agrees_writeback() {
+    fsx(Capture::Writeback);
 }
 
 /// Records of 32 bytes to 5000, each saying who wrote it, which it is and how long it is.
