@@ -153,13 +153,13 @@ impl Filesystem for WeftFs {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let make = Make { kind, mode, umask, rdev, target: &[] };
         let made = self.make(req, self.node(parent), name.as_bytes(), make);
-        Found::send(made.map(|(file, attr)| self.found(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let make = Make { kind: FileKind::Directory, mode, umask, rdev: 0, target: &[] };
         let made = self.make(req, self.node(parent), name.as_bytes(), make);
-        Found::send(made.map(|(file, attr)| self.found(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -179,7 +179,7 @@ impl Filesystem for WeftFs {
         if made.is_ok() {
             self.note_link(self.node(parent), name.as_bytes(), target);
         }
-        Found::send(made.map(|(file, attr)| self.found(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn rename(
@@ -216,7 +216,7 @@ impl Filesystem for WeftFs {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         BUFFER.with_borrow_mut(|buffer| {
@@ -225,7 +225,11 @@ impl Filesystem for WeftFs {
                 buffer.resize(size, 0);
             }
             let Some(buffer) = buffer.get_mut(..size) else { return reply.error(Errno::EINVAL) };
-            match self.read(self.node(ino), offset, buffer) {
+            let node = self.node(ino);
+            match self.read(node, offset, buffer) {
+                Ok(read) if read < size && self.may_be_longer(node, lock_owner) => {
+                    self.read_past_end(node, offset, size, reply);
+                }
                 Ok(read) => reply.data(buffer.get(..read).unwrap_or_default()),
                 Err(errno) => reply.error(errno),
             }
@@ -432,10 +436,7 @@ impl Filesystem for WeftFs {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.seek(self.node(ino), offset, whence) {
-            Ok(offset) => reply.offset(offset),
-            Err(errno) => reply.error(errno),
-        }
+        self.seek(self.node(ino), offset, whence, reply);
     }
 
     /// The kernel then copies by reading and writing, and does not ask again.

@@ -3,6 +3,7 @@
 //! A tag is a directory of its own, not a link to one: `cp -a` and `find` do not follow links. As a tag can be taken back
 //! and given to another instant, the kernel asks at every look whose it is; what it leads to never changes.
 
+use crate::convert::file_attr;
 use crate::handlers::{Answer, Found, WeftFs};
 use crate::inode::{Node, Slot};
 use crate::views::{Called, Open};
@@ -22,7 +23,7 @@ impl WeftFs {
             Node::Live(top) if top == self.here.dir && when::is_reserved(name) => self.find_view(name),
             Node::Live(dir) => {
                 let (file, attr) = self.told(self.core.lookup(dir, name))?;
-                Ok(self.found(file, &attr))
+                Ok(Found::live(self.live_attr(file, &attr)))
             }
             Node::View(slot, dir) => self.find_past(slot, dir, name),
             Node::Alias(_) => Err(Errno::ENOTDIR),
@@ -40,7 +41,7 @@ impl WeftFs {
         let (file, attr) = self.told(open.view.lookup(dir, name))?.ok_or(Errno::ENOENT)?;
         let attr = self.as_shown(&open, file, attr)?;
         self.views.hold(slot);
-        Ok(self.found_past(Node::View(slot, file), &attr, open.generation))
+        Ok(Found::past(self.past_attr(&open, file, &attr), open.generation))
     }
 
     fn find_view(&self, name: &[u8]) -> Answer<Found> {
@@ -59,7 +60,7 @@ impl WeftFs {
         }
         let number = self.views.alias(name, target);
         let attr = self.alias_attr(number).inspect_err(|_| self.views.forget_alias(number, 1))?;
-        Ok(self.found_past(Node::Alias(number), &attr, 0))
+        Ok(Found::past(file_attr(self.ino(Node::Alias(number)), &attr), 0))
     }
 
     fn find_tag(&self, name: &str) -> Answer<Found> {
@@ -79,7 +80,7 @@ impl WeftFs {
             Ok((top, self.told(open.view.attr(top))?))
         });
         let (top, attr) = top.inspect_err(|_| self.views.release(open.slot, 1))?;
-        Ok(self.found_past(Node::View(open.slot, top), &attr, open.generation))
+        Ok(Found::past(self.past_attr(&open, top, &attr), open.generation))
     }
 
     fn resolve(&self, called: Called) -> Answer<Open<View>> {
@@ -95,13 +96,8 @@ impl WeftFs {
         }
     }
 
-    /// The attributes of a file of a view. A symlink is as long as what it shows.
-    pub fn past_attr(&self, open: &Open<View>, file: FileId) -> Answer<Attr> {
-        let attr = self.told(open.view.attr(file))?;
-        self.as_shown(open, file, attr)
-    }
-
-    fn as_shown(&self, open: &Open<View>, file: FileId, mut attr: Attr) -> Answer<Attr> {
+    /// A symlink of a view is as long as what it shows.
+    pub fn as_shown(&self, open: &Open<View>, file: FileId, mut attr: Attr) -> Answer<Attr> {
         if attr.kind == FileKind::Symlink {
             attr.size = self.past_link(open, file)?.len() as u64;
         }

@@ -67,6 +67,7 @@ impl Running {
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),
             Ask::Log(ask) => self.log(&ask),
+            Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.common.events.send(Event::Unmount(answer));

@@ -1,6 +1,7 @@
 //! One root as the kernel sees it: mounted over its directory, served by a session of its own.
 
 use crate::handlers::{Here, WeftFs};
+use crate::held::Held;
 use crate::kernel::{self, NotUnmounted};
 use crate::links::Links;
 use crate::mountinfo::{self, Mount};
@@ -10,8 +11,8 @@ use fuser::{Session, SessionACL};
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use weft::engine::{Capture, Engine};
@@ -60,8 +61,11 @@ impl Served {
     /// One line saying what is wrong; nothing is mounted then.
     pub fn mount(&self, common: &Common) -> Outcome<()> {
         let zone = common.zone.clone();
-        let (here, links) = (self.here.clone(), Arc::clone(&common.links));
-        let fs = WeftFs::new(Arc::clone(&common.engine), common.capture, zone, here, links);
+        let here = (self.here.clone(), Arc::clone(&common.links));
+        let notifier = Arc::new(OnceLock::new());
+        let held = Held::start(Arc::clone(&common.engine), Arc::clone(&notifier))
+            .map_err(|cause| format!("cannot start a thread: {cause}"))?;
+        let fs = WeftFs::new(Arc::clone(&common.engine), common.capture, zone, here, held);
         let mounted = kernel::mount_over(&self.point, &common.store)?;
         if !mounted.shared {
             tracing::warn!(
@@ -76,6 +80,7 @@ impl Served {
             config.acl = SessionACL::All;
             let session = Session::from_fd(fs, mounted.device, SessionACL::All, config)
                 .map_err(|cause| format!("the kernel refused the connection: {cause}"))?;
+            let _ = notifier.set(session.notifier());
             let mount = self.find()?.ok_or("the mount was gone at once: see the kernel's log (dmesg)")?;
             kernel::widen_readahead(mount.major, mount.minor);
             let events = common.events.clone();

@@ -63,6 +63,9 @@ fn the_set_is_remembered_and_unmounted_as_one() {
     assert!(Path::new(&at_wal).starts_with(&wal), "{at_wal}");
     let log = cmd::run(weft().arg("log").arg(wal.join("d/f"))).ok();
     assert!(log.contains("adopt") && log.contains("write"), "{log}");
+    let (from, to) = (early.file_name().unwrap().to_str().unwrap().trim_start_matches("@ts="), "now");
+    let diff = cmd::run(weft().arg("diff").arg(&wal).args([from, to])).ok();
+    assert!(diff.contains("d/f") && !diff.contains(" g"), "{diff}");
     assert_refused(&cmd::run(weft().args(["mount"]).arg(&wal)), &[wal.to_str().unwrap(), "mounted"]);
     assert!(fs::write(wal.join("@ts=x"), "").is_err(), "a reserved name was made in a root");
     let crossed = fs::rename(mount.data.join("g"), wal.join("g")).unwrap_err();
@@ -199,7 +202,9 @@ fn roots_that_cannot_be_are_refused_and_nothing_is_changed() {
     for (roots, words) in cases {
         let mut command = weft();
         command.arg("mount").arg(&data);
-        roots.iter().for_each(|root| drop(command.arg("--root").arg(root)));
+        for root in &roots {
+            command.arg("--root").arg(root);
+        }
         let refused = cmd::run(&mut command);
         let last = refused.stderr.lines().next().unwrap_or_default().to_owned();
         let refused = Output { stderr: last, ..refused };
