@@ -10,3 +10,4 @@ pub mod record;
 pub mod sections;
 pub mod segment;
 pub mod superblock;
+pub mod woven;
