@@ -153,6 +153,26 @@ pub enum Event {
         epoch: u32,
         wall: Timestamp,
     },
+    /// One of several roots comes or goes. The first, DATA, has no such event.
+    Root {
+        root: RootId,
+        /// Its directory; the Adopt of it follows the first of its events.
+        file: FileId,
+        /// As given with `--root NAME=DIR`.
+        name: Name,
+        stage: RootStage,
+    },
+}
+
+/// Where a root is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RootStage {
+    /// What stands in it is being taken in: no instant shows it yet.
+    Entering,
+    /// From here on every instant has it.
+    Present,
+    /// It was taken out of the set; its entries were unlinked before.
+    Left,
 }
 
 /// An event with its place in the order.
