@@ -11,3 +11,4 @@ pub mod live;
 pub mod past;
 pub mod sync;
 pub mod types;
+pub mod weave;

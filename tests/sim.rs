@@ -25,7 +25,9 @@ use support::model::{Body, Model, ROOT};
 use support::trees::{difference, plain_difference};
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr};
+use weft::engine::{
+    Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr, Unpaced, Weaving,
+};
 use weft::error::Result;
 use weft::index::kv::Kv;
 use weft::types::{FileId, FileKind, Seq, Timestamp};
@@ -304,7 +306,7 @@ impl History {
 
     /// One random operation; `Err` once the disk is dead.
     fn step(&mut self, engine: &Engine) -> Result<()> {
-        match self.rng.random_range(0..100) {
+        match self.rng.random_range(0..102) {
             0..35 => self.write(engine)?,
             35..45 => self.truncate(engine)?,
             45..50 => self.zero(engine)?,
@@ -317,8 +319,20 @@ impl History {
             87..90 => self.open_or_release(engine)?,
             90..94 => drop(engine.apply()?),
             94..96 => drop(engine.checkpoint()?),
+            96..98 => self.weave(engine)?,
             _ => drop(engine.index_some()?),
         }
+        Ok(())
+    }
+
+    /// What earlier sessions left sealed is woven, with a cut anywhere in it.
+    fn weave(&mut self, engine: &Engine) -> Result<()> {
+        engine.checkpoint()?;
+        while engine.index_some()? {}
+        if self.rng.random_bool(0.3) {
+            self.plan_cut(40);
+        }
+        while let Weaving::Wove(_) = engine.weave(&Unpaced)? {}
         Ok(())
     }
 
