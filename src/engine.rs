@@ -11,8 +11,8 @@ mod weaving;
 
 pub use status::Status;
 pub use store::remove_index;
-pub use weaving::{WeaveLimits, WovenSoFar};
 use store::{make_dirs, next_page_file, open_index};
+pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
 use crate::disk::{Disk, Lock, Space as DiskSpace};

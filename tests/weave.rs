@@ -236,7 +236,9 @@ fn a_cut_at_each_operation_of_a_weave_loses_nothing() {
 
 #[test]
 fn failing_operations_leave_the_journal_and_are_told() {
-    for op in ["weave.create", "weave.write", "weave.sync", "weave.name", "woven.check", "journal.segment.remove"] {
+    for op in
+        ["weave.create", "weave.write", "weave.sync", "weave.name", "woven.check", "journal.segment.remove"]
+    {
         for errno in [libc::EIO, libc::ENOSPC] {
             let mut world = World::new(3);
             world.sessions(1);

@@ -32,6 +32,8 @@ pub enum Ask {
     ViewName {
         time: String,
     },
+    /// Weave all that can be, and answer when it is done.
+    WeaveNow,
     Unmount,
 }
 

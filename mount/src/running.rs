@@ -69,6 +69,7 @@ impl Running {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time),
             Ask::ViewName { time } => self.when(&time).map(|when| json!(when.instant.view_name())),
+            Ask::WeaveNow => self.weave_now(),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.events.send(Event::Unmount(answer));
@@ -97,6 +98,11 @@ impl Running {
             all.extend(status);
         }
         Ok(all)
+    }
+
+    fn weave_now(&self) -> Outcome<Value> {
+        let woven = self.engine.weave_now().map_err(|cause| cause.to_string())?;
+        serde_json::to_value(woven).map_err(|cause| cause.to_string())
     }
 
     fn when(&self, time: &str) -> Outcome<when::When> {

@@ -84,9 +84,10 @@ impl Engine {
         let indexer = self.indexer.trouble().map(|error| {
             format!("the index cannot go on, new views fail: {error}. Try `weft index rebuild`")
         });
-        let weaver = self.weaving_state().1.map(|error| {
-            format!("a journal segment cannot be woven and takes its full space: {error}")
-        });
+        let weaver = self
+            .weaving_state()
+            .1
+            .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
         [journal, applier, indexer, weaver].into_iter().flatten().collect()
     }
 

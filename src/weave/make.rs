@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::woven::contents::{Contents, Keyed, SegmentPart, Span};
 use crate::format::woven::data::{Data, DataWriter, RECORDS_MAX};
 use crate::format::woven::groups::{self, Groups};
-use crate::format::woven::piece::{PieceKind, Packer, unpack};
+use crate::format::woven::piece::{Packer, PieceKind, unpack};
 use crate::format::woven::places::{self, PLACES, Places, WovenPlace};
 use crate::format::woven::{Trailer, WovenHeader};
 use crate::journal::segment::Segments;
@@ -221,7 +221,9 @@ fn same(fits: bool, what: &str) -> Result<()> {
         true => Ok(()),
         false => Err(Error::corrupt(
             "weave.compare",
-            format!("{what} did not come back as it was; the journal segment stays. Check this machine's memory"),
+            format!(
+                "{what} did not come back as it was; the journal segment stays. Check this machine's memory"
+            ),
         )),
     }
 }

@@ -9,6 +9,7 @@ mod recover;
 mod resolve;
 mod status;
 mod unmount;
+mod weave;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ enum Command {
     Status(status::Args),
     At(at::Args),
     Resolve(resolve::Args),
+    Weave(weave::Args),
     #[command(subcommand)]
     Index(index::Command),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, store),
         Command::At(args) => at::run(&args, store),
         Command::Resolve(args) => resolve::run(&args, store),
+        Command::Weave(args) => weave::run(&args, store),
         Command::Index(command) => index::run(&command, store),
     };
     outcome.unwrap_or_else(|cause| {

@@ -49,7 +49,8 @@ impl Groups {
             let offset = reader.varint()?;
             let head = reader.bytes()?;
             let at = raw.len() - reader.remaining() - head.len();
-            let header = GroupHeader::peek(head, store).ok_or_else(|| damaged("no group where one should be"))?;
+            let header =
+                GroupHeader::peek(head, store).ok_or_else(|| damaged("no group where one should be"))?;
             if head.len() != HEADER_LEN + header.records_len as usize {
                 return Err(damaged("a group's length"));
             }
@@ -68,7 +69,9 @@ impl Groups {
 
     /// The group that stood at a byte offset of the segment.
     pub fn at(&self, offset: u64) -> Result<Option<(GroupHeader, Vec<Record>)>> {
-        let Ok(index) = self.entries.binary_search_by_key(&offset, |entry| entry.offset) else { return Ok(None) };
+        let Ok(index) = self.entries.binary_search_by_key(&offset, |entry| entry.offset) else {
+            return Ok(None);
+        };
         let entry = self.entries.get(index).ok_or_else(|| damaged("a group is missing"))?;
         let head = self.raw.get(entry.at..entry.at + entry.len).ok_or_else(|| damaged("a group is short"))?;
         Ok(Some((entry.header, entry.header.records(head)?)))
@@ -112,7 +115,9 @@ mod tests {
         (header, head)
     }
 
-    fn piece() -> (Vec<u8>, Vec<(u64, GroupHeader, Vec<Record>)>) {
+    type Expected = Vec<(u64, GroupHeader, Vec<Record>)>;
+
+    fn piece() -> (Vec<u8>, Expected) {
         let (mut raw, mut expected) = (Vec::new(), Vec::new());
         for (offset, first) in [(4096, 1), (12_288, 4), (16_384, 7)] {
             let (header, mut head) = group(first);

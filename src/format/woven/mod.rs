@@ -97,11 +97,7 @@ impl Trailer {
             return Err(Error::corrupt(OP, "the end of the woven segment is missing"));
         }
         check_seal(bytes)?;
-        Ok(Trailer {
-            contents_at: reader.u64()?,
-            contents_len: reader.u32()?,
-            blake3: reader.array()?,
-        })
+        Ok(Trailer { contents_at: reader.u64()?, contents_len: reader.u32()?, blake3: reader.array()? })
     }
 }
 
@@ -145,7 +141,10 @@ mod tests {
         for at in 12..TRAILER_LEN {
             let (mut head, mut tail) = (bytes, trailer.encode());
             (head[at], tail[at]) = (head[at] ^ 4, tail[at] ^ 4);
-            assert!(WovenHeader::decode(&head, store).is_err() && Trailer::decode(&tail).is_err(), "byte {at}");
+            assert!(
+                WovenHeader::decode(&head, store).is_err() && Trailer::decode(&tail).is_err(),
+                "byte {at}"
+            );
         }
         assert!(Trailer::decode(&[]).is_err() && WovenHeader::decode(&bytes[..20], store).is_err());
     }

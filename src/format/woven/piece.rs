@@ -66,11 +66,16 @@ pub fn unpack(kind: PieceKind, bytes: &[u8]) -> Result<Vec<u8>> {
         return Err(Error::corrupt(OP, "the checksum of a piece does not fit"));
     }
     if found != kind as u8 || stored.len() != stored_len || raw_len > RAW_MAX {
-        return Err(Error::corrupt(OP, format!("a piece of kind {found} where one of {} should be", kind as u8)));
+        return Err(Error::corrupt(
+            OP,
+            format!("a piece of kind {found} where one of {} should be", kind as u8),
+        ));
     }
     let raw = match form {
         PLAIN => stored.to_vec(),
-        ZSTD => zstd::bulk::decompress(stored, raw_len).map_err(|error| Error::corrupt(OP, error.to_string()))?,
+        ZSTD => {
+            zstd::bulk::decompress(stored, raw_len).map_err(|error| Error::corrupt(OP, error.to_string()))?
+        }
         other => return Err(Error::corrupt(OP, format!("a piece in form {other}"))),
     };
     match raw.len() == raw_len {

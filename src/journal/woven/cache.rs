@@ -70,7 +70,12 @@ mod tests {
 
     fn places(count: u64) -> Piece {
         let list: Vec<_> = (0..count)
-            .map(|at| crate::format::woven::places::WovenPlace { address: at * 9, len: 1, piece: 0, record: 0 })
+            .map(|at| crate::format::woven::places::WovenPlace {
+                address: at * 9,
+                len: 1,
+                piece: 0,
+                record: 0,
+            })
             .collect();
         let raw = crate::format::woven::places::encode(&list);
         Piece::Places(Arc::new(Places::decode(&raw).unwrap()))

@@ -55,7 +55,9 @@ impl WovenFile {
             let raw = unpack(PieceKind::Contents, &bytes_of(&*file, span)?)?;
             let contents = Contents::decode(&raw, store, span.at)?;
             let numbers = [contents.segments.first(), contents.segments.last()];
-            if numbers.map(|part| part.map(|part| part.header.number)) != [Some(header.first), Some(header.last)] {
+            if numbers.map(|part| part.map(|part| part.header.number))
+                != [Some(header.first), Some(header.last)]
+            {
                 return Err(Error::corrupt("woven.open", "its contents are not those of its header"));
             }
             Ok((contents, trailer))
