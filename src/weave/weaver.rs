@@ -65,16 +65,21 @@ impl Weaver {
         self.trouble.lock().clone()
     }
 
-    /// Journal segments whose successors begin at or before `settled`, without those that cannot be woven.
+    /// Journal segments whose successors begin at or before `settled`, ascending. First Seqs rise with the numbers, so
+    /// few headers have to be read.
     pub fn waiting(&self, settled: Seq) -> Result<Vec<SegmentNo>> {
-        let mut ready = Vec::new();
-        for number in self.segments.list()? {
+        let mut numbers = self.segments.list()?;
+        let (mut ready, mut unknown) = (0, numbers.len());
+        while ready < unknown {
+            let middle = ready + (unknown - ready) / 2;
+            let Some(number) = numbers.get(middle) else { break };
             match self.segments.header(SegmentNo(number.0 + 1))? {
-                Some(next) if next.first_seq <= settled => ready.push(number),
-                _ => break,
+                Some(next) if next.first_seq <= settled => ready = middle + 1,
+                _ => unknown = middle,
             }
         }
-        Ok(ready)
+        numbers.truncate(ready);
+        Ok(numbers)
     }
 
     /// Weaves the oldest segment that is ready. `settled`: no recovery replays an event at or before it, and the index

@@ -40,7 +40,8 @@ fn mount_with_past(place: &Place) -> (Mount, Vec<(PathBuf, PathBuf)>) {
 fn check(past: &[(PathBuf, PathBuf)]) {
     for (view, copy) in past {
         for name in ["table", "log"] {
-            let (seen, then) = (std::fs::read(view.join(name)).unwrap(), std::fs::read(copy.join(name)).unwrap());
+            let (seen, then) =
+                (std::fs::read(view.join(name)).unwrap(), std::fs::read(copy.join(name)).unwrap());
             assert!(seen == then, "{name} of {}", view.display());
         }
     }
