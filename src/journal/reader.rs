@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Place;
-use crate::format::event::Record;
+use crate::format::event::{Event, Record};
 use crate::format::group::{GroupHeader, payloads_intact};
 use crate::journal::group::GroupPlace;
 use crate::journal::segment::{Form, Segments};
@@ -152,9 +152,27 @@ impl Reader {
     /// The same in a woven segment, whose pieces have checksums of their own.
     fn woven_group(&self, file: &WovenFile) -> Result<Option<ReadGroup>> {
         let found = self.segments.woven().group(file, self.at.segment, self.at.offset)?;
-        let fits =
-            found.filter(|(header, _)| header.first_seq == self.at.seq && header.chain == self.at.chain);
-        Ok(fits.map(|(header, records)| self.found(header, records)))
+        let fits = found.filter(|(header, _)| header.first_seq == self.at.seq && header.chain == self.at.chain);
+        let Some((header, records)) = fits else { return Ok(None) };
+        if self.check == Check::Payloads {
+            self.check_woven(file, &records)?;
+        }
+        Ok(Some(self.found(header, records)))
+    }
+
+    fn check_woven(&self, file: &WovenFile, records: &[Record]) -> Result<()> {
+        let Place { segment, offset, .. } = self.at;
+        for record in records {
+            let Event::Write { len, payload, .. } = record.event else { continue };
+            let mut bytes = vec![0; len as usize];
+            let address = offset + u64::from(payload.offset);
+            self.segments.woven().read(file, segment, address, &mut bytes)?;
+            if crc32fast::hash(&bytes) != payload.crc {
+                let message = format!("the bytes of event {} are not those that were written", record.seq);
+                return Err(Error::corrupt("journal.read", message).at(&self.segments.woven().path(segment)));
+            }
+        }
+        Ok(())
     }
 
     fn found(&self, header: GroupHeader, records: Vec<Record>) -> ReadGroup {

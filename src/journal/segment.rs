@@ -64,8 +64,18 @@ impl Segments {
         self.dir.join(format!("{:010}.seg", number.0))
     }
 
-    /// Numbers of the segment files that are there, ascending.
+    /// Numbers of the segments that are there in either form, ascending.
     pub fn list(&self) -> Result<Vec<SegmentNo>> {
+        // In this order: one that changes its form meanwhile is in the second list if not in the first.
+        let mut numbers = self.list_journal()?;
+        numbers.append(&mut self.woven.list()?);
+        numbers.sort();
+        numbers.dedup();
+        Ok(numbers)
+    }
+
+    /// Numbers of the segments that have the journal's own form, ascending.
+    pub fn list_journal(&self) -> Result<Vec<SegmentNo>> {
         let mut numbers: Vec<SegmentNo> = self
             .disk
             .read_dir("journal.list", &self.dir)?

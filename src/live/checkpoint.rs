@@ -107,7 +107,11 @@ impl Live {
             birth: *self.birth.lock(),
             base_scanned: self.base.position(),
             nodes,
-            sections: Sections { roots: super::roots::states(&tree), ..Sections::default() },
+            sections: Sections {
+                roots: super::roots::states(&tree),
+                tags: self.tags.lock().states(),
+                ..Sections::default()
+            },
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::journal::segment::Segments;
 use crate::sync::Arc;
 use std::path::Path;
 
-/// As zstd counts (docs/decisions/0010).
+/// As zstd counts (docs/decisions/0030).
 const LEVEL: i32 = 3;
 /// Bytes in a piece, before compression, at which it is closed.
 const PIECE: usize = 64 << 10;

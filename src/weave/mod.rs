@@ -4,7 +4,7 @@
 //! - A segment is woven when no recovery will ever replay it and the index has it all.
 //! - Its woven form is written under another name, made durable, given its name, durably, and read back; only then is
 //!   the journal's file removed. A power cut anywhere leaves one whole form or both; both is as good as one.
-//! - Addresses stay (docs/decisions/0010): neither the index nor any open view, handle or reader knows of it.
+//! - Addresses stay (docs/decisions/0030): neither the index nor any open view, handle or reader knows of it.
 //! - Nothing waits for the weaver, and it stops between two pieces when told to.
 
 mod make;

@@ -68,7 +68,7 @@ impl Weaver {
     /// Journal segments whose successors begin at or before `settled`, ascending. First Seqs rise with the numbers, so
     /// few headers have to be read.
     pub fn waiting(&self, settled: Seq) -> Result<Vec<SegmentNo>> {
-        let mut numbers = self.segments.list()?;
+        let mut numbers = self.segments.list_journal()?;
         let (mut ready, mut unknown) = (0, numbers.len());
         while ready < unknown {
             let middle = ready + (unknown - ready) / 2;

@@ -52,9 +52,12 @@ impl WovenFiles {
 
     /// Numbers of the woven segments that are there, ascending.
     pub fn list(&self) -> Result<Vec<SegmentNo>> {
-        let mut numbers: Vec<SegmentNo> = self
-            .disk
-            .read_dir("woven.list", &self.dir)?
+        let entries = match self.disk.read_dir("woven.list", &self.dir) {
+            // A store that no weft has opened since weaving came.
+            Err(missing) if missing.is(libc::ENOENT) => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut numbers: Vec<SegmentNo> = entries
             .iter()
             .filter_map(|entry| std::str::from_utf8(&entry.name).ok()?.strip_suffix(ENDING)?.parse().ok())
             .map(SegmentNo)

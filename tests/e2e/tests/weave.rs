@@ -66,10 +66,15 @@ fn woven_history_is_small_and_the_same() {
     check(&past);
     let told = cmd::run(mount.weft().arg("weave").arg(&mount.point)).ok();
     assert!(told.contains("0 segments wait"), "{told}");
+    let log = cmd::run(mount.weft().arg("log").arg(mount.point.join("log"))).ok();
+    assert!(log.contains("events since"), "{log}");
 
     mount.crash();
     check(&past);
     mount.unmount();
+    let sums = cmd::run(mount.weft().args(["journal", "stat", "--check", "--json"]).arg(&mount.data)).ok();
+    let sums: serde_json::Value = serde_json::from_str(&sums).unwrap();
+    assert!(sums["events"].as_u64() > Some(16 * 1024) && sums["damage"].as_array().is_some_and(Vec::is_empty), "{sums}");
     cmd::run(mount.weft().args(["index", "rebuild"]).arg(&mount.data)).ok();
     mount.remount();
     check(&past);
