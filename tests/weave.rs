@@ -97,7 +97,8 @@ impl World {
         for name in NAMES {
             if engine.lookup(FileId::ROOT, name.as_bytes()).is_err() {
                 let kind = FileKind::Regular;
-                let new = NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0 };
+                let new =
+                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
                 engine.create(FileId::ROOT, name.as_bytes(), new).unwrap();
             }
         }
@@ -122,7 +123,7 @@ impl World {
     fn write(&mut self, engine: &Engine, file: usize, at: usize, bytes: &[u8]) {
         let (name, content) = &mut self.now[file];
         let (id, _) = engine.lookup(FileId::ROOT, name.as_bytes()).unwrap();
-        engine.write(id, at as u64, bytes, false, false).unwrap();
+        engine.write(id, at as u64, bytes, false).unwrap();
         content.resize(content.len().max(at + bytes.len()), 0);
         content[at..at + bytes.len()].copy_from_slice(bytes);
     }

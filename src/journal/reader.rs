@@ -152,7 +152,8 @@ impl Reader {
     /// The same in a woven segment, whose pieces have checksums of their own.
     fn woven_group(&self, file: &WovenFile) -> Result<Option<ReadGroup>> {
         let found = self.segments.woven().group(file, self.at.segment, self.at.offset)?;
-        let fits = found.filter(|(header, _)| header.first_seq == self.at.seq && header.chain == self.at.chain);
+        let fits =
+            found.filter(|(header, _)| header.first_seq == self.at.seq && header.chain == self.at.chain);
         let Some((header, records)) = fits else { return Ok(None) };
         if self.check == Check::Payloads {
             self.check_woven(file, &records)?;

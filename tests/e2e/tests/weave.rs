@@ -74,7 +74,10 @@ fn woven_history_is_small_and_the_same() {
     mount.unmount();
     let sums = cmd::run(mount.weft().args(["journal", "stat", "--check", "--json"]).arg(&mount.data)).ok();
     let sums: serde_json::Value = serde_json::from_str(&sums).unwrap();
-    assert!(sums["events"].as_u64() > Some(16 * 1024) && sums["damage"].as_array().is_some_and(Vec::is_empty), "{sums}");
+    assert!(
+        sums["events"].as_u64() > Some(16 * 1024) && sums["damage"].as_array().is_some_and(Vec::is_empty),
+        "{sums}"
+    );
     cmd::run(mount.weft().args(["index", "rebuild"]).arg(&mount.data)).ok();
     mount.remount();
     check(&past);
