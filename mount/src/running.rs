@@ -63,6 +63,7 @@ impl Running {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time),
             Ask::ViewName { time } => self.when(&time).map(|when| json!(when.instant.view_name())),
+            Ask::WeaveNow => self.weave_now(),
             Ask::Tag { name, time } => self.tag(&name, &time),
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),
@@ -119,6 +120,11 @@ impl Running {
             })
         };
         self.roots.iter().skip(1).map(root).collect()
+    }
+
+    fn weave_now(&self) -> Outcome<Value> {
+        let woven = self.common.engine.weave_now().map_err(|cause| cause.to_string())?;
+        serde_json::to_value(woven).map_err(|cause| cause.to_string())
     }
 
     /// A time, or a tag, as people write it.
