@@ -4,6 +4,8 @@
 WEFT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 WEFT_TARGET=${CARGO_TARGET_DIR:-$WEFT_ROOT/target}
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
+# Where scripts/setup puts the POSIX test program, and where the e2e tests look for it.
+export WEFT_PJDFSTEST=$WEFT_TARGET/pjdfstest/bin/pjdfstest
 
 # Newest installed PostgreSQL's directory of programs, or nothing.
 pg_bin() {
