@@ -74,6 +74,7 @@ impl Running {
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),
             Ask::Log(ask) => self.log(&ask),
+            Ask::Diff { from, to, names } => self.diff(&from, &to, &names),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.events.send(Event::Unmount(answer));

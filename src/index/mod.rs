@@ -240,6 +240,13 @@ impl Index {
         history::newest(&*self.kv, file, at, limit)
     }
 
+    /// Whether a file's content changed after one Seq, up to another.
+    pub fn content_changed(&self, file: FileId, after: Seq, upto: Seq) -> Result<bool> {
+        let newest = data::newest(&*self.kv, file, data::Track::Content, upto)?;
+        let based = base::adoption(&*self.kv, file, upto)?.is_some_and(|adoption| adoption.seq > after);
+        Ok(based || newest.is_some_and(|sample| sample.seq > after))
+    }
+
     /// Up to `limit` events of the names of a file at or before a Seq, newest first.
     pub fn naming(&self, file: FileId, at: Seq, limit: usize) -> Result<Vec<Named>> {
         naming::newest(&*self.kv, file, at, limit)

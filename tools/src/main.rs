@@ -2,6 +2,7 @@
 //! wrong command line.
 
 mod at;
+mod diff;
 mod index;
 mod journal;
 mod log;
@@ -40,6 +41,7 @@ enum Command {
     Tag(tag::Args),
     Tags(tags::Args),
     Log(log::Args),
+    Diff(diff::Args),
     #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Tag(args) => tag::run(&args, store),
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
+        Command::Diff(args) => diff::run(&args, store),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };
