@@ -3,9 +3,10 @@
 
 WEFT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 WEFT_TARGET=${CARGO_TARGET_DIR:-$WEFT_ROOT/target}
+# The file system exerciser and the POSIX cases (scripts/setup installs them there).
+export WEFT_FSX=${WEFT_FSX:-$WEFT_TARGET/tools/bin/fsx}
+export WEFT_PJDFSTEST=${WEFT_PJDFSTEST:-$WEFT_TARGET/tools/bin/pjdfstest}
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
-# Where scripts/setup puts the POSIX test program, and where the e2e tests look for it.
-export WEFT_PJDFSTEST=$WEFT_TARGET/pjdfstest/bin/pjdfstest
 
 # Newest installed PostgreSQL's directory of programs, or nothing.
 pg_bin() {

@@ -366,6 +366,12 @@ impl Engine {
         }
     }
 
+    /// Bytes of pages that hold data: what `st_blocks` tells.
+    pub fn data_bytes(&self, file: FileId) -> Result<u64> {
+        self.live.data_bytes(file)
+    }
+
+    /// The next data or hole, by pages, as far as it has been written here.
     pub fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
         self.live.seek(file, offset, hole)
     }
