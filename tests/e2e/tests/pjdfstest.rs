@@ -10,7 +10,7 @@ use weft_e2e::{Capture, Mount, Place, cmd};
 /// As many cases as the pinned version has.
 const CASES: usize = 398;
 /// It asks for the limit of links by the filesystem's type, which the C library does not know for FUSE. The limit is
-/// held by `names.rs: a_file_has_65000_links_and_no_more`.
+/// held by `names.rs: a_hundred_thousand_names_list_once_while_others_come_and_go`.
 const UNKNOWN_TO_LIBC: &str = "link::link_count_max";
 /// Cases that remount the filesystem read-only. They run by themselves: others leave files open, which is in their way.
 const READ_ONLY: &str = "erofs";
