@@ -61,6 +61,7 @@ fn every_way_into_a_file_agrees_across_4_gib_writeback() {
 
 /// What fsx draws from: every sort of operation that it knows, but those that two mounts cannot have in common.
 const FSX: &str = "flen = 524288
+nomsyncafterwrite = true
 [opsize]
 max = 65536
 [weights]

@@ -100,6 +100,19 @@ impl Side<'_> {
         self.disk.make_node("t", path, &attr)
     }
 
+    /// Between the stretches of data there is nothing but zeros.
+    fn check_data(&self, path: &Path, content: &[u8]) {
+        let file = self.disk.open("t", path, OpenHow::default()).unwrap();
+        let mut at = 0;
+        while let Some((start, end)) = file.next_data("t", at as u64).unwrap() {
+            let (start, end) = (start as usize, end as usize);
+            assert!(at <= start && start < end && end <= content.len());
+            assert!(content[at..start].iter().all(|byte| *byte == 0));
+            at = end;
+        }
+        assert!(content[at..].iter().all(|byte| *byte == 0));
+    }
+
     /// Everything to be seen below the root.
     fn show(&self) -> Vec<String> {
         let mut shown = Vec::new();
@@ -116,7 +129,11 @@ impl Side<'_> {
                 xattrs.retain(|(name, _)| name.starts_with(b"user."));
                 xattrs.sort();
                 let content = match attr.kind {
-                    FileKind::Regular => bytes(self.disk, path.to_str().unwrap()).unwrap(),
+                    FileKind::Regular => {
+                        let content = bytes(self.disk, path.to_str().unwrap()).unwrap();
+                        self.check_data(&path, &content);
+                        content
+                    }
                     FileKind::Symlink => self.disk.read_link("t", &path).unwrap(),
                     _ => Vec::new(),
                 };

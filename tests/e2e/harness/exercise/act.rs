@@ -265,7 +265,9 @@ impl Exercise<'_> {
 
     fn truncate(&mut self, len: usize, by_path: bool) -> io::Result<()> {
         let size = self.base + len as u64;
-        if by_path {
+        if by_path && size == 0 {
+            File::create(&self.path)?;
+        } else if by_path {
             // SAFETY: a C string and a number.
             check(i64::from(unsafe { libc::truncate(c_path(&self.path).as_ptr(), size as i64) }))?;
         } else {

@@ -61,6 +61,7 @@ pub enum Step {
         at: usize,
         len: usize,
     },
+    /// By path: truncate(2), or an opening with O_TRUNC where nothing is to stay.
     Truncate {
         len: usize,
         by_path: bool,
