@@ -8,11 +8,13 @@ mod history;
 mod status;
 mod store;
 mod threads;
+mod weaving;
 
 pub use history::{Located, Origin};
 pub use status::Status;
 pub use store::remove_index;
 use store::{make_dirs, next_page_file, open_index};
+pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
 use crate::disk::{Disk, Lock, Space as DiskSpace};
@@ -40,6 +42,7 @@ pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
 pub use crate::past::when::Instant;
+pub use crate::weave::{Outcome as Weaving, Pace, Unpaced, Woven};
 
 /// How writes arrive (DESIGN §2, capture modes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -77,6 +80,8 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// Descriptors the engine keeps open beneath.
     pub open_files: usize,
+    /// How much of the machine the weaver takes.
+    pub weave: WeaveLimits,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// Id of the store, if it has to be made: random bytes.
@@ -96,6 +101,7 @@ impl Options {
             cache_bytes: 64 << 20,
             checkpoint_bytes: 256 << 20,
             open_files: 512,
+            weave: WeaveLimits::default(),
             privileged: true,
             new_store_id: [0; 16],
         }
@@ -125,6 +131,7 @@ pub struct Engine {
     index: Arc<Index>,
     pages: Arc<Pages>,
     indexer: Arc<Indexer>,
+    weaver: weaving::Weaving,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -183,6 +190,7 @@ impl Engine {
         let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files));
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
+        let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
         Ok(Arc::new(Engine {
             disk,
             clock,
@@ -194,6 +202,7 @@ impl Engine {
             index,
             pages,
             indexer: Arc::new(indexer),
+            weaver,
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),

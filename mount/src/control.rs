@@ -34,6 +34,8 @@ pub enum Ask {
     ViewName {
         time: String,
     },
+    /// Weave all that can be, and answer when it is done.
+    WeaveNow,
     /// Names the instant of a time.
     Tag {
         name: String,

@@ -21,7 +21,7 @@ use std::time::Instant;
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
-use weft::engine::{Capture, Engine, Options};
+use weft::engine::{Capture, Engine, Options, WeaveLimits};
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::past::when;
@@ -196,6 +196,11 @@ fn options(plan: &Plan, beneath: &Path) -> Outcome<Options> {
         cache_bytes: config.cache_mib * MIB,
         checkpoint_bytes: config.checkpoint_mib * MIB,
         open_files: config.open_files,
+        weave: WeaveLimits {
+            on: config.weave,
+            cpu_percent: config.weave_cpu_percent,
+            bytes_per_sec: config.weave_mib_per_sec * MIB,
+        },
         privileged: kernel::is_root(),
         new_store_id: random()?,
         ..Options::new(beneath, &plan.store)

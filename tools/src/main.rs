@@ -14,6 +14,7 @@ mod status;
 mod tag;
 mod tags;
 mod unmount;
+mod weave;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ enum Command {
     Status(status::Args),
     At(at::Args),
     Resolve(resolve::Args),
+    Weave(weave::Args),
     Tag(tag::Args),
     Tags(tags::Args),
     Log(log::Args),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, store),
         Command::At(args) => at::run(&args, store),
         Command::Resolve(args) => resolve::run(&args, store),
+        Command::Weave(args) => weave::run(&args, store),
         Command::Tag(args) => tag::run(&args, store),
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
