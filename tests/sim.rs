@@ -17,6 +17,7 @@ mod support;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use support::Ticking;
@@ -28,6 +29,7 @@ use weft::disk::sim::SimDisk;
 use weft::engine::{Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, SetAttr};
 use weft::error::Result;
 use weft::index::kv::Kv;
+use weft::live::exclude::Patterns;
 use weft::types::{FileId, FileKind, Seq, Timestamp};
 
 const DATA: &str = "/data";
@@ -49,6 +51,12 @@ struct History {
     views: Vec<(Timestamp, Seq, Model)>,
     /// Files held open, with or without a name.
     handles: Vec<(FileId, usize)>,
+    /// What is left out of history now.
+    patterns: Patterns,
+    /// Files that bypass history, as they were fsynced, if nothing was written to them since.
+    settled: HashMap<usize, Vec<u8>>,
+    /// Of the next file that bypasses history.
+    next_mark: u8,
     /// The operation of the disk at which the first session ends, where that is not left to chance.
     cut_at: Option<u64>,
     /// The last session ended because the disk died.
@@ -74,6 +82,9 @@ impl History {
             synced: Seq::ZERO,
             views: Vec::new(),
             handles: Vec::new(),
+            patterns: Patterns::default(),
+            settled: HashMap::new(),
+            next_mark: 1,
             cut_at: None,
             disk_died: false,
             cuts: 0,
@@ -108,7 +119,19 @@ impl History {
         options.cache_bytes = 64 << 10;
         options.open_files = 2;
         options.new_store_id = [5; 16];
+        options.exclude.always = self.patterns.clone();
         options
+    }
+
+    /// Of every second history something is excluded, and every fourth changes its mind now and then.
+    fn choose_patterns(&mut self) {
+        let sets: [&[&str]; 3] = [&["d/", "k", "/c/", "f/"], &["d/", "m"], &[]];
+        let choice = match self.seed % 4 {
+            1 => 0,
+            3 => self.rng.random_range(0..3),
+            _ => return,
+        };
+        self.patterns = Patterns::parse(sets[choice]).unwrap();
     }
 
     fn try_open(&self) -> Result<Arc<Engine>> {
@@ -153,6 +176,7 @@ impl History {
     /// Opens, with power cuts on the way.
     fn open(&mut self) -> Arc<Engine> {
         for attempt in 0.. {
+            self.choose_patterns();
             if attempt < 3 && self.rng.random_bool(0.5) {
                 self.plan_cut(120);
             }
@@ -176,6 +200,50 @@ impl History {
 
     fn note(&mut self, engine: &Engine) {
         self.states.push((History::last(engine), self.model.clone()));
+    }
+
+    /// What bypasses history is, after a crash, what it is.
+    fn accept(&self, engine: &Engine, model: &Model) -> Model {
+        let mut model = model.clone();
+        for (dir, path, name, id) in model.names() {
+            let parent =
+                path.iter().try_fold(FileId::ROOT, |at, name| engine.lookup(at, name).map(|found| found.0));
+            let found = parent.and_then(|parent| engine.lookup(parent, &name));
+            let (true, Ok((file, attr))) = (model.inodes[id].direct, found) else { continue };
+            if attr.kind != FileKind::Regular || model.entries(dir).get(&name) != Some(&id) {
+                continue;
+            }
+            *model.bytes(id) = support::trees::Tree::bytes(engine, file, attr.size);
+        }
+        model
+    }
+
+    /// Of what bypasses history that which was fsynced is there, and never anything of another file.
+    fn is_sound(&self, model: &Model) -> bool {
+        model.names().into_iter().filter(|(.., id)| model.inodes[*id].direct).all(|(.., id)| {
+            let Body::File(bytes) = &model.inodes[id].body else { return true };
+            let mark = model.inodes[id].mark;
+            self.settled.get(&id).is_none_or(|settled| settled == bytes)
+                && mark.is_none_or(|mark| bytes.iter().all(|byte| [0, mark, !mark].contains(byte)))
+        })
+    }
+
+    /// After a recovery, and the reconciliation with the patterns of now: which files bypass history.
+    fn learn_direct(&mut self, engine: &Engine) {
+        for (dir, _, name, id) in self.model.names() {
+            if !matches!(self.model.inodes[id].body, Body::File(_)) {
+                continue;
+            }
+            let (_, file) = self.find(engine, dir, &name);
+            let direct = engine.bypasses_history(file).unwrap();
+            if direct != self.model.inodes[id].direct {
+                self.model.inodes[id].mark = None;
+                self.settled.remove(&id);
+            }
+            self.model.inodes[id].direct = direct;
+        }
+        let excluded = self.model.names().len() - self.model.visible(&self.patterns).names().len();
+        assert!(engine.status().excluded_files as usize <= excluded, "seed {}", self.seed);
     }
 
     fn check_present(&self, engine: &Engine) {
@@ -202,8 +270,8 @@ impl History {
         if std::env::var_os("WEFT_SIM_TRACE").is_some() {
             eprintln!("settle: {:?} synced {}", engine.status(), self.synced);
         }
-        let recovered =
-            self.states.iter().rposition(|(seq, _)| *seq <= History::last(engine) && self.fits(engine, *seq));
+        let last = History::last(engine);
+        let recovered = self.states.iter().rposition(|(seq, model)| *seq <= last && self.fits(engine, model));
         let Some(index) = recovered else {
             let newest = difference(engine, &self.states.last().unwrap().1);
             panic!(
@@ -212,6 +280,7 @@ impl History {
             );
         };
         let (seq, model) = self.states[index].clone();
+        let model = self.accept(engine, &model);
         assert!(
             seq >= self.synced,
             "seed {}: event {seq} is all there is, {} was synced",
@@ -220,11 +289,13 @@ impl History {
         );
         self.states.truncate(index + 1);
         self.model = model;
+        self.settled.retain(|id, _| *id < self.model.inodes.len());
+        self.learn_direct(engine);
     }
 
-    fn fits(&self, engine: &Engine, seq: Seq) -> bool {
-        let state = self.states.iter().find(|(have, _)| *have == seq);
-        state.is_some_and(|(_, model)| difference(engine, model).is_none())
+    fn fits(&self, engine: &Engine, model: &Model) -> bool {
+        let model = self.accept(engine, model);
+        difference(engine, &model).is_none() && self.is_sound(&model)
     }
 
     fn sync(&mut self, engine: &Engine) {
@@ -240,7 +311,7 @@ impl History {
         let ts = engine.now();
         if let Ok(Resolution::Found(found)) = engine.resolve(Instant::Time(ts)) {
             self.synced = found.seq;
-            self.views.push((ts, found.seq, self.model.clone()));
+            self.views.push((ts, found.seq, self.model.visible(&self.patterns)));
             self.note(engine);
         }
     }
@@ -256,6 +327,7 @@ impl History {
             66..74 => self.rename(engine)?,
             74..78 => self.attributes(engine)?,
             78..84 => self.sync(engine),
+            84 if self.seed % 2 == 1 => self.fsync(engine)?,
             84..87 => self.resolve(engine),
             87..90 => self.open_or_release(engine)?,
             90..94 => drop(engine.apply()?),
@@ -263,6 +335,37 @@ impl History {
             _ => drop(engine.index_some()?),
         }
         Ok(())
+    }
+
+    /// Makes a file that bypasses history durable.
+    fn fsync(&mut self, engine: &Engine) -> Result<()> {
+        let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
+        let (_, file) = self.find(engine, dir, &name);
+        let (done, wait) = std::sync::mpsc::channel();
+        engine.fsync(file, Box::new(move |result| done.send(result).unwrap()));
+        wait.recv().unwrap()?;
+        if self.model.inodes[id].direct {
+            let bytes = self.model.bytes(id).clone();
+            self.settled.insert(id, bytes);
+        }
+        Ok(())
+    }
+
+    /// Bytes for a file: what bypasses history has its own.
+    fn fill(&mut self, id: usize, len: usize) -> Vec<u8> {
+        self.touch(id);
+        let fill: u8 = self.rng.random();
+        match self.model.inodes[id].mark {
+            Some(mark) => vec![if fill & 1 == 0 { mark } else { !mark }; len],
+            None => (0..len).map(|at| fill ^ (at % 253) as u8).collect(),
+        }
+    }
+
+    /// Is about to be changed: what was fsynced of it need not last.
+    fn touch(&mut self, id: usize) {
+        if self.model.inodes[id].direct {
+            self.settled.remove(&id);
+        }
     }
 
     fn find(&self, engine: &Engine, dir: usize, name: &[u8]) -> (FileId, FileId) {
@@ -298,8 +401,7 @@ impl History {
         if aligned {
             (offset, len) = (offset & !4095, (len & !4095) + 4096);
         }
-        let fill: u8 = self.rng.random();
-        let bytes: Vec<u8> = (0..len).map(|at| fill ^ (at % 253) as u8).collect();
+        let bytes = self.fill(id, len);
         engine.write(file, offset as u64, &bytes, false, false)?;
         self.model.write(id, offset, &bytes);
         self.note(engine);
@@ -342,6 +444,7 @@ impl History {
     fn truncate(&mut self, engine: &Engine) -> Result<()> {
         let Some((file, id)) = self.pick_target(engine) else { return Ok(()) };
         let size = if self.rng.random_bool(0.3) { 0 } else { self.rng.random_range(0..40_000) };
+        self.touch(id);
         engine.set_attr(file, SetAttr { size: Some(size as u64), ..SetAttr::default() })?;
         self.model.bytes(id).resize(size, 0);
         self.note(engine);
@@ -352,6 +455,7 @@ impl History {
         let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
         let (_, file) = self.find(engine, dir, &name);
         let (offset, len) = (self.rng.random_range(0..30_000), self.rng.random_range(1..20_000));
+        self.touch(id);
         engine.fallocate(file, Fallocate::Punch, offset as u64, len as u64)?;
         self.model.zero(id, offset, len);
         self.note(engine);
@@ -368,7 +472,13 @@ impl History {
         match self.rng.random_range(0..10) {
             0..5 => {
                 engine.create(parent, &name, file(FileKind::Regular, 0o640, b""))?;
-                self.model.add(dir, &name, Body::File(Vec::new()), 0o640);
+                let id = self.model.add(dir, &name, Body::File(Vec::new()), 0o640);
+                if self.model.would_exclude(&self.patterns, dir, &name, false) {
+                    self.model.inodes[id].direct = true;
+                    self.model.inodes[id].mark = Some(self.next_mark);
+                    self.next_mark = self.next_mark % 120 + 1;
+                    self.settled.remove(&id);
+                }
             }
             5..7 => {
                 engine.create(parent, &name, file(FileKind::Directory, 0o700, b""))?;
@@ -383,6 +493,7 @@ impl History {
                 let (_, existing) = self.find(engine, other, &old);
                 engine.link(existing, parent, &name)?;
                 self.model.link(id, dir, &name);
+                self.model.capture(&self.patterns);
             }
         }
         self.note(engine);
@@ -431,6 +542,7 @@ impl History {
             engine.rename((from_parent, &from), (to_parent, &name), RenameMode::NoReplace)?;
             self.model.rename((from_dir, &from), (to_dir, &name));
         }
+        self.model.capture(&self.patterns);
         self.note(engine);
         Ok(())
     }
@@ -527,9 +639,11 @@ impl History {
     fn run_cut_at(seed: u64, at: u64) -> bool {
         let mut history = History::new(seed);
         history.cut_at = Some(u64::MAX);
+        history.choose_patterns();
         let engine = history.try_open().unwrap();
         let begun = history.disk.operations();
         history.note(&engine);
+        history.learn_direct(&engine);
         history.cut_at = Some(begun + at);
         history.session(engine);
         let reached = history.disk_died;

@@ -2,6 +2,7 @@
 
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
 use super::event::{Birth, Event, Payload, Record, Slot};
+use super::excluded;
 use crate::error::{Error, Result};
 use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, RootId, Seq, Timestamp};
 
@@ -119,7 +120,7 @@ pub fn get_slot(reader: &mut Reader<'_>) -> Result<Slot> {
     Ok(Slot { dir, name: name.to_vec() })
 }
 
-fn get_file(reader: &mut Reader<'_>) -> Result<FileId> {
+pub(super) fn get_file(reader: &mut Reader<'_>) -> Result<FileId> {
     match reader.varint()? {
         id @ 1..FileId::LIMIT => Ok(FileId(id)),
         id => Err(Error::corrupt("format.decode", format!("impossible file id {id}"))),
@@ -169,15 +170,6 @@ pub fn put_record(
     put_signed(out, record.wall.0 - record.ts.0);
     match &record.event {
         Event::Session { writeback } => out.extend_from_slice(&[SESSION, u8::from(*writeback)]),
-        Event::Create(birth) => {
-            out.push(CREATE);
-            put_birth(out, birth);
-        }
-        Event::Adopt { birth, inode } => {
-            out.push(ADOPT);
-            put_birth(out, birth);
-            put_varint(out, *inode);
-        }
         Event::Rebase { file, attr, inode } => {
             out.push(REBASE);
             put_varint(out, file.0);
@@ -204,8 +196,17 @@ pub fn put_record(
     Ok(out.len() - bytes.len())
 }
 
-fn put_name_or_attr(out: &mut Vec<u8>, event: &Event) {
+pub(super) fn put_name_or_attr(out: &mut Vec<u8>, event: &Event) {
     match event {
+        Event::Create(birth) => {
+            out.push(CREATE);
+            put_birth(out, birth);
+        }
+        Event::Adopt { birth, inode } => {
+            out.push(ADOPT);
+            put_birth(out, birth);
+            put_varint(out, *inode);
+        }
         Event::Link { file, slot, attr } => {
             out.push(LINK);
             put_varint(out, file.0);
@@ -312,6 +313,9 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
             put_varint(out, u64::from(*epoch));
             put_signed(out, wall.0);
         }
+        Event::Excluded { .. } | Event::Capture { .. } | Event::Release { .. } | Event::Mark { .. } => {
+            excluded::put(out, event)
+        }
         // The kinds below are written by the callers of this function.
         Event::Session { .. }
         | Event::Create(_)
@@ -345,8 +349,6 @@ pub fn get_record(reader: &mut Reader<'_>, frame: Frame, seq: Seq) -> Result<Rec
     let wall = Timestamp(ts.0.saturating_add(reader.signed()?));
     let event = match reader.byte()? {
         SESSION => Event::Session { writeback: reader.byte()? != 0 },
-        CREATE => Event::Create(get_birth(reader)?),
-        ADOPT => Event::Adopt { birth: get_birth(reader)?, inode: reader.varint()? },
         REBASE => Event::Rebase { file: get_file(reader)?, attr: get_attr(reader)?, inode: reader.varint()? },
         WRITE => get_write(reader, frame)?,
         kind => get_name_or_attr(kind, reader)?,
@@ -380,6 +382,22 @@ fn get_write(reader: &mut Reader<'_>, frame: Frame) -> Result<Event> {
 
 fn get_name_or_attr(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
     Ok(match kind {
+        CREATE..=ADOPT | LINK..=EXCHANGE => get_naming(kind, reader)?,
+        SET_ATTR => Event::SetAttr {
+            file: get_file(reader)?,
+            attr: get_attr(reader)?,
+            explicit_mtime: reader.byte()? != 0,
+        },
+        excluded::FIRST..=excluded::LAST => excluded::get(kind, reader)?,
+        kind => get_small(kind, reader)?,
+    })
+}
+
+/// An event about names; any other kind is damage here.
+pub(super) fn get_naming(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
+    Ok(match kind {
+        CREATE => Event::Create(get_birth(reader)?),
+        ADOPT => Event::Adopt { birth: get_birth(reader)?, inode: reader.varint()? },
         LINK => Event::Link { file: get_file(reader)?, slot: get_slot(reader)?, attr: get_attr(reader)? },
         UNLINK => Event::Unlink {
             file: get_file(reader)?,
@@ -413,12 +431,12 @@ fn get_name_or_attr(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
                 right_nlink,
             }
         }
-        SET_ATTR => Event::SetAttr {
-            file: get_file(reader)?,
-            attr: get_attr(reader)?,
-            explicit_mtime: reader.byte()? != 0,
-        },
-        kind => get_small(kind, reader)?,
+        other => {
+            return Err(Error::corrupt(
+                "format.decode",
+                format!("event kind {other} does not name anything"),
+            ));
+        }
     })
 }
 

@@ -3,12 +3,15 @@
 //! lost.
 
 use super::codec::{Reader, put_bytes, put_signed, put_varint};
+use super::event::Slot;
+use super::record::{get_slot, put_slot};
 use crate::error::{Error, Kind, Result};
 use crate::types::{FileId, Name, RootId, Seq, Timestamp};
 
 const ROOTS: u64 = 1;
 const TAGS: u64 = 2;
 const EPOCHS: u64 = 3;
+const EXCLUDED: u64 = 5;
 
 /// One of several roots in the journal. The first is not listed: it is root 0, without a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,12 +44,23 @@ pub struct EpochState {
     pub wall: Timestamp,
 }
 
+/// A file whose bytes bypass the journal, or that has names which are excluded from history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExcludedState {
+    pub file: FileId,
+    /// Its bytes bypass the journal.
+    pub direct: bool,
+    /// Those of its names that no view shows.
+    pub names: Vec<Slot>,
+}
+
 /// All sections.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sections {
     pub roots: Vec<RootState>,
     pub tags: Vec<TagState>,
     pub epochs: Vec<EpochState>,
+    pub excluded: Vec<ExcludedState>,
 }
 
 impl Sections {
@@ -56,6 +70,7 @@ impl Sections {
             (ROOTS, list(&self.roots, put_root)),
             (TAGS, list(&self.tags, put_tag)),
             (EPOCHS, list(&self.epochs, put_epoch)),
+            (EXCLUDED, list(&self.excluded, put_excluded)),
         ];
         let present = sections.iter().filter_map(|(id, body)| body.as_ref().map(|body| (*id, body)));
         put_varint(out, present.clone().count() as u64);
@@ -75,6 +90,7 @@ impl Sections {
                 ROOTS => sections.roots = items(body, get_root)?,
                 TAGS => sections.tags = items(body, get_tag)?,
                 EPOCHS => sections.epochs = items(body, get_epoch)?,
+                EXCLUDED => sections.excluded = items(body, get_excluded)?,
                 other => {
                     let message =
                         format!("section {other} is not known to this build; use the weft that wrote it");
@@ -146,6 +162,20 @@ fn get_epoch(reader: &mut Reader<'_>) -> Result<EpochState> {
     })
 }
 
+fn put_excluded(out: &mut Vec<u8>, excluded: &ExcludedState) {
+    put_varint(out, excluded.file.0);
+    out.push(u8::from(excluded.direct));
+    put_varint(out, excluded.names.len() as u64);
+    excluded.names.iter().for_each(|slot| put_slot(out, slot));
+}
+
+fn get_excluded(reader: &mut Reader<'_>) -> Result<ExcludedState> {
+    let (file, direct) = (FileId(reader.varint()?), reader.byte()? != 0);
+    let count = reader.varint()?;
+    let names = (0..count).map(|_| get_slot(reader)).collect::<Result<_>>()?;
+    Ok(ExcludedState { file, direct, names })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +186,11 @@ mod tests {
             roots: vec![RootState { root: RootId(1), file: FileId(7), name: b"wal".to_vec() }],
             tags: vec![TagState { name: b"before".to_vec(), at: Seq(4), made: Timestamp(-9) }],
             epochs: vec![EpochState { epoch: 1, seq: Seq(8), ts: Timestamp(5), wall: Timestamp(-6) }],
+            excluded: vec![ExcludedState {
+                file: FileId(9),
+                direct: true,
+                names: vec![Slot { dir: FileId(1), name: b"postmaster.pid".to_vec() }],
+            }],
         };
         for sections in [sections, Sections::default()] {
             let mut bytes = Vec::new();

@@ -136,7 +136,7 @@ impl Live {
         }
     }
 
-    fn read_saves(
+    pub(super) fn read_saves(
         &self,
         node: &Node,
         adopted: Seq,
@@ -238,14 +238,19 @@ impl Live {
         flush(handle, start, &mut buffer)
     }
 
-    /// The live file becomes the base, whole; the file goes on in a new one.
-    pub(super) fn move_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
-        let live = self.paths.live(node.file);
-        let limbo = self.paths.limbo(node.file, adopted);
+    /// The live file becomes the base, whole, durably; nobody knows of it yet.
+    pub(super) fn to_limbo(&self, file: FileId, adopted: Seq) -> Result<()> {
+        let live = self.paths.live(file);
+        let limbo = self.paths.limbo(file, adopted);
         self.disk.rename("applier.limbo", &live, &limbo)?;
         self.pool.forget(&live);
         self.disk.sync_dir("applier.limbo", &self.paths.limbo_dir())?;
-        self.disk.sync_dir("applier.limbo", &self.paths.live_dir())?;
+        self.disk.sync_dir("applier.limbo", &self.paths.live_dir())
+    }
+
+    /// The live file becomes the base, whole; the file goes on in a new one.
+    pub(super) fn move_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
+        self.to_limbo(node.file, adopted)?;
         let mut state = node.lock();
         if let Some(base) = &mut state.content.base {
             base.in_limbo = true;

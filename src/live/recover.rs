@@ -9,11 +9,14 @@
 
 use super::base::{self, BaseStore};
 use super::checkpoint::{self, check_pair, check_reach};
-use super::content::{Base, Content, Shrink};
+use super::content::Base;
+use super::exclude::{Exclude, Patterns};
+use super::excluded::{Unclaimed, bypassing_on_disk};
 use super::gather;
 use super::node::Node;
 use super::paths::{Paths, STORE_XATTR};
 use super::pool::Pool;
+use super::replay::{Found, leftover, replay_into};
 use super::scatter::{finish_clean, mark, remove_leftovers};
 use super::tree::{Dir, Tree};
 use super::walk::Differences;
@@ -23,16 +26,16 @@ use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase};
 use crate::format::event::Event;
+use crate::format::sections::ExcludedState;
 use crate::index::Index;
-use crate::journal::group::GroupPlace;
-use crate::journal::recovery::{Replayed, START, replay};
+use crate::journal::recovery::{Replayed, START};
 use crate::journal::segment::Segments;
 use crate::journal::writer::Resume;
-use crate::journal::{Config, Extent, Group, Journal};
+use crate::journal::{Config, Journal};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, FileKind, Seq, StoreId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::types::{FileId, FileKind, Name, Seq, StoreId, Timestamp};
+use std::collections::{BTreeSet, HashMap};
 
 /// What opening needs.
 pub struct Setup {
@@ -45,6 +48,7 @@ pub struct Setup {
     pub index_is_new: bool,
     pub journal: Config,
     pub limits: Limits,
+    pub exclude: Exclude,
     pub writeback: bool,
 }
 
@@ -60,11 +64,13 @@ pub struct Report {
 impl Live {
     /// Opens; when it returns, DATA's entries are in and the present can be served.
     pub fn open(setup: Setup) -> Result<(Live, Report)> {
-        match checkpoint::newest(&*setup.disk, &setup.paths, setup.store)? {
+        let (live, report) = match checkpoint::newest(&*setup.disk, &setup.paths, setup.store)? {
             None => open_new(setup),
             Some(checkpoint) if checkpoint.phase == Phase::Clean => open_clean(setup, &checkpoint),
             Some(checkpoint) => open_crashed(setup, &checkpoint),
-        }
+        }?;
+        live.reconcile()?;
+        Ok((live, report))
     }
 }
 
@@ -130,7 +136,9 @@ fn open_new(setup: Setup) -> Result<(Live, Report)> {
         chain: START.chain,
         last_segment: None,
     };
-    let live = assemble(setup, Tree::new(), resume, (Seq::ZERO, Timestamp::default()), (0, START.seq))?;
+    let mut tree = Tree::new();
+    tree.patterns = patterns_of_plain(&setup)?;
+    let live = assemble(setup, tree, resume, (Seq::ZERO, Timestamp::default()), (0, START.seq))?;
     let stock = live.take_stock(&HashMap::new())?;
     *live.birth.lock() = (live.journal.last_seq(), live.journal.last_ts());
     move_in(&live)?;
@@ -142,17 +150,23 @@ fn open_clean(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
     check_clean_pair(&*setup.disk, &setup.paths, setup.store, checkpoint.id)?;
     finish_clean(&*setup.disk, &setup.paths, setup.store, checkpoint.id)?;
     let mut tree = tree_of(checkpoint)?;
-    scan_base(&setup, checkpoint, &tree)?;
+    let mut found = Found { unclaimed: scan_base(&setup, checkpoint, &tree)?, missing: Vec::new() };
     for node in tree.nodes.values() {
         in_place(node);
     }
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false)?;
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false, &mut found)?;
+    tree.patterns = patterns_of_plain(&setup)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
     move_in(&live)?;
     Ok((live, Report { crashed: false, replayed, stock }))
+}
+
+fn patterns_of_plain(setup: &Setup) -> Result<Patterns> {
+    let entries = setup.disk.read_dir("recover.contents", &setup.paths.data)?;
+    setup.exclude.choose(&entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>())
 }
 
 fn move_in(live: &Live) -> Result<()> {
@@ -173,17 +187,19 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
         gather::gather(disk, paths, &tree)?;
     }
     gather::check_foreign(disk, &paths.data)?;
-    scan_base(&setup, checkpoint, &tree)?;
-    let mut missing = Vec::new();
+    let mut found = Found { unclaimed: scan_base(&setup, checkpoint, &tree)?, missing: Vec::new() };
     for node in tree.nodes.values() {
         if !as_on_disk(&setup, checkpoint, node)? {
-            missing.push(Arc::clone(node));
+            found.missing.push(Arc::clone(node));
         }
     }
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true)?;
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true, &mut found)?;
     check_reach(&copy, resume.last_seq)?;
-    check_missing(paths, &missing)?;
+    check_missing(paths, &found.missing)?;
     remove_orphans(disk, paths, &tree)?;
+    bypassing_on_disk(disk, paths, &tree)?;
+    let top: Vec<Name> = tree.dir(FileId::ROOT)?.entries.keys().cloned().collect();
+    tree.patterns = setup.exclude.choose(&top)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
@@ -249,23 +265,22 @@ fn tree_of(checkpoint: &Checkpoint) -> Result<Tree> {
     for state in &checkpoint.nodes {
         let node = node_of(state)?;
         if state.attr.kind == FileKind::Directory {
-            let parent = state.slots.first().map_or(state.file, |slot| slot.dir);
-            tree.dirs.insert(state.file, Dir { parent, entries: BTreeMap::new() });
+            tree.dirs.insert(state.file, Dir::new(state.file));
         }
         if state.attr.nlink == 0 {
             tree.doomed.push((Seq::ZERO, state.file));
         }
         tree.nodes.insert(state.file, Arc::new(node));
     }
+    let excluded: HashMap<FileId, &ExcludedState> =
+        checkpoint.sections.excluded.iter().map(|state| (state.file, state)).collect();
     for state in &checkpoint.nodes {
+        let known = excluded.get(&state.file);
+        if let (Some(known), Some(node)) = (known, tree.nodes.get(&state.file)) {
+            node.lock().content.direct = known.direct;
+        }
         for slot in &state.slots {
-            let dir = tree.dirs.get_mut(&slot.dir).ok_or_else(|| {
-                Error::corrupt(
-                    "recover.names",
-                    format!("{} stands in a directory that is not there", state.file),
-                )
-            })?;
-            dir.entries.insert(slot.name.clone(), state.file);
+            tree.put(slot, state.file, known.is_some_and(|known| known.names.contains(slot)))?;
         }
     }
     Ok(tree)
@@ -286,19 +301,24 @@ fn node_of(state: &NodeState) -> Result<Node> {
     Ok(node)
 }
 
-fn scan_base(setup: &Setup, checkpoint: &Checkpoint, tree: &Tree) -> Result<()> {
+fn scan_base(setup: &Setup, checkpoint: &Checkpoint, tree: &Tree) -> Result<Unclaimed> {
+    let mut unclaimed = Unclaimed::new();
     let from = if setup.index_is_new { (0, 0) } else { checkpoint.base_scanned };
     base::scan(&*setup.disk, &setup.paths, setup.store, from, &setup.index, |entries| {
         for entry in entries {
-            if let (Some(node), Ok(page)) = (tree.nodes.get(&entry.file), u32::try_from(entry.page.0))
+            let Ok(page) = u32::try_from(entry.page.0) else { continue };
+            if let Some(node) = tree.nodes.get(&entry.file)
                 && let Some(base) = &mut node.lock().content.base
                 && base.adopted == entry.adopted
             {
                 base.saved.insert(page);
+                continue;
             }
+            unclaimed.entry((entry.file, entry.adopted)).or_default().insert(page);
         }
     })?;
-    setup.index.persist()
+    setup.index.persist()?;
+    Ok(unclaimed)
 }
 
 /// In a plain DATA every file is whole at its path.
@@ -311,9 +331,14 @@ fn in_place(node: &Node) {
     }
 }
 
-/// A live file that is gone must have been unlinked since the checkpoint.
+/// A live file that is gone must have been unlinked since the checkpoint, or captured and then put into limbo.
 fn check_missing(paths: &Paths, missing: &[Arc<Node>]) -> Result<()> {
-    match missing.iter().find(|node| node.lock().attr.nlink > 0) {
+    let is_lost = |node: &&Arc<Node>| {
+        let state = node.lock();
+        let in_limbo = state.content.base.as_ref().is_some_and(|base| base.in_limbo);
+        state.attr.nlink > 0 && !state.content.direct && !in_limbo
+    };
+    match missing.iter().find(is_lost) {
         None => Ok(()),
         Some(node) => Err(Error::new(
             Kind::Mismatch,
@@ -341,6 +366,8 @@ fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<boo
     }
     let in_limbo = content.base.as_ref().is_some_and(|base| base.in_limbo);
     match stat {
+        // It is what it is; the end of recovery looks at it.
+        _ if content.direct => {}
         Some(stat) if known => {
             content.live_len = stat.attr.size;
             content.disk_len = stat.attr.size;
@@ -351,93 +378,22 @@ fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<boo
     Ok(true)
 }
 
-/// A live file that appeared after the checkpoint: all that it should hold is replayed, so what it holds is cut.
-fn leftover(base: Option<Base>, len: u64, seq: Seq) -> Content {
-    Content {
-        exists: true,
-        disk_len: len,
-        shrink: Some(Shrink { first: seq, newest: seq, to: 0 }),
-        base,
-        ..Content::default()
-    }
-}
-
-/// Replays the journal into names and overlays.
-fn replay_into(
-    setup: &Setup,
-    checkpoint: &Checkpoint,
-    tree: &mut Tree,
-    served: bool,
-) -> Result<(Resume, Replayed)> {
-    let segments = segments_of(setup);
-    let (resume, replayed) = replay(&segments, checkpoint.replay, checkpoint.last_ts, |read| {
-        let group = Arc::new(Group::on_disk(GroupPlace { area_start: 0, ..read.place }));
-        for record in &read.records {
-            if record.seq > checkpoint.names_seq {
-                for (file, update) in tree.apply(record.seq, &record.event)? {
-                    if let Some(node) = tree.nodes.get(&file) {
-                        update.apply(&mut node.lock(), record.seq, record.ts);
-                    }
-                }
-            }
-            if let (true, Event::Create(birth)) = (served && record.seq > checkpoint.names_seq, &record.event)
-                && birth.attr.kind == FileKind::Regular
-                && let Some(stat) = setup.disk.stat("recover.live", &setup.paths.live(birth.file))?
-                && let Some(node) = tree.nodes.get(&birth.file)
-            {
-                node.lock().content = leftover(None, stat.attr.size, record.seq);
-            }
-            fold(tree, &group, record);
-        }
-        Ok(())
-    })?;
-    if resume.last_seq < checkpoint.names_seq {
-        return Err(Error::corrupt(
-            "journal.recover",
-            format!(
-                "the journal ends at event {}, and the checkpoint was written when {} was durable: its end is \
-                 damaged or STORE was put together from two times; restore STORE from a copy",
-                resume.last_seq, checkpoint.names_seq
-            ),
-        )
-        .at(&setup.paths.journal_dir()));
-    }
-    Ok((resume, replayed))
-}
-
-fn fold(tree: &Tree, group: &Arc<Group>, record: &crate::format::event::Record) {
-    let file = match &record.event {
-        Event::Write { file, .. }
-        | Event::Zero { file, .. }
-        | Event::Resize { file, .. }
-        | Event::SetAttr { file, .. }
-        | Event::SetXattr { file, .. }
-        | Event::RemoveXattr { file, .. }
-        | Event::Rebase { file, .. } => *file,
-        _ => return,
-    };
-    let extent = match &record.event {
-        Event::Write { len, payload, .. } => Some(Extent::on_disk(group, payload.offset, *len)),
-        _ => None,
-    };
-    if let Some(node) = tree.nodes.get(&file) {
-        node.lock().apply(record.seq, record.ts, &record.event, extent);
-    }
-}
-
-fn segments_of(setup: &Setup) -> Arc<Segments> {
+pub(super) fn segments_of(setup: &Setup) -> Arc<Segments> {
     Arc::new(Segments::new(Arc::clone(&setup.disk), setup.paths.journal_dir(), setup.store))
 }
 
-/// Live files of nobody: made after the checkpoint and unlinked again.
+/// Live files of nobody: made after the checkpoint and unlinked again, or of an event that was lost. Durable: the next
+/// file may get the same identity.
 fn remove_orphans(disk: &dyn Disk, paths: &Paths, tree: &Tree) -> Result<()> {
+    let mut removed = false;
     for entry in disk.read_dir("recover.orphans", &paths.live_dir())? {
         let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok()).map(FileId);
         if id.is_none_or(|id| !tree.nodes.contains_key(&id)) {
             disk.unlink("recover.orphans", &super::paths::join_bytes(&paths.live_dir(), &entry.name))?;
+            removed = true;
         }
     }
-    Ok(())
+    if removed { disk.sync_dir("recover.orphans", &paths.live_dir()) } else { Ok(()) }
 }
 
 /// Puts the parts together: the journal goes on in a new segment.

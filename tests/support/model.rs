@@ -1,6 +1,7 @@
 //! What "correct" means: a file tree in memory, changed by the same operations.
 
 use std::collections::BTreeMap;
+use weft::live::exclude::Patterns;
 
 /// Index of a file in a [`Model`].
 pub type Id = usize;
@@ -17,6 +18,18 @@ pub struct Inode {
     pub body: Body,
     pub mode: u32,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Its bytes bypass history.
+    pub direct: bool,
+    /// Whatever is written to it while it bypasses history, from its birth on: this byte, or its complement.
+    pub mark: Option<u8>,
+    /// Names that were taken out of this model.
+    pub hidden_links: usize,
+}
+
+impl Inode {
+    fn new(body: Body, mode: u32) -> Inode {
+        Inode { body, mode, xattrs: BTreeMap::new(), direct: false, mark: None, hidden_links: 0 }
+    }
 }
 
 /// Directories are never moved below themselves by the tests; files keep their index when renamed.
@@ -29,7 +42,7 @@ pub const ROOT: Id = 0;
 
 impl Model {
     pub fn new() -> Model {
-        let root = Inode { body: Body::Dir(BTreeMap::new()), mode: 0o755, xattrs: BTreeMap::new() };
+        let root = Inode::new(Body::Dir(BTreeMap::new()), 0o755);
         Model { inodes: vec![root] }
     }
 
@@ -48,7 +61,7 @@ impl Model {
     }
 
     pub fn add(&mut self, dir: Id, name: &[u8], body: Body, mode: u32) -> Id {
-        self.inodes.push(Inode { body, mode, xattrs: BTreeMap::new() });
+        self.inodes.push(Inode::new(body, mode));
         let id = self.inodes.len() - 1;
         self.entries_mut(dir).insert(name.to_vec(), id);
         id
@@ -102,7 +115,60 @@ impl Model {
             Body::Dir(entries) => Some(entries),
             _ => None,
         });
-        dirs.flat_map(|entries| entries.values()).filter(|id| **id == file).count()
+        let shown = dirs.flat_map(|entries| entries.values()).filter(|id| **id == file).count();
+        shown + self.inodes[file].hidden_links
+    }
+
+    /// Every name: directory, its path, the name, and what it stands for.
+    pub fn names(&self) -> Vec<(Id, Vec<Vec<u8>>, Vec<u8>, Id)> {
+        let mut names = Vec::new();
+        for (dir, path) in self.dirs() {
+            for (name, id) in self.entries(dir) {
+                names.push((dir, path.clone(), name.clone(), *id));
+            }
+        }
+        names
+    }
+
+    /// Names that `patterns` exclude.
+    fn excluded(&self, patterns: &Patterns) -> Vec<(Id, Vec<u8>, Id)> {
+        let mut found = Vec::new();
+        for (dir, path, name, id) in self.names() {
+            let mut whole: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
+            whole.push(&name);
+            if patterns.excludes(&whole, matches!(self.inodes[id].body, Body::Dir(_))) {
+                found.push((dir, name.clone(), id));
+            }
+        }
+        found
+    }
+
+    /// What a view of it shows.
+    pub fn visible(&self, patterns: &Patterns) -> Model {
+        let mut visible = self.clone();
+        for (dir, name, id) in self.excluded(patterns) {
+            visible.entries_mut(dir).remove(&name);
+            visible.inodes[id].hidden_links += 1;
+        }
+        visible
+    }
+
+    /// A file with a name that is not excluded is history from then on.
+    pub fn capture(&mut self, patterns: &Patterns) {
+        let excluded = self.excluded(patterns);
+        for (dir, _, name, id) in self.names() {
+            if !excluded.contains(&(dir, name, id)) {
+                (self.inodes[id].direct, self.inodes[id].mark) = (false, None);
+            }
+        }
+    }
+
+    /// Whether a name in a directory would be excluded.
+    pub fn would_exclude(&self, patterns: &Patterns, dir: Id, name: &[u8], is_dir: bool) -> bool {
+        let (_, path) = self.dirs().into_iter().find(|(id, _)| *id == dir).unwrap();
+        let mut whole: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
+        whole.push(name);
+        patterns.excludes(&whole, is_dir)
     }
 
     /// All directories that can be reached, with the path of each.
