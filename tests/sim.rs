@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use support::Ticking;
 use support::kv::CrashKv;
-use support::model::{Body, Model, ROOT};
+use support::model::{Body, Model, Named, ROOT};
 use support::trees::{difference, plain_difference};
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
@@ -205,7 +205,7 @@ impl History {
     /// What bypasses history is, after a crash, what it is.
     fn accept(&self, engine: &Engine, model: &Model) -> Model {
         let mut model = model.clone();
-        for (dir, path, name, id) in model.names() {
+        for Named { dir, path, name, id } in model.names() {
             let parent =
                 path.iter().try_fold(FileId::ROOT, |at, name| engine.lookup(at, name).map(|found| found.0));
             let found = parent.and_then(|parent| engine.lookup(parent, &name));
@@ -220,17 +220,17 @@ impl History {
 
     /// Of what bypasses history that which was fsynced is there, and never anything of another file.
     fn is_sound(&self, model: &Model) -> bool {
-        model.names().into_iter().filter(|(.., id)| model.inodes[*id].direct).all(|(.., id)| {
-            let Body::File(bytes) = &model.inodes[id].body else { return true };
-            let mark = model.inodes[id].mark;
-            self.settled.get(&id).is_none_or(|settled| settled == bytes)
+        model.names().into_iter().filter(|named| model.inodes[named.id].direct).all(|named| {
+            let Body::File(bytes) = &model.inodes[named.id].body else { return true };
+            let mark = model.inodes[named.id].mark;
+            self.settled.get(&named.id).is_none_or(|settled| settled == bytes)
                 && mark.is_none_or(|mark| bytes.iter().all(|byte| [0, mark, !mark].contains(byte)))
         })
     }
 
     /// After a recovery, and the reconciliation with the patterns of now: which files bypass history.
     fn learn_direct(&mut self, engine: &Engine) {
-        for (dir, _, name, id) in self.model.names() {
+        for Named { dir, name, id, .. } in self.model.names() {
             if !matches!(self.model.inodes[id].body, Body::File(_)) {
                 continue;
             }

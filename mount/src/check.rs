@@ -57,6 +57,7 @@ pub fn plan(request: &Request) -> Outcome<Plan> {
     let profile = config.profile.choose(&data);
     no_reserved_names(&data)?;
     profile.check_links(&data)?;
+    profile.check_patterns(&config.patterns()?)?;
     let users = holders::in_tree(&data);
     if !users.is_empty() {
         let users = holders::describe(&users);

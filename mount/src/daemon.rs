@@ -23,6 +23,7 @@ use weft::disk::os::OsDisk;
 use weft::engine::{Capture, Engine, Options};
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
+use weft::live::exclude::Exclude;
 use weft::past::when;
 use weft::types::Timestamp;
 
@@ -196,6 +197,7 @@ fn options(plan: &Plan, beneath: &Path) -> Outcome<Options> {
         checkpoint_bytes: config.checkpoint_mib * MIB,
         open_files: config.open_files,
         privileged: kernel::is_root(),
+        exclude: Exclude { always: config.patterns()?, by_contents: config.profile.patterns() },
         new_store_id: random()?,
         ..Options::new(beneath, &plan.store)
     })
@@ -240,6 +242,7 @@ fn mount_engine(
             zone,
             data: plan.data.clone(),
             store: plan.store.clone(),
+            profile: (plan.config.profile, plan.profile),
             mount,
             started: Instant::now(),
             events: events.clone(),

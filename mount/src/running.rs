@@ -1,8 +1,10 @@
 //! A daemon at work: waits for signals, for requests on the control socket, and for the end of the mount.
 
+use crate::config::ProfileName;
 use crate::control::{Answer, Ask};
 use crate::kernel::NotUnmounted;
 use crate::mountinfo::Mount;
+use crate::profile::Profile;
 use crate::{Outcome, holders, kernel, mountinfo};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weft::engine::{Capture, Engine, Resolution, Status};
 use weft::past::when;
-use weft::types::Timestamp;
+use weft::types::{FileId, Name, Timestamp};
 
 /// What wakes the daemon's main thread.
 pub enum Event {
@@ -30,6 +32,8 @@ pub struct Running {
     pub zone: TimeZone,
     pub data: PathBuf,
     pub store: PathBuf,
+    /// As configured, and as found at the mount.
+    pub profile: (ProfileName, Profile),
     pub mount: Mount,
     pub started: Instant,
     pub events: Sender<Event>,
@@ -85,6 +89,7 @@ impl Running {
             "data": self.data.display().to_string(),
             "mountpoint": self.mount.point.display().to_string(),
             "store": self.store.display().to_string(),
+            "profile": self.profile().name(),
             "pid": std::process::id(),
             "uptime_secs": self.started.elapsed().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -97,6 +102,17 @@ impl Running {
             all.extend(status);
         }
         Ok(all)
+    }
+
+    /// What DATA holds: with `auto` also a database that was made there since the mount.
+    fn profile(&self) -> Profile {
+        let (configured, found) = self.profile;
+        let top = self.engine.read_dir(FileId::ROOT, None, usize::MAX).unwrap_or_default();
+        let top: Vec<Name> = top.into_iter().map(|entry| entry.name).collect();
+        match configured {
+            ProfileName::Auto => Profile::of_names(&top).unwrap_or(found),
+            _ => found,
+        }
     }
 
     fn when(&self, time: &str) -> Outcome<when::When> {

@@ -32,6 +32,15 @@ impl Inode {
     }
 }
 
+/// A name of a [`Model`].
+pub struct Named {
+    pub dir: Id,
+    /// Names that lead to the directory.
+    pub path: Vec<Vec<u8>>,
+    pub name: Vec<u8>,
+    pub id: Id,
+}
+
 /// Directories are never moved below themselves by the tests; files keep their index when renamed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Model {
@@ -119,46 +128,41 @@ impl Model {
         shown + self.inodes[file].hidden_links
     }
 
-    /// Every name: directory, its path, the name, and what it stands for.
-    pub fn names(&self) -> Vec<(Id, Vec<Vec<u8>>, Vec<u8>, Id)> {
+    /// Every name.
+    pub fn names(&self) -> Vec<Named> {
         let mut names = Vec::new();
         for (dir, path) in self.dirs() {
             for (name, id) in self.entries(dir) {
-                names.push((dir, path.clone(), name.clone(), *id));
+                names.push(Named { dir, path: path.clone(), name: name.clone(), id: *id });
             }
         }
         names
     }
 
-    /// Names that `patterns` exclude.
-    fn excluded(&self, patterns: &Patterns) -> Vec<(Id, Vec<u8>, Id)> {
-        let mut found = Vec::new();
-        for (dir, path, name, id) in self.names() {
-            let mut whole: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
-            whole.push(&name);
-            if patterns.excludes(&whole, matches!(self.inodes[id].body, Body::Dir(_))) {
-                found.push((dir, name.clone(), id));
-            }
-        }
-        found
+    fn is_excluded(&self, patterns: &Patterns, named: &Named) -> bool {
+        let is_dir = matches!(self.inodes[named.id].body, Body::Dir(_));
+        let mut whole: Vec<&[u8]> = named.path.iter().map(Vec::as_slice).collect();
+        whole.push(&named.name);
+        patterns.excludes(&whole, is_dir)
     }
 
     /// What a view of it shows.
     pub fn visible(&self, patterns: &Patterns) -> Model {
         let mut visible = self.clone();
-        for (dir, name, id) in self.excluded(patterns) {
-            visible.entries_mut(dir).remove(&name);
-            visible.inodes[id].hidden_links += 1;
+        for named in self.names() {
+            if self.is_excluded(patterns, &named) {
+                visible.entries_mut(named.dir).remove(&named.name);
+                visible.inodes[named.id].hidden_links += 1;
+            }
         }
         visible
     }
 
     /// A file with a name that is not excluded is history from then on.
     pub fn capture(&mut self, patterns: &Patterns) {
-        let excluded = self.excluded(patterns);
-        for (dir, _, name, id) in self.names() {
-            if !excluded.contains(&(dir, name, id)) {
-                (self.inodes[id].direct, self.inodes[id].mark) = (false, None);
+        for named in self.names() {
+            if !self.is_excluded(patterns, &named) {
+                (self.inodes[named.id].direct, self.inodes[named.id].mark) = (false, None);
             }
         }
     }
