@@ -3,7 +3,7 @@
 
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
 use super::event::Slot;
-use super::record::{get_attr, get_slot, put_attr, put_slot};
+use super::fields::{get_attr, get_slot, put_attr, put_slot};
 use super::sections::Sections;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Attr, FileId, Name, RootId, SegmentNo, Seq, StoreId, Timestamp};

@@ -175,6 +175,15 @@ pub enum Event {
         dir_nlink: u32,
         excluded: bool,
     },
+    /// One of several roots comes or goes. The first, DATA, has no such event.
+    Root {
+        root: RootId,
+        /// Its directory; the Adopt of it follows the first of its events.
+        file: FileId,
+        /// As given with `--root NAME=DIR`.
+        name: Name,
+        stage: RootStage,
+    },
 }
 
 /// Which names of a naming event are excluded from history. The first is the slot of a birth, link or unlink, the one
@@ -208,6 +217,17 @@ impl Event {
             event => (event, Excluded::default()),
         }
     }
+}
+
+/// Where a root is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RootStage {
+    /// What stands in it is being taken in: no instant shows it yet.
+    Entering,
+    /// From here on every instant has it.
+    Present,
+    /// It was taken out of the set; its entries were unlinked before.
+    Left,
 }
 
 /// An event with its place in the order.

@@ -2,7 +2,8 @@
 
 use super::codec::{Reader, put_varint};
 use super::event::{Event, Excluded};
-use super::record::{get_attr, get_file, get_naming, get_slot, put_attr, put_name_or_attr, put_slot};
+use super::fields::{get_attr, get_file, get_slot, put_attr, put_slot};
+use super::record::{get_naming, put_name_or_attr};
 use crate::error::{Error, Result};
 
 const EXCLUDED: u8 = 21;

@@ -150,7 +150,7 @@ pub fn payloads_intact(records: &[Record], group: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::event::{Birth, Excluded, Payload, Slot};
+    use crate::format::event::{Birth, Excluded, Payload, RootStage, Slot};
     use crate::format::record::{Spot, put_record};
     use crate::types::{Attr, FileId, FileKind, FileTime, RootId};
     use proptest::prelude::*;
@@ -229,6 +229,7 @@ mod tests {
             Event::Release { file },
             Event::Mark { file, slot: slot.clone(), attr: attr(), dir_nlink: 3, excluded: true },
             Excluded::one(true).wrap(Event::Unlink { file, slot: slot.clone(), attr: attr(), dir_nlink: 2 }),
+            Event::Root { root: RootId(4), file, name: b"wal".to_vec(), stage: RootStage::Present },
         ]
     }
 

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod codec;
 pub mod event;
 pub mod excluded;
+pub mod fields;
 pub mod group;
 pub mod record;
 pub mod sections;

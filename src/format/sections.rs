@@ -4,7 +4,7 @@
 
 use super::codec::{Reader, put_bytes, put_signed, put_varint};
 use super::event::Slot;
-use super::record::{get_slot, put_slot};
+use super::fields::{get_slot, put_slot};
 use crate::error::{Error, Kind, Result};
 use crate::types::{FileId, Name, RootId, Seq, Timestamp};
 

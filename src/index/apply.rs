@@ -5,7 +5,7 @@ use super::data::Track;
 use super::page::Change;
 use super::{IndexedGroup, attr, base, name, page, time, xattr};
 use crate::error::Result;
-use crate::format::event::{Birth, Event, Excluded, Record, Slot};
+use crate::format::event::{Birth, Event, Excluded, Record, RootStage, Slot};
 use crate::types::{Attr, FileId, FileKind, Location, Seq, Timestamp};
 
 /// When an event happened.
@@ -143,6 +143,14 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event, excluded: Excl
                     name::record(build, left_slot, when.seq, *right, right_attr.kind);
                 }
                 touch_dir(build, when, left_slot, Some(*left_nlink));
+            }
+        }
+        Event::Root { file, name, stage, .. } => {
+            let slot = Slot { dir: name::ROOTS, name: name.clone() };
+            match stage {
+                RootStage::Entering => {}
+                RootStage::Present => name::record(build, &slot, when.seq, *file, FileKind::Directory),
+                RootStage::Left => name::record_gone(build, &slot, when.seq),
             }
         }
         _ => {}

@@ -38,7 +38,7 @@ impl Live {
     pub(super) fn resize_direct(&self, node: &Node, state: &mut NodeState, size: u64) -> Result<()> {
         let leans = state.content.base.as_ref().filter(|base| base.leans_on_live()).map(|base| base.adopted);
         if let (0, Some(adopted)) = (size, leans) {
-            self.to_limbo(node.file, adopted)?;
+            self.to_limbo(node, adopted)?;
             if let Some(base) = &mut state.content.base {
                 base.in_limbo = true;
             }
@@ -76,7 +76,7 @@ impl Live {
             }
             self.open_direct(&node, &mut state, None)?
         };
-        self.sync_live(&*handle)
+        self.sync_bytes(&node, &*handle)
     }
 
     /// The bytes of a file that bypassed the journal become history: nothing is done to any other file. The caller
@@ -89,7 +89,7 @@ impl Live {
             // An older base leans on the same bytes: it gets its own copy.
             let end = state.content.base.as_ref().map_or(0, |base| base.size);
             let handle = self.open_direct(node, state, Some((0, end)))?;
-            self.sync_live(&*handle)?;
+            self.sync_bytes(node, &*handle)?;
         }
         let (file, attr) = (node.file, state.attr);
         self.emit(node, state, &[], |_| Event::Capture { file, attr })?;
@@ -106,12 +106,12 @@ impl Live {
         // From now on its size is that of the live file.
         let (valid, size) = (content.live_len.min(state.attr.size), state.attr.size);
         if content.exists || size > 0 {
-            let handle = self.pool.open("direct.release", &self.paths.live(node.file), true)?;
+            let handle = self.pool.open("direct.release", &self.paths.live(node.root, node.file)?, true)?;
             if handle.len("direct.release")? != size {
                 handle.set_len("direct.release", valid)?;
                 handle.set_len("direct.release", size)?;
             }
-            self.sync_live(&*handle)?;
+            self.sync_bytes(node, &*handle)?;
             let content = &mut state.content;
             (content.exists, content.live_len, content.disk_len) = (true, size, size);
         }
@@ -120,9 +120,9 @@ impl Live {
         Ok(())
     }
 
-    fn sync_live(&self, handle: &dyn DiskFile) -> Result<()> {
+    fn sync_bytes(&self, node: &Node, handle: &dyn DiskFile) -> Result<()> {
         handle.sync("direct.sync")?;
-        self.disk.sync_dir("direct.sync", &self.paths.live_dir())
+        self.disk.sync_dir("direct.sync", &self.paths.root(node.root)?.live_dir())
     }
 
     /// The live file, made if there is none, ready for a change of a range: the past has what it needs of it, and it
@@ -137,7 +137,7 @@ impl Live {
         if let Some((start, end)) = touches {
             self.save_before(node, state, start, end)?;
         }
-        let handle = self.pool.open("direct.open", &self.paths.live(node.file), true)?;
+        let handle = self.pool.open("direct.open", &self.paths.live(node.root, node.file)?, true)?;
         state.content.exists = true;
         // A write that failed in the middle.
         if state.content.disk_len > state.attr.size {

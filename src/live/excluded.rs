@@ -145,7 +145,7 @@ pub(super) fn bypassing_on_disk(disk: &dyn Disk, paths: &Paths, tree: &Tree) -> 
         if !state.content.direct {
             continue;
         }
-        let stat = disk.stat("recover.live", &paths.live(node.file))?;
+        let stat = disk.stat("recover.live", &paths.live(node.root, node.file)?)?;
         let size = stat.map_or(0, |stat| stat.attr.size);
         let content = &mut state.content;
         (content.exists, content.live_len, content.disk_len) = (stat.is_some(), size, size);
@@ -166,8 +166,8 @@ pub(super) fn captured_on_disk(
     seq: Seq,
     unclaimed: &mut Unclaimed,
 ) -> Result<bool> {
-    let stat = disk.stat("recover.live", &paths.live(node.file))?;
-    let in_limbo = disk.stat("recover.limbo", &paths.limbo(node.file, seq))?.is_some();
+    let stat = disk.stat("recover.live", &paths.live(node.root, node.file)?)?;
+    let in_limbo = disk.stat("recover.limbo", &paths.root(node.root)?.limbo(node.file, seq))?.is_some();
     let mut state = node.lock();
     let size = state.attr.size;
     let content = &mut state.content;

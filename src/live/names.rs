@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::event::{Birth, Event, Excluded, Slot};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
-use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, RootId, Timestamp};
+use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, Timestamp};
 
 /// Most links of one file, as ext4 has it.
 const LINK_MAX: u32 = 65_000;
@@ -77,6 +77,14 @@ pub(super) fn check_name(op: &'static str, name: &[u8]) -> Result<()> {
         _ if name.len() > NAME_MAX => Err(Error::errno(op, libc::ENAMETOOLONG)),
         _ if name.contains(&b'/') || name.contains(&0) => Err(Error::errno(op, libc::EINVAL)),
         _ => Ok(()),
+    }
+}
+
+/// Each root is a mount of its own, perhaps on a filesystem of its own.
+pub(super) fn same_root(op: &'static str, tree: &Tree, left: FileId, right: FileId) -> Result<()> {
+    match tree.node(left)?.root == tree.node(right)?.root {
+        true => Ok(()),
+        false => Err(Error::errno(op, libc::EXDEV)),
     }
 }
 
@@ -191,6 +199,7 @@ impl Live {
             return Err(Error::errno("live.create", libc::EEXIST));
         }
         let nodes = [Arc::clone(tree.node(dir)?)];
+        let root = tree.node(dir)?.root;
         let mut held = Held::lock(&nodes);
         let parent = held.living(dir)?;
         let is_dir = new.kind == FileKind::Directory;
@@ -214,7 +223,7 @@ impl Live {
             (attr.atime, attr.mtime, attr.ctime) = (ts.into(), ts.into(), ts.into());
             let slot = Some(Slot { dir, name: name.to_vec() });
             let dir_nlink = subdirs_change(parent.nlink, is_dir && !excluded, false);
-            let birth = Birth { file, root: RootId(0), slot, attr, target, dir_nlink };
+            let birth = Birth { file, root, slot, attr, target, dir_nlink };
             Excluded::one(excluded).wrap(Event::Create(birth))
         })?;
         Ok((file, attr))
@@ -230,6 +239,7 @@ impl Live {
         if tree.node(file)?.kind == FileKind::Directory {
             return Err(Error::errno("live.link", libc::EPERM));
         }
+        same_root("live.link", &tree, dir, file)?;
         let mut held = Held::lock(&nodes);
         held.living(dir)?;
         let mut attr = held.living(file)?;

@@ -7,7 +7,7 @@
 //!   own name.
 
 use super::Live;
-use super::names::{Held, RenameMode, check_name, subdirs_change};
+use super::names::{Held, RenameMode, check_name, same_root, subdirs_change};
 use super::node::Node;
 use super::tree::Tree;
 use crate::error::{Error, Result};
@@ -22,17 +22,12 @@ fn slot(at: (FileId, &[u8])) -> Slot {
 impl Live {
     pub fn rename(&self, from: (FileId, &[u8]), to: (FileId, &[u8]), mode: RenameMode) -> Result<()> {
         check_name("live.rename", to.1)?;
-        // What would be captured is made durable before anybody has to wait for it.
-        let leaves_excluded = {
-            let tree = self.tree.read();
-            tree.is_excluded(from.0, from.1).then(|| tree.find(from.0, from.1)).transpose()?.flatten()
-        };
-        if let Some(file) = leaves_excluded
-            && !self.tree.read().would_exclude(to.0, to.1, false)
-        {
+        // What will be captured is made durable before anybody has to wait for it.
+        if let Some(file) = self.leaves_excluded(from, to)? {
             self.sync_direct(file)?;
         }
         let mut tree = self.tree.write();
+        same_root("live.rename", &tree, from.0, to.0)?;
         let moved = Arc::clone(tree.lookup(from.0, from.1)?);
         let target = match tree.find(to.0, to.1)? {
             Some(file) => Some(Arc::clone(tree.node(file)?)),
@@ -53,6 +48,14 @@ impl Live {
             }
             (_, target) => self.replace(&mut tree, &mut held, from, to, &moved, target),
         }
+    }
+
+    /// The file that a rename would take out of the excluded.
+    fn leaves_excluded(&self, from: (FileId, &[u8]), to: (FileId, &[u8])) -> Result<Option<FileId>> {
+        let tree = self.tree.read();
+        same_root("live.rename", &tree, from.0, to.0)?;
+        let leaves = tree.is_excluded(from.0, from.1) && !tree.would_exclude(to.0, to.1, false);
+        if leaves { tree.find(from.0, from.1) } else { Ok(None) }
     }
 
     /// Whether a name would be excluded where it is going; a file that becomes history there is captured.

@@ -44,7 +44,8 @@ pub(super) fn replay_into(
             }
             if let (true, Event::Create(birth)) = (served && record.seq > checkpoint.names_seq, &record.event)
                 && birth.attr.kind == FileKind::Regular
-                && let Some(stat) = setup.disk.stat("recover.live", &setup.paths.live(birth.file))?
+                && let Some(stat) =
+                    setup.disk.stat("recover.live", &setup.paths.live(birth.root, birth.file)?)?
                 && let Some(node) = tree.nodes.get(&birth.file)
             {
                 node.lock().content = leftover(None, stat.attr.size, record.seq);

@@ -45,14 +45,25 @@ pub struct Named {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Model {
     pub inodes: Vec<Inode>,
+    /// Name and directory of each root; DATA's name is empty.
+    pub roots: Vec<(Vec<u8>, Id)>,
 }
 
 pub const ROOT: Id = 0;
 
 impl Model {
     pub fn new() -> Model {
-        let root = Inode::new(Body::Dir(BTreeMap::new()), 0o755);
-        Model { inodes: vec![root] }
+        let mut model = Model { inodes: Vec::new(), roots: Vec::new() };
+        model.add_root(b"");
+        model
+    }
+
+    /// A further root, empty.
+    pub fn add_root(&mut self, name: &[u8]) -> Id {
+        self.inodes.push(Inode::new(Body::Dir(BTreeMap::new()), 0o755));
+        let id = self.inodes.len() - 1;
+        self.roots.push((name.to_vec(), id));
+        id
     }
 
     pub fn entries(&self, dir: Id) -> &BTreeMap<Vec<u8>, Id> {
@@ -131,7 +142,7 @@ impl Model {
     /// Every name.
     pub fn names(&self) -> Vec<Named> {
         let mut names = Vec::new();
-        for (dir, path) in self.dirs() {
+        for (dir, _, path) in self.dirs() {
             for (name, id) in self.entries(dir) {
                 names.push(Named { dir, path: path.clone(), name: name.clone(), id: *id });
             }
@@ -169,27 +180,32 @@ impl Model {
 
     /// Whether a name in a directory would be excluded.
     pub fn would_exclude(&self, patterns: &Patterns, dir: Id, name: &[u8], is_dir: bool) -> bool {
-        let (_, path) = self.dirs().into_iter().find(|(id, _)| *id == dir).unwrap();
+        let (.., path) = self.dirs().into_iter().find(|(id, ..)| *id == dir).unwrap();
         let mut whole: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
         whole.push(name);
         patterns.excludes(&whole, is_dir)
     }
 
-    /// All directories that can be reached, with the path of each.
-    pub fn dirs(&self) -> Vec<(Id, Vec<Vec<u8>>)> {
-        let mut found = vec![(ROOT, Vec::new())];
+    /// All directories that can be reached, with the root and the path in it of each.
+    pub fn dirs(&self) -> Vec<(Id, Id, Vec<Vec<u8>>)> {
+        let mut found: Vec<_> = self.roots.iter().map(|(_, id)| (*id, *id, Vec::new())).collect();
         let mut at = 0;
         while at < found.len() {
-            let (dir, path) = found[at].clone();
+            let (dir, root, path) = found[at].clone();
             for (name, id) in self.entries(dir) {
                 if matches!(self.inodes[*id].body, Body::Dir(_)) {
                     let mut below: Vec<Vec<u8>> = path.clone();
                     below.push(name.clone());
-                    found.push((*id, below));
+                    found.push((*id, root, below));
                 }
             }
             at += 1;
         }
         found
+    }
+
+    /// The root that a directory is in.
+    pub fn root_of(&self, dir: Id) -> Id {
+        self.dirs().into_iter().find(|(id, _, _)| *id == dir).unwrap().1
     }
 }
