@@ -11,6 +11,7 @@ pub mod recovery;
 pub mod segment;
 mod spare;
 mod state;
+pub mod walk;
 pub mod writer;
 
 pub use group::{Extent, Group};

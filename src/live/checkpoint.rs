@@ -112,6 +112,7 @@ impl Live {
             sections: Sections {
                 roots: super::roots::states(&tree),
                 excluded: tree.excluded_states(),
+                tags: self.tags.lock().states(),
                 ..Sections::default()
             },
         }

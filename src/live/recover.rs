@@ -34,6 +34,7 @@ use crate::journal::recovery::{Replayed, START};
 use crate::journal::segment::Segments;
 use crate::journal::writer::Resume;
 use crate::journal::{Config, Journal};
+use crate::meta::tags::Tags;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, FileKind, Name, RootId, Seq, StoreId, Timestamp};
@@ -120,7 +121,7 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     }
     new.iter().try_for_each(|root| remove_leftovers(disk, root))?;
     let mut tree = tree_of(checkpoint)?;
-    let mut found = Found { unclaimed: scan_base(&setup, checkpoint, &tree)?, missing: Vec::new() };
+    let mut found = Found::new(checkpoint, scan_base(&setup, checkpoint, &tree)?);
     for node in tree.nodes.values() {
         in_place(node);
     }
@@ -132,6 +133,7 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     }
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
+    *live.tags.lock() = found.tags;
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
@@ -163,7 +165,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
         gather::gather(disk, paths, &tree)?;
     }
     gather::check_foreign(disk, paths)?;
-    let mut found = Found { unclaimed: scan_base(&setup, checkpoint, &tree)?, missing: Vec::new() };
+    let mut found = Found::new(checkpoint, scan_base(&setup, checkpoint, &tree)?);
     for node in tree.nodes.values() {
         if !as_on_disk(&setup, checkpoint, node)? {
             found.missing.push(Arc::clone(node));
@@ -179,6 +181,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     let top: Vec<Name> = tree.dir(FileId::ROOT)?.entries.keys().cloned().collect();
     tree.patterns = setup.exclude.choose(&top)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
+    *live.tags.lock() = found.tags;
     if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -362,6 +365,7 @@ fn assemble(
         journal: Arc::new(journal),
         limits: setup.limits,
         birth: Mutex::new(birth),
+        tags: Mutex::new(Tags::default()),
         tree: RwLock::new(tree),
         pool,
         base,

@@ -1,4 +1,4 @@
-//! Replaying the journal into names and overlays.
+//! Replaying the journal into names, overlays and tags.
 
 use super::content::{Base, Content, Shrink};
 use super::excluded::{Unclaimed, captured_on_disk};
@@ -12,18 +12,26 @@ use crate::journal::group::GroupPlace;
 use crate::journal::recovery::{Replayed, replay};
 use crate::journal::writer::Resume;
 use crate::journal::{Extent, Group};
+use crate::meta::tags::Tags;
 use crate::sync::Arc;
 use crate::types::{FileKind, Seq};
 
-/// What a recovery finds on disk besides the checkpoint.
+/// What a recovery finds besides names and overlays.
 pub(super) struct Found {
     /// Saved pages of bases that the checkpoint does not know yet.
     pub unclaimed: Unclaimed,
     /// Nodes that had a live file, and have none.
     pub missing: Vec<Arc<Node>>,
+    pub tags: Tags,
 }
 
-/// Replays the journal into names and overlays.
+impl Found {
+    pub fn new(checkpoint: &Checkpoint, unclaimed: Unclaimed) -> Found {
+        Found { unclaimed, missing: Vec::new(), tags: Tags::of(&checkpoint.sections.tags) }
+    }
+}
+
+/// Replays the journal into names, overlays and tags.
 pub(super) fn replay_into(
     setup: &Setup,
     checkpoint: &Checkpoint,
@@ -65,6 +73,7 @@ pub(super) fn replay_into(
                     }
                 }
             }
+            found.tags.fold(record);
         }
         Ok(())
     })?;
