@@ -8,11 +8,13 @@ mod history;
 mod status;
 mod store;
 mod threads;
+mod weaving;
 
 pub use history::{Located, Origin};
 pub use status::Status;
 pub use store::remove_index;
 use store::{make_dirs, next_page_file, open_index};
+pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
 use crate::disk::{Disk, Lock, Space as DiskSpace};
@@ -35,11 +37,13 @@ use std::path::{Path, PathBuf};
 
 pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
-pub use crate::live::names::{Entry, NewFile, RenameMode, SetAttr, SetTime};
+pub use crate::live::attrs::{Caller, SetAttr, SetTime};
+pub use crate::live::names::{Entry, NewFile, RenameMode};
 pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_name};
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
 pub use crate::past::when::Instant;
+pub use crate::weave::{Outcome as Weaving, Pace, Unpaced, Woven};
 
 /// How writes arrive (DESIGN §2, capture modes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -77,6 +81,8 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// Descriptors the engine keeps open beneath.
     pub open_files: usize,
+    /// How much of the machine the weaver takes.
+    pub weave: WeaveLimits,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// What is left out of history.
@@ -98,6 +104,7 @@ impl Options {
             cache_bytes: 64 << 20,
             checkpoint_bytes: 256 << 20,
             open_files: 512,
+            weave: WeaveLimits::default(),
             privileged: true,
             exclude: Exclude::nothing(),
             new_store_id: [0; 16],
@@ -128,6 +135,7 @@ pub struct Engine {
     index: Arc<Index>,
     pages: Arc<Pages>,
     indexer: Arc<Indexer>,
+    weaver: weaving::Weaving,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -187,6 +195,7 @@ impl Engine {
         let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files));
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
+        let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
         Ok(Arc::new(Engine {
             disk,
             clock,
@@ -198,6 +207,7 @@ impl Engine {
             index,
             pages,
             indexer: Arc::new(indexer),
+            weaver,
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),
@@ -303,6 +313,16 @@ impl Engine {
         self.live.set_attr(file, set)
     }
 
+    /// The attributes of a regular file that has setuid, setgid or capabilities, which a write to it takes away.
+    pub fn privileges(&self, file: FileId) -> Result<Option<Attr>> {
+        self.live.privileges(file)
+    }
+
+    /// Takes from a file what it must not keep when `by` changes its bytes.
+    pub fn drop_privileges(&self, file: FileId, by: Caller) -> Result<()> {
+        self.live.drop_privileges(file, by)
+    }
+
     pub fn xattr(&self, file: FileId, name: &[u8]) -> Result<Option<Vec<u8>>> {
         self.live.xattr(file, name)
     }
@@ -311,16 +331,16 @@ impl Engine {
         self.live.xattr_names(file)
     }
 
-    /// `create`/`replace` as XATTR_CREATE/XATTR_REPLACE.
+    /// `create`/`replace` as XATTR_CREATE/XATTR_REPLACE. An ACL changes the mode with it; `by` is who sets it.
     pub fn set_xattr(
         &self,
         file: FileId,
         name: &[u8],
         value: &[u8],
-        create: bool,
-        replace: bool,
+        (create, replace): (bool, bool),
+        by: Caller,
     ) -> Result<()> {
-        self.live.set_xattr(file, name, value, create, replace)
+        self.live.set_xattr(file, name, value, (create, replace), by)
     }
 
     pub fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<()> {
@@ -347,16 +367,9 @@ impl Engine {
         self.live.read(file, offset, out)
     }
 
-    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable. `kill_priv`: clear setuid/setgid.
-    pub fn write(
-        &self,
-        file: FileId,
-        offset: u64,
-        bytes: &[u8],
-        append: bool,
-        kill_priv: bool,
-    ) -> Result<()> {
-        self.live.write(file, offset, bytes, append, kill_priv)?;
+    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
+    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
+        self.live.write(file, offset, bytes, append)?;
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -372,6 +385,12 @@ impl Engine {
         }
     }
 
+    /// Bytes of pages that hold data: what `st_blocks` tells.
+    pub fn data_bytes(&self, file: FileId) -> Result<u64> {
+        self.live.data_bytes(file)
+    }
+
+    /// The next data or hole, by pages, as far as it has been written here.
     pub fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
         self.live.seek(file, offset, hole)
     }

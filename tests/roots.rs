@@ -16,7 +16,7 @@ use support::Ticking;
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, NewFile, Options, Resolution, RootDir};
+use weft::engine::{Engine, Instant, NewFile, Options, RenameMode, Resolution, RootDir};
 use weft::error::{Error, Kind, Result};
 use weft::index::kv::Kv;
 use weft::types::{FileId, FileKind, RootId, Seq};
@@ -97,7 +97,7 @@ fn root(engine: &Engine, name: &str) -> FileId {
 
 fn write(engine: &Engine, name: &str, bytes: &[u8]) {
     let (file, attr) = engine.lookup(root(engine, name), b"whose").unwrap();
-    engine.write(file, attr.size, bytes, false, false).unwrap();
+    engine.write(file, attr.size, bytes, false).unwrap();
 }
 
 fn read(engine: &Engine, name: &str) -> Vec<u8> {
@@ -174,11 +174,43 @@ fn roots_share_one_order_and_each_has_its_own_space() {
     let ids: Vec<FileId> = engine.roots().unwrap().iter().map(|root| root.file).collect();
     assert_eq!((ids.len(), ids[0]), (3, FileId::ROOT));
     assert!(engine.space(RootId(2)).is_ok() && engine.space(RootId(3)).is_err());
-    let new = NewFile { kind: FileKind::Regular, mode: 0o600, rdev: 0, target: vec![], uid: 0, gid: 0 };
+    let new =
+        NewFile { kind: FileKind::Regular, mode: 0o600, umask: 0, rdev: 0, target: vec![], uid: 0, gid: 0 };
     let (made, _) = engine.create(root(&engine, "wal"), b"made", new).unwrap();
     assert!(engine.link(made, FileId::ROOT, b"made").unwrap_err().is(libc::EXDEV));
     engine.close().unwrap();
     assert!(set.disk.stat("test", Path::new("/wal/made")).unwrap().is_some());
+}
+
+#[test]
+fn the_way_up_from_a_link_is_that_of_the_instant() {
+    let set = Set::new();
+    let engine = set.open().unwrap();
+    let new = |kind, target: &[u8]| NewFile {
+        kind,
+        mode: 0o700,
+        umask: 0,
+        rdev: 0,
+        target: target.to_vec(),
+        uid: 0,
+        gid: 0,
+    };
+    let ts1 = root(&engine, "ts1");
+    let (one, _) = engine.create(ts1, b"one", new(FileKind::Directory, b"")).unwrap();
+    let (two, _) = engine.create(ts1, b"two", new(FileKind::Directory, b"")).unwrap();
+    let (link, _) = engine.create(one, b"l", new(FileKind::Symlink, b"../..")).unwrap();
+    let before = now(&engine);
+    engine.rename((one, b"l"), (two, b"m"), RenameMode::Replace).unwrap();
+    engine.rename((ts1, b"two"), (one, b"below"), RenameMode::Replace).unwrap();
+    let after = now(&engine);
+    engine.rename((one, b"below"), (ts1, b"whose"), RenameMode::Exchange).unwrap();
+    let last = now(&engine);
+    let path = |seq| {
+        let names = engine.view(seq).unwrap().path(link).unwrap();
+        names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join("/")
+    };
+    assert_eq!([path(before), path(after), path(last)], ["one/l", "one/below/m", "whose/m"]);
+    assert_eq!(engine.view(last).unwrap().path(ts1).unwrap(), Vec::<Vec<u8>>::new());
 }
 
 #[test]

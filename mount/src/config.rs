@@ -42,12 +42,17 @@ pub enum ProfileName {
 
 impl ProfileName {
     pub fn choose(self, data: &Path) -> Profile {
+        self.fixed().unwrap_or_else(|| Profile::detect(data))
+    }
+
+    /// What does not have to be found out.
+    pub fn fixed(self) -> Option<Profile> {
         match self {
-            ProfileName::Auto => Profile::detect(data),
-            ProfileName::Postgres => Profile::Postgres,
-            ProfileName::Mariadb => Profile::Mariadb,
-            ProfileName::Sqlite => Profile::Sqlite,
-            ProfileName::Generic => Profile::Generic,
+            ProfileName::Auto => None,
+            ProfileName::Postgres => Some(Profile::Postgres),
+            ProfileName::Mariadb => Some(Profile::Mariadb),
+            ProfileName::Sqlite => Some(Profile::Sqlite),
+            ProfileName::Generic => Some(Profile::Generic),
         }
     }
 
@@ -77,6 +82,9 @@ pub struct Config {
     pub checkpoint_mib: u64,
     pub open_files: usize,
     pub threads: usize,
+    pub weave: bool,
+    pub weave_cpu_percent: u32,
+    pub weave_mib_per_sec: u64,
 }
 
 impl Default for Config {
@@ -92,6 +100,9 @@ impl Default for Config {
             checkpoint_mib: 256,
             open_files: 512,
             threads: 4,
+            weave: true,
+            weave_cpu_percent: 25,
+            weave_mib_per_sec: 64,
         }
     }
 }
@@ -132,6 +143,16 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # Threads that answer the kernel (1 to 64).
 #threads = 4
+
+# Make old journal compact in the background ("weave" it), at lowest priority. What `weft weave --now` does is not
+# bound by this.
+#weave = true
+
+# Share of one core that weaving may take, in percent (1 to 100).
+#weave_cpu_percent = 25
+
+# What weaving may read and write in a second, in MiB (1 to 65536).
+#weave_mib_per_sec = 64
 "#;
 
 impl Config {
@@ -173,6 +194,8 @@ impl Config {
             ("checkpoint_mib", self.checkpoint_mib, 16, 1 << 20),
             ("open_files", self.open_files as u64, 16, 1 << 20),
             ("threads", self.threads as u64, 1, 64),
+            ("weave_cpu_percent", u64::from(self.weave_cpu_percent), 1, 100),
+            ("weave_mib_per_sec", self.weave_mib_per_sec, 1, 1 << 16),
         ];
         for (key, value, least, most) in limits {
             if value < least || value > most {
@@ -198,7 +221,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 10);
+        assert_eq!(active.lines().count(), 13);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -209,6 +232,7 @@ mod tests {
             ("capture = \"lazy\"", "line 1"),
             ("threads = 0", "threads = 0: use 1 to 64"),
             ("segment_mib = 4", "8 to 1024"),
+            ("weave_cpu_percent = 101", "1 to 100"),
             ("timezone = \"Mars\"", "timezone"),
             ("exclude = [\"a//b\"]", "is not a pattern"),
             ("exclude = [\"*\"]", "everything"),

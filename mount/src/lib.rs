@@ -3,12 +3,15 @@
 //! (lookups of views, positions in listings).
 
 mod about;
+mod caller;
 mod convert;
 mod dirs;
 mod fs;
 mod handlers;
+mod held;
 mod history;
 mod inode;
+mod links;
 mod live;
 mod past;
 mod views;
@@ -26,7 +29,9 @@ pub mod offline;
 pub mod place;
 pub mod process;
 pub mod profile;
+pub mod roots;
 mod running;
+mod served;
 pub mod shown;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.

@@ -1,43 +1,36 @@
 //! A daemon at work: waits for signals, for requests on the control socket, and for the end of the mount.
 
+use crate::Outcome;
 use crate::config::ProfileName;
 use crate::control::{Answer, Ask};
-use crate::kernel::NotUnmounted;
-use crate::mountinfo::Mount;
 use crate::profile::Profile;
-use crate::{Outcome, holders, kernel, mountinfo};
-use jiff::tz::TimeZone;
+use crate::served::{Common, Served};
 use serde_json::{Value, json};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use weft::engine::{Capture, Engine, Resolution, Status};
+use weft::engine::{Capture, Resolution, Status};
 use weft::meta::tags;
 use weft::past::when;
-use weft::types::{FileId, Name, Timestamp};
+use weft::types::{FileId, Timestamp};
 
 /// What wakes the daemon's main thread.
 pub enum Event {
     Signal(String),
     Unmount(Answer),
-    /// The kernel has ended the mount: `umount` by hand, or our own.
+    /// The kernel has ended a mount: `umount` by hand, or our own.
     Ended,
 }
 
 /// What a running daemon knows of itself; shared with the control socket.
 pub struct Running {
-    pub engine: Arc<Engine>,
-    pub capture: Capture,
-    pub zone: TimeZone,
+    pub common: Common,
     pub data: PathBuf,
-    pub store: PathBuf,
+    /// DATA first.
+    pub roots: Vec<Served>,
     /// As configured, and as found at the mount.
     pub profile: (ProfileName, Profile),
-    pub mount: Mount,
     pub started: Instant,
-    pub events: Sender<Event>,
     pub rates: parking_lot::Mutex<Rates>,
 }
 
@@ -74,13 +67,15 @@ impl Running {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time),
             Ask::ViewName { time } => self.when(&time).map(|when| json!(when.instant.view_name())),
+            Ask::WeaveNow => self.weave_now(),
             Ask::Tag { name, time } => self.tag(&name, &time),
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),
             Ask::Log(ask) => self.log(&ask),
+            Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
-                let _ = self.events.send(Event::Unmount(answer));
+                let _ = self.common.events.send(Event::Unmount(answer));
                 return;
             }
         };
@@ -88,17 +83,18 @@ impl Running {
     }
 
     fn status(&self) -> Outcome<Value> {
-        let status = serde_json::to_value(self.engine.status()).map_err(|cause| cause.to_string())?;
+        let status = serde_json::to_value(self.common.engine.status()).map_err(|cause| cause.to_string())?;
         let [writes, bytes, fsyncs] = self.rates.lock().shown;
         let mut all = json!({
             "data": self.data.display().to_string(),
-            "mountpoint": self.mount.point.display().to_string(),
-            "store": self.store.display().to_string(),
+            "mountpoint": self.point().display().to_string(),
+            "store": self.common.store.display().to_string(),
             "profile": self.profile().name(),
             "pid": std::process::id(),
             "uptime_secs": self.started.elapsed().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
-            "timezone": self.zone.iana_name().unwrap_or("UTC"),
+            "roots": self.further_roots(),
+            "timezone": self.common.zone.iana_name().unwrap_or("UTC"),
             "writes_per_sec": writes,
             "written_bytes_per_sec": bytes,
             "fsyncs_per_sec": fsyncs,
@@ -106,46 +102,72 @@ impl Running {
         if let (Some(all), Value::Object(status)) = (all.as_object_mut(), status) {
             all.extend(status);
         }
+        let uncovered =
+            self.common.links.uncovered(&self.common.engine).map_err(|cause| cause.to_string())?;
+        if let Some(problems) = all.get_mut("problems").and_then(Value::as_array_mut) {
+            problems.extend(uncovered.into_iter().map(Value::from));
+        }
         Ok(all)
     }
 
     /// What DATA holds: with `auto` also a database that was made there since the mount.
     fn profile(&self) -> Profile {
         let (configured, found) = self.profile;
-        let top = self.engine.read_dir(FileId::ROOT, None, usize::MAX).unwrap_or_default();
-        let top: Vec<Name> = top.into_iter().map(|entry| entry.name).collect();
+        let has = |name: &str| self.common.engine.lookup(FileId::ROOT, name.as_bytes()).is_ok();
         match configured {
-            ProfileName::Auto => Profile::of_names(&top).unwrap_or(found),
+            ProfileName::Auto => Profile::by_names(has).unwrap_or(found),
             _ => found,
         }
+    }
+
+    /// Where DATA is mounted.
+    pub(crate) fn point(&self) -> &Path {
+        self.roots.first().map_or(&self.data, |root| &root.point)
+    }
+
+    fn further_roots(&self) -> Vec<Value> {
+        let root = |root: &Served| {
+            let space = self.common.engine.space(root.here.root);
+            json!({
+                "name": String::from_utf8_lossy(&root.here.name),
+                "mountpoint": root.point.display().to_string(),
+                "free_bytes": space.map_or(Value::Null, |space| Value::from(space.available)),
+            })
+        };
+        self.roots.iter().skip(1).map(root).collect()
+    }
+
+    fn weave_now(&self) -> Outcome<Value> {
+        let woven = self.common.engine.weave_now().map_err(|cause| cause.to_string())?;
+        serde_json::to_value(woven).map_err(|cause| cause.to_string())
     }
 
     /// A time, or a tag, as people write it.
     pub(crate) fn when(&self, time: &str) -> Outcome<when::When> {
         if let Some(tag) = tags::named(time) {
-            let tag = self.engine.find_tag(tag).map_err(|cause| cause.message)?;
+            let tag = self.common.engine.find_tag(tag).map_err(|cause| cause.message)?;
             return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false });
         }
-        when::parse_time(time, self.engine.now(), &self.zone).map_err(|cause| cause.message)
+        when::parse_time(time, self.common.engine.now(), &self.common.zone).map_err(|cause| cause.message)
     }
 
     /// The four-way answer, with what was asked, what it is, and how far history reaches.
     pub(crate) fn resolve(&self, time: &str) -> Outcome<Value> {
         let when = self.when(time)?;
-        let resolution = self.engine.resolve(when.instant).map_err(|cause| cause.to_string())?;
+        let resolution = self.common.engine.resolve(when.instant).map_err(|cause| cause.to_string())?;
         let name = when.instant.view_name();
         let requested = match tags::named(time) {
             Some(tag) => format!("tag={tag}"),
             None => name.trim_start_matches('@').to_owned(),
         };
-        let status = self.engine.status();
+        let status = self.common.engine.status();
         let shown = |ts: Timestamp| when::canonical(ts);
         let mut all = json!({
             "requested": requested,
-            "timezone": self.zone.iana_name().unwrap_or("UTC"),
+            "timezone": self.common.zone.iana_name().unwrap_or("UTC"),
             "reach": { "oldest": shown(Timestamp(status.oldest_us)), "newest": shown(Timestamp(status.newest_us)) },
         });
-        if when.moving && self.capture == Capture::Writeback {
+        if when.moving && self.common.capture == Capture::Writeback {
             let note = "capture is writeback: what programs have not fsynced or closed may be missing";
             all["note"] = json!(note);
         }
@@ -154,7 +176,8 @@ impl Running {
                 "answer": "found",
                 "seq": found.seq.0,
                 "actual": shown(found.actual),
-                "path": self.mount.point.join(&name).display().to_string(),
+                "view": name,
+                "path": self.point().join(&name).display().to_string(),
                 "consistency": self.origin(found.seq)?,
             }),
             Resolution::Future { now, last } => {
@@ -171,38 +194,47 @@ impl Running {
 
     /// How the events up to a Seq arrived.
     fn origin(&self, seq: weft::types::Seq) -> Outcome<Value> {
-        let origin = self.engine.origin(seq).map_err(|cause| cause.to_string())?;
+        let origin = self.common.engine.origin(seq).map_err(|cause| cause.to_string())?;
         Ok(origin.map_or(Value::Null, |origin| {
             json!({ "capture": origin.capture.name(), "session": when::canonical(origin.session.1) })
         }))
     }
 
-    /// Waits until the mount ends, and closes the engine. `session` is the thread that serves the kernel.
+    /// Waits until the mounts end, and closes the engine.
     ///
     /// # Errors
     /// What went wrong in closing; DATA is then finished by `weft recover`.
-    pub fn run(&self, events: &Receiver<Event>, session: JoinHandle<std::io::Result<()>>) -> Outcome<()> {
+    pub fn run(&self, events: &Receiver<Event>) -> Outcome<()> {
         let mut asked = Vec::new();
         loop {
             match events.recv_timeout(SAMPLE) {
-                Err(RecvTimeoutError::Timeout) => self.rates.lock().sample(self.engine.status()),
-                Err(RecvTimeoutError::Disconnected) | Ok(Event::Ended) => break,
-                Ok(Event::Signal(name)) => {
-                    tracing::info!("{name}: unmounting");
-                    if let Err(cause) = self.unmount() {
-                        tracing::warn!("staying up: {cause}");
-                    }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.rates.lock().sample(self.common.engine.status());
+                    continue;
                 }
+                Err(RecvTimeoutError::Disconnected) => break,
+                // What came back up is over with.
+                Ok(Event::Ended) if self.roots.iter().all(Served::is_up) => continue,
+                Ok(Event::Ended) => tracing::info!("unmounted by hand: unmounting all of the set"),
+                Ok(Event::Signal(name)) => tracing::info!("{name}: unmounting"),
                 Ok(Event::Unmount(answer)) => match self.unmount() {
-                    Ok(()) => asked.push(answer),
-                    Err(cause) => drop(answer.send(Err(cause))),
+                    Ok(()) => {
+                        asked.push(answer);
+                        break;
+                    }
+                    Err(cause) => {
+                        drop(answer.send(Err(cause)));
+                        continue;
+                    }
                 },
             }
+            match self.unmount() {
+                Ok(()) => break,
+                Err(cause) => tracing::warn!("staying up: {cause}"),
+            }
         }
-        if let Ok(Err(cause)) = session.join() {
-            tracing::warn!("the connection to the kernel ended with: {cause}");
-        }
-        let closed = self.engine.close().map_err(|cause| {
+        self.roots.iter().for_each(Served::join);
+        let closed = self.common.engine.close().map_err(|cause| {
             format!(
                 "unmounted, but DATA could not be finished: {cause}; run `weft recover {}`",
                 self.data.display()
@@ -211,39 +243,45 @@ impl Running {
         // Kept open until the process ends: whoever asked waits for that.
         let waiting: Vec<_> =
             asked.into_iter().map(|answer| answer.send(closed.clone().map(|()| json!({})))).collect();
-        let _ = std::fs::remove_file(self.store.join(crate::control::SOCKET));
+        let _ = std::fs::remove_file(self.common.store.join(crate::control::SOCKET));
         std::mem::forget(waiting);
         closed
     }
 
-    /// Unmounts, or says who is in the way. Processes that are just ending get a second.
+    /// Unmounts all roots, or none: says who is in the way where. Processes that are just ending get a second.
     fn unmount(&self) -> Outcome<()> {
-        let point = &self.mount.point;
-        let mounts = mountinfo::read()?;
-        match mountinfo::at(&mounts, point) {
-            None => return Ok(()),
-            Some(mount) if mount.id != self.mount.id => {
-                return Err(format!(
-                    "something else is mounted over {}: unmount that first",
-                    point.display()
-                ));
-            }
-            Some(_) => {}
-        }
-        for _ in 0..10 {
-            match kernel::unmount(point) {
-                Ok(()) => return Ok(()),
-                Err(NotUnmounted::Other(cause)) => {
-                    return Err(format!("cannot unmount {}: {cause}", point.display()));
+        let unmounted =
+            self.nobody_is_in_the_way().and_then(|()| self.roots.iter().try_for_each(Served::unmount));
+        if unmounted.is_err() {
+            for root in self.roots.iter().filter(|root| !root.is_up()) {
+                root.join();
+                if let Err(cause) = root.mount(&self.common) {
+                    tracing::error!("{} could not be mounted again: {cause}", root.shown());
                 }
-                Err(NotUnmounted::Busy) => std::thread::sleep(Duration::from_millis(100)),
             }
         }
-        let users = holders::on_mount(&self.mount);
-        let users = match users.is_empty() {
-            true => "something that this user cannot see".into(),
-            false => holders::describe(&users),
-        };
-        Err(format!("{} is in use: {users}; stop that first", point.display()))
+        unmounted
+    }
+
+    /// Looked at before the first of several is unmounted; the kernel has the last word.
+    fn nobody_is_in_the_way(&self) -> Outcome<()> {
+        if self.roots.len() < 2 {
+            return Ok(());
+        }
+        let mut users = Vec::new();
+        for _ in 0..10 {
+            let up = self.roots.iter().filter(|root| root.is_up());
+            users = up
+                .filter_map(|root| match root.users() {
+                    users if users.is_empty() => None,
+                    users => Some(format!("{} is in use: {users}", root.shown())),
+                })
+                .collect();
+            if users.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(format!("{}; stop that first", users.join("; ")))
     }
 }

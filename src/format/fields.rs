@@ -1,12 +1,12 @@
-//! Composite fields: attributes, slots, births, as records and checkpoints have them. docs/FORMAT.md, "Records".
+//! Fields that several records and checkpoints share: attributes, slots, births. docs/FORMAT.md, "Records".
 
 use super::codec::{Reader, put_bytes, put_signed, put_varint};
 use super::event::{Birth, RootStage, Slot};
 use crate::error::{Error, Result};
 use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, RootId};
 
-/// Number of a kind.
-fn kind_code(kind: FileKind) -> u8 {
+/// Number of a kind, as in records, checkpoints and the index.
+pub fn kind_code(kind: FileKind) -> u8 {
     match kind {
         FileKind::Regular => 1,
         FileKind::Directory => 2,
@@ -19,7 +19,7 @@ fn kind_code(kind: FileKind) -> u8 {
 }
 
 /// The kind of a number.
-fn kind_of(code: u8) -> Result<FileKind> {
+pub fn kind_of(code: u8) -> Result<FileKind> {
     Ok(match code {
         1 => FileKind::Regular,
         2 => FileKind::Directory,

@@ -6,6 +6,7 @@ use super::excluded;
 use super::fields::{
     get_attr, get_birth, get_file, get_root, get_slot, get_stage, put_attr, put_birth, put_slot,
 };
+use super::xattrs::{get_changes, get_values, put_changes, put_values};
 use crate::error::{Error, Result};
 use crate::types::{FileId, Seq, Timestamp};
 
@@ -38,6 +39,8 @@ const LEASE: u8 = 17;
 const CLOSE: u8 = 18;
 const EPOCH: u8 = 19;
 const ROOT: u8 = 20;
+const CREATE_WITH: u8 = 28;
+const SET_ATTR_WITH: u8 = 29;
 
 /// Appends one record. `base` is the group's base time; for a write, `spot` says where its bytes are, and inline
 /// `bytes` are appended. Returns the offset of inline bytes in `out`.
@@ -80,9 +83,14 @@ pub fn put_record(
 
 pub(super) fn put_name_or_attr(out: &mut Vec<u8>, event: &Event) {
     match event {
-        Event::Create(birth) => {
+        Event::Create(birth, xattrs) if xattrs.is_empty() => {
             out.push(CREATE);
             put_birth(out, birth);
+        }
+        Event::Create(birth, xattrs) => {
+            out.push(CREATE_WITH);
+            put_birth(out, birth);
+            put_values(out, xattrs);
         }
         Event::Adopt { birth, inode } => {
             out.push(ADOPT);
@@ -135,11 +143,14 @@ pub(super) fn put_name_or_attr(out: &mut Vec<u8>, event: &Event) {
                 put_varint(out, u64::from(*nlink));
             }
         }
-        Event::SetAttr { file, attr, explicit_mtime } => {
-            out.push(SET_ATTR);
+        Event::SetAttr { file, attr, explicit_mtime, xattrs } => {
+            out.push(if xattrs.is_empty() { SET_ATTR } else { SET_ATTR_WITH });
             put_varint(out, file.0);
             put_attr(out, attr);
             out.push(u8::from(*explicit_mtime));
+            if !xattrs.is_empty() {
+                put_changes(out, xattrs);
+            }
         }
         other => put_small(out, other),
     }
@@ -211,7 +222,7 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
         }
         // The kinds below are written by the callers of this function.
         Event::Session { .. }
-        | Event::Create(_)
+        | Event::Create(..)
         | Event::Adopt { .. }
         | Event::Rebase { .. }
         | Event::Link { .. }
@@ -275,11 +286,12 @@ fn get_write(reader: &mut Reader<'_>, frame: Frame) -> Result<Event> {
 
 fn get_name_or_attr(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
     Ok(match kind {
-        CREATE..=ADOPT | LINK..=EXCHANGE => get_naming(kind, reader)?,
-        SET_ATTR => Event::SetAttr {
+        CREATE..=ADOPT | LINK..=EXCHANGE | CREATE_WITH => get_naming(kind, reader)?,
+        SET_ATTR | SET_ATTR_WITH => Event::SetAttr {
             file: get_file(reader)?,
             attr: get_attr(reader)?,
             explicit_mtime: reader.byte()? != 0,
+            xattrs: if kind == SET_ATTR_WITH { get_changes(reader)? } else { Vec::new() },
         },
         excluded::FIRST..=excluded::LAST => excluded::get(kind, reader)?,
         kind => get_small(kind, reader)?,
@@ -289,7 +301,8 @@ fn get_name_or_attr(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
 /// An event about names; any other kind is damage here.
 pub(super) fn get_naming(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
     Ok(match kind {
-        CREATE => Event::Create(get_birth(reader)?),
+        CREATE => Event::Create(get_birth(reader)?, Vec::new()),
+        CREATE_WITH => Event::Create(get_birth(reader)?, get_values(reader)?),
         ADOPT => Event::Adopt { birth: get_birth(reader)?, inode: reader.varint()? },
         LINK => Event::Link { file: get_file(reader)?, slot: get_slot(reader)?, attr: get_attr(reader)? },
         UNLINK => Event::Unlink {

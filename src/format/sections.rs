@@ -12,6 +12,7 @@ const ROOTS: u64 = 1;
 const TAGS: u64 = 2;
 const EPOCHS: u64 = 3;
 const EXCLUDED: u64 = 5;
+const DATA_PAGES: u64 = 6;
 
 /// One of several roots in the journal. The first is not listed: it is root 0, without a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +55,14 @@ pub struct ExcludedState {
     pub names: Vec<Slot>,
 }
 
+/// Which pages of a file hold data. Files without holes are not listed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataPages {
+    pub file: FileId,
+    /// A serialised roaring bitmap of page numbers.
+    pub pages: Vec<u8>,
+}
+
 /// All sections.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sections {
@@ -61,6 +70,7 @@ pub struct Sections {
     pub tags: Vec<TagState>,
     pub epochs: Vec<EpochState>,
     pub excluded: Vec<ExcludedState>,
+    pub data_pages: Vec<DataPages>,
 }
 
 impl Sections {
@@ -71,6 +81,7 @@ impl Sections {
             (TAGS, list(&self.tags, put_tag)),
             (EPOCHS, list(&self.epochs, put_epoch)),
             (EXCLUDED, list(&self.excluded, put_excluded)),
+            (DATA_PAGES, list(&self.data_pages, put_data_pages)),
         ];
         let present = sections.iter().filter_map(|(id, body)| body.as_ref().map(|body| (*id, body)));
         put_varint(out, present.clone().count() as u64);
@@ -91,6 +102,7 @@ impl Sections {
                 TAGS => sections.tags = items(body, get_tag)?,
                 EPOCHS => sections.epochs = items(body, get_epoch)?,
                 EXCLUDED => sections.excluded = items(body, get_excluded)?,
+                DATA_PAGES => sections.data_pages = items(body, get_data_pages)?,
                 other => {
                     let message =
                         format!("section {other} is not known to this build; use the weft that wrote it");
@@ -176,6 +188,15 @@ fn get_excluded(reader: &mut Reader<'_>) -> Result<ExcludedState> {
     Ok(ExcludedState { file, direct, names })
 }
 
+fn put_data_pages(out: &mut Vec<u8>, data: &DataPages) {
+    put_varint(out, data.file.0);
+    put_bytes(out, &data.pages);
+}
+
+fn get_data_pages(reader: &mut Reader<'_>) -> Result<DataPages> {
+    Ok(DataPages { file: FileId(reader.varint()?), pages: reader.bytes()?.to_vec() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +212,7 @@ mod tests {
                 direct: true,
                 names: vec![Slot { dir: FileId(1), name: b"postmaster.pid".to_vec() }],
             }],
+            data_pages: vec![DataPages { file: FileId(9), pages: vec![1, 0, 2] }],
         };
         for sections in [sections, Sections::default()] {
             let mut bytes = Vec::new();

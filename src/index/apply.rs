@@ -2,6 +2,7 @@
 
 use super::build::Build;
 use super::data::{self, Sample, Track};
+use super::holes::{self, Touch};
 use super::naming::{self, Naming};
 use super::page::Change;
 use super::{IndexedGroup, attr, base, name, page, time, xattr};
@@ -45,13 +46,18 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
             let (event, excluded) = event.unwrapped();
             record_names(build, when, event, excluded);
             record_attrs(build, when, event);
-            Ok(())
+            match event {
+                Event::Rebase { file, attr, .. } => {
+                    holes::rebased(build, *file, (when.seq, when.ts), attr.size)
+                }
+                _ => Ok(()),
+            }
         }
     }
 }
 
 fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: &Event) -> Result<()> {
-    let (file, size, change, what) = match *event {
+    let (file, size, touch, change, what) = match *event {
         Event::Write { file, offset, len, size, payload } => {
             let source = Location::Journal {
                 segment: group.segment,
@@ -65,13 +71,14 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
                 size,
                 source,
             };
-            (file, size, change, (data::Change::Write, u64::from(len)))
+            (file, size, Touch::Write(offset, change.end), change, (data::Change::Write, u64::from(len)))
         }
         Event::Zero { file, offset, len, size } => {
             // Beyond the end of the file there is nothing to zero.
             let end = offset.saturating_add(len).min(size);
             let what = (data::Change::Zero, end.saturating_sub(offset));
-            (file, size, Change::zero(file, when.seq, offset, end, size), what)
+            let change = Change::zero(file, when.seq, offset, end, size);
+            (file, size, Touch::Zero(offset, change.end), change, what)
         }
         Event::Resize { file, old_size, size } => {
             let change = Change::zero(file, when.seq, size, old_size, size);
@@ -79,13 +86,14 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
                 true => (data::Change::Shrink, old_size - size),
                 false => (data::Change::Extend, size - old_size),
             };
-            (file, size, change, what)
+            (file, size, Touch::Resize, change, what)
         }
         _ => return Ok(()),
     };
     let (kind, bytes) = what;
     let sample = Sample { seq: when.seq, ts: when.ts, value: size, change: kind, bytes };
     build.push_sample(file, Track::Content, sample);
+    holes::record(build, file, (when.seq, when.ts), touch, size)?;
     match change.offset < change.end {
         true => page::record(build, &change),
         false => Ok(()),
@@ -94,8 +102,11 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
 
 fn record_names(build: &mut Build<'_>, when: When, event: &Event, excluded: Excluded) {
     match event {
-        Event::Create(birth) => {
+        Event::Create(birth, xattrs) => {
             record_birth(build, when, birth, excluded);
+            for (name, value) in xattrs {
+                xattr::record(build, birth.file, name, when.seq, Some(value));
+            }
             if let (Some(slot), false) = (&birth.slot, excluded.first) {
                 touch_dir(build, when, slot, Some(birth.dir_nlink));
             }
@@ -174,6 +185,7 @@ fn record_birth(build: &mut Build<'_>, when: When, birth: &Birth, excluded: Excl
     if let (Some(slot), false) = (&birth.slot, excluded.first) {
         name::record(build, slot, when.seq, birth.file, birth.attr.kind);
     }
+    holes::born(build, birth.file, birth.attr.size);
     if birth.attr.kind == FileKind::Symlink {
         attr::record_target(build, birth.file, when.seq, &birth.target);
     }
@@ -194,7 +206,7 @@ fn count_links(build: &mut Build<'_>, when: When, dir: FileId, nlink: u32) {
 fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
     let mut whole = |file: &FileId, attr: &Attr| attr::record(build, *file, (when.seq, when.ts), attr);
     match event {
-        Event::Create(birth) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
+        Event::Create(birth, _) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
         Event::Link { file, attr, .. }
         | Event::Unlink { file, attr, .. }
         | Event::Mark { file, attr, .. } => whole(file, attr),
@@ -220,8 +232,12 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
             whole(file, attr);
             base::record(build, *file, when.seq, attr.size, *inode);
         }
-        Event::SetAttr { file, attr, explicit_mtime } => {
-            attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime)
+        Event::SetAttr { file, attr, explicit_mtime, xattrs } => {
+            attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime);
+            for (name, value) in xattrs {
+                xattr::record(build, *file, name, when.seq, value.as_deref());
+                build.sample(*file, Track::Change, when.seq, when.ts, 0);
+            }
         }
         Event::SetXattr { file, name, value, ctime } => {
             xattr::record(build, *file, name, when.seq, Some(value));

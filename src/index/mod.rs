@@ -17,11 +17,13 @@ mod counts;
 mod cover;
 mod data;
 mod history;
+mod holes;
 pub mod kv;
 mod levels;
 mod lookup;
 pub mod lsm;
 pub mod mem;
+mod memory;
 mod name;
 mod naming;
 mod page;
@@ -41,7 +43,7 @@ pub use base::{Adoption, BasePage, BaseRecord};
 pub use data::Change;
 pub use history::{Did, Happened};
 pub use lookup::{BULK_PAGES, FullVersion, PageVersion, PartialVersion};
-pub use name::{DirEntry, NamePast};
+pub use name::{DirEntry, NamePast, ROOTS};
 pub use naming::{Named, Naming};
 pub use page::{COMPOSE_AFTER, Compose, advance};
 pub use state::Watermark;
@@ -52,10 +54,10 @@ use crate::format::event::Record;
 use crate::sync::{Arc, Mutex, RwLock};
 use crate::types::{Attr, FileId, FileKind, Location, Name, PageNo, SegmentNo, Seq, StoreId, Timestamp};
 use build::Build;
-use counts::Counts;
 use kv::Kv;
 use levels::Levels;
 use lookup::Window;
+use memory::Memory;
 use std::ops::RangeInclusive;
 
 /// A group of the journal, decoded: a write's bytes stand at `offset` plus its payload's offset.
@@ -73,7 +75,7 @@ pub struct Index {
     kv: Arc<dyn Kv>,
     levels: Levels,
     watermark: RwLock<Watermark>,
-    writer: Mutex<Counts>,
+    writer: Mutex<Memory>,
 }
 
 impl Index {
@@ -85,7 +87,7 @@ impl Index {
             kv,
             levels: Levels::default(),
             watermark: RwLock::new(watermark),
-            writer: Mutex::new(Counts::default()),
+            writer: Mutex::new(Memory::default()),
         })
     }
 
@@ -98,13 +100,13 @@ impl Index {
     /// at or before the present watermark are skipped. Tells which pages to compose, oldest first. After an error
     /// nothing of the batch stands.
     pub fn apply(&self, groups: &[IndexedGroup], watermark: Watermark) -> Result<Vec<Compose>> {
-        let mut counts = self.writer.lock();
+        let mut memory = self.writer.lock();
         let known = self.watermark().seq;
-        let done = self.apply_locked(groups, &watermark, known, &mut counts);
+        let done = self.apply_locked(groups, &watermark, known, &mut memory);
         if done.is_err() {
-            counts.forget();
+            memory.forget();
         }
-        counts.trim();
+        memory.trim();
         done
     }
 
@@ -113,9 +115,9 @@ impl Index {
         groups: &[IndexedGroup],
         watermark: &Watermark,
         known: Seq,
-        counts: &mut Counts,
+        memory: &mut Memory,
     ) -> Result<Vec<Compose>> {
-        let mut build = Build::new(&*self.kv, &self.levels, counts);
+        let mut build = Build::new(&*self.kv, &self.levels, memory, known);
         for group in groups {
             apply::record_group(&mut build, group, known)?;
         }
@@ -131,8 +133,9 @@ impl Index {
         if pages.is_empty() {
             return Ok(());
         }
-        let mut counts = self.writer.lock();
-        let mut build = Build::new(&*self.kv, &self.levels, &mut counts);
+        let mut memory = self.writer.lock();
+        let known = self.watermark().seq;
+        let mut build = Build::new(&*self.kv, &self.levels, &mut memory, known);
         for (compose, location) in pages {
             page::record_composed(&mut build, *compose, *location)?;
         }
@@ -156,6 +159,19 @@ impl Index {
     ) -> Result<Vec<PageVersion>> {
         let mask = self.levels.of(&*self.kv, file)?;
         lookup::pages(&*self.kv, mask, file, pages, Window { at, floor })
+    }
+
+    /// How many pages of a file hold data, `size` being its bytes at that instant. The others are holes.
+    pub fn data_pages(&self, file: FileId, at: Seq, size: u64) -> Result<u64> {
+        let mask = self.levels.of(&*self.kv, file)?;
+        holes::count(&*self.kv, mask, file, at, size)
+    }
+
+    /// The next byte at or after `offset` that is data or in a hole, by pages, as lseek(2) has it; `size`: the file's bytes
+    /// at that instant.
+    pub fn seek(&self, file: FileId, at: Seq, offset: u64, size: u64, hole: bool) -> Result<Option<u64>> {
+        let mask = self.levels.of(&*self.kv, file)?;
+        holes::seek(&*self.kv, mask, file, at, (offset, size, hole))
     }
 
     /// The attributes of a file; `None` before its birth. A file without names (`nlink == 0`) still has them.
@@ -238,6 +254,13 @@ impl Index {
     /// Up to `limit` events of a file at or before a Seq, newest first; empty only at the end.
     pub fn history(&self, file: FileId, at: Seq, limit: usize) -> Result<Vec<Happened>> {
         history::newest(&*self.kv, file, at, limit)
+    }
+
+    /// Whether a file's content changed after one Seq, up to another.
+    pub fn content_changed(&self, file: FileId, after: Seq, upto: Seq) -> Result<bool> {
+        let newest = data::newest(&*self.kv, file, data::Track::Content, upto)?;
+        let based = base::adoption(&*self.kv, file, upto)?.is_some_and(|adoption| adoption.seq > after);
+        Ok(based || newest.is_some_and(|sample| sample.seq > after))
     }
 
     /// Up to `limit` events of the names of a file at or before a Seq, newest first.

@@ -12,6 +12,7 @@ pub mod segment;
 mod spare;
 mod state;
 pub mod walk;
+pub mod woven;
 pub mod writer;
 
 pub use group::{Extent, Group};

@@ -3,12 +3,11 @@
 
 use crate::error::Result;
 use crate::format::checkpoint::Place;
-use crate::format::group::GroupHeader;
 use crate::journal::reader::{Check, ReadGroup, Reader, Step};
 use crate::journal::recovery::judge_tail;
 use crate::journal::segment::Segments;
 use crate::sync::Arc;
-use crate::types::{PAGE, PAGE_LEN, SegmentNo, Seq, Timestamp};
+use crate::types::{PAGE, SegmentNo, Seq, Timestamp};
 
 /// Where to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,7 +130,7 @@ fn beginning(segments: &Segments, number: SegmentNo) -> Option<Place> {
 }
 
 /// The last segment that begins at or before what is asked for; the first, if none does.
-fn start(segments: &Segments, from: From) -> Result<Option<Place>> {
+fn start(segments: &Arc<Segments>, from: From) -> Result<Option<Place>> {
     let mut best = None;
     for number in segments.list()? {
         let Some(place) = beginning(segments, number) else { continue };
@@ -150,10 +149,10 @@ fn start(segments: &Segments, from: From) -> Result<Option<Place>> {
     Ok(best)
 }
 
-/// Time of a segment's first event, if it has one.
-fn first_time(segments: &Segments, place: Place) -> Option<Timestamp> {
-    let mut page = vec![0; PAGE_LEN];
-    segments.read(place.segment, place.offset, &mut page).ok()?;
-    let header = GroupHeader::peek(&page, segments.store())?;
-    (header.first_seq == place.seq).then_some(header.base_ts)
+/// Time of a segment's first group, if it has one.
+fn first_time(segments: &Arc<Segments>, place: Place) -> Option<Timestamp> {
+    match Reader::new(Arc::clone(segments), place, Check::Records).step() {
+        Ok(Step::Group(group)) => Some(group.header.base_ts),
+        _ => None,
+    }
 }

@@ -5,6 +5,7 @@
 
 use super::Live;
 use super::paths::Paths;
+use super::sparse;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase, Place};
@@ -79,11 +80,18 @@ impl Live {
         let names_seq = self.journal.last_seq();
         let mut slots = tree.slots();
         let mut nodes = Vec::with_capacity(tree.nodes.len());
+        let mut sections = Sections {
+            roots: super::roots::states(&tree),
+            tags: self.tags.lock().states(),
+            excluded: tree.excluded_states(),
+            ..Sections::default()
+        };
         for (file, node) in &tree.nodes {
             let state = node.lock();
             if state.attr.nlink == 0 && node.kind != FileKind::Regular {
                 continue;
             }
+            sections.data_pages.extend(sparse::to_section(*file, &state));
             nodes.push(NodeState {
                 file: *file,
                 root: node.root,
@@ -98,6 +106,7 @@ impl Live {
             });
         }
         nodes.sort_by_key(|node| node.file);
+        sections.data_pages.sort_by_key(|data| data.file);
         Checkpoint {
             store: self.journal.segments().store(),
             id,
@@ -109,12 +118,7 @@ impl Live {
             birth: *self.birth.lock(),
             base_scanned,
             nodes,
-            sections: Sections {
-                roots: super::roots::states(&tree),
-                excluded: tree.excluded_states(),
-                tags: self.tags.lock().states(),
-                ..Sections::default()
-            },
+            sections,
         }
     }
 }

@@ -30,6 +30,7 @@ impl Live {
         let handle = self.open_direct(node, state, Some((offset, end)))?;
         state.content.disk_len = state.content.disk_len.max(end);
         handle.write_at("direct.write", bytes, offset)?;
+        state.content.data.write(offset, end);
         self.changed_direct(state, state.attr.size.max(end));
         Ok(())
     }
@@ -48,6 +49,7 @@ impl Live {
             handle.set_len("direct.resize", size)?;
             state.content.disk_len = size;
         }
+        state.content.data.truncate(size);
         self.changed_direct(state, size);
         Ok(())
     }
@@ -62,6 +64,7 @@ impl Live {
     ) -> Result<()> {
         let handle = self.open_direct(node, state, Some((offset, offset + len)))?;
         handle.punch("direct.zero", offset, len)?;
+        state.content.data.zero(offset, offset + len);
         self.changed_direct(state, state.attr.size);
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::format::event::{Event, Slot};
 use crate::format::sections::ExcludedState;
 use crate::sync::Arc;
-use crate::types::{FileId, FileKind, Name, Seq};
+use crate::types::{FileId, FileKind, Name, PageSet, Seq};
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, HashMap};
 
@@ -149,6 +149,7 @@ pub(super) fn bypassing_on_disk(disk: &dyn Disk, paths: &Paths, tree: &Tree) -> 
         let size = stat.map_or(0, |stat| stat.attr.size);
         let content = &mut state.content;
         (content.exists, content.live_len, content.disk_len) = (stat.is_some(), size, size);
+        content.data = PageSet::dense(size);
         state.attr.size = size;
         if let Some(stat) = stat {
             state.attr.mtime = state.attr.mtime.max(stat.attr.mtime);

@@ -8,13 +8,11 @@ use crate::error::{Error, Result};
 use crate::format::event::{Event, Payload};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
-use crate::types::{FileId, FileKind, Seq};
+use crate::types::{FileId, FileKind, PAGE, Seq};
 use std::time::Duration;
 
 /// Longest write event.
 const EVENT_MAX: usize = 1 << 20;
-/// Goes with setuid when a file is written or changes hands.
-const CAPABILITY: &[u8] = b"security.capability";
 /// The payload's place is the journal's to fill in.
 const UNPLACED: Payload = Payload { offset: 0, crc: 0 };
 
@@ -72,14 +70,7 @@ impl Live {
     }
 
     /// Writes; visible when this returns, durable later. The new last Seq of the file.
-    pub fn write(
-        &self,
-        file: FileId,
-        offset: u64,
-        bytes: &[u8],
-        append: bool,
-        kill_priv: bool,
-    ) -> Result<Seq> {
+    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<Seq> {
         self.wait_for_room()?;
         let node = self.regular(file)?;
         let mut state = node.lock();
@@ -97,9 +88,6 @@ impl Live {
             let event = Event::Write { file, offset: at, len, size, payload: UNPLACED };
             self.emit(&node, &mut state, chunk, |_| event)?;
             at += u64::from(len);
-        }
-        if kill_priv && !bytes.is_empty() {
-            self.clear_privileges(&node, &mut state)?;
         }
         Ok(state.seq)
     }
@@ -124,28 +112,6 @@ impl Live {
             });
         }
         Ok(appended.seq)
-    }
-
-    /// A write or a change of owner takes setuid and (where the group may execute) setgid away.
-    pub(super) fn clear_privileges(&self, node: &Node, state: &mut NodeState) -> Result<()> {
-        let mut mode = state.attr.mode & !0o4000;
-        if mode & 0o010 != 0 {
-            mode &= !0o2000;
-        }
-        if state.xattrs.contains_key(CAPABILITY) {
-            let (file, name) = (node.file, CAPABILITY.to_vec());
-            self.emit(node, state, &[], |ts| Event::RemoveXattr { file, name, ctime: ts })?;
-        }
-        if mode == state.attr.mode {
-            return Ok(());
-        }
-        let mut attr = state.attr;
-        attr.mode = mode;
-        self.emit(node, state, &[], |ts| {
-            attr.ctime = ts.into();
-            Event::SetAttr { file: node.file, attr, explicit_mtime: false }
-        })?;
-        Ok(())
     }
 
     /// Changes the size: the rest goes, or a hole comes.
@@ -190,10 +156,19 @@ impl Live {
         Ok(())
     }
 
-    /// The next data (or hole) at or after `offset`: the whole file counts as data.
+    /// The next data (or hole) at or after `offset`, by pages, as far as events tell: what the kernel holds and has not
+    /// written back is not known here.
     pub fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
-        let size = self.regular(file)?.lock().attr.size;
-        Ok((offset < size).then_some(if hole { size } else { offset }))
+        let node = self.regular(file)?;
+        let state = node.lock();
+        Ok(state.content.data.seek(offset, state.attr.size, hole))
+    }
+
+    /// Bytes of pages that hold data; 0 of anything but a regular file.
+    pub fn data_bytes(&self, file: FileId) -> Result<u64> {
+        let node = self.node(file)?;
+        let pages = node.lock().content.data.count();
+        Ok(pages * PAGE)
     }
 
     /// Waits while too much is unapplied; an applier that cannot go on for want of space makes this ENOSPC.

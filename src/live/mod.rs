@@ -7,6 +7,7 @@
 //! - Only durable events reach them.
 
 pub mod applier;
+pub mod attrs;
 pub mod base;
 mod bases;
 pub mod checkpoint;
@@ -14,6 +15,7 @@ pub mod content;
 pub mod direct;
 pub mod exclude;
 pub mod excluded;
+mod fits;
 pub mod gather;
 pub mod io;
 pub mod names;
@@ -27,6 +29,7 @@ pub mod rename;
 pub mod replay;
 pub mod roots;
 pub mod scatter;
+mod sparse;
 mod tags;
 pub mod tree;
 pub mod walk;
@@ -43,7 +46,7 @@ use crate::journal::Journal;
 use crate::meta::tags::Tags;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, Seq, Timestamp};
+use crate::types::{FileId, RootId, Seq, Timestamp};
 use std::collections::BTreeSet;
 
 /// Limits of the live tree.
@@ -80,6 +83,8 @@ pub struct Live {
     trouble: Mutex<Option<Error>>,
     relief: Condvar,
     open_files: AtomicU64,
+    /// Owners that files beneath can have, as far as tried; held while something is tried.
+    ownable: Mutex<BTreeSet<(RootId, u32, u32)>>,
 }
 
 impl Live {

@@ -20,6 +20,7 @@ use super::pool::Pool;
 use super::replay::{Found, leftover, replay_into};
 use super::roots::{self, Asked};
 use super::scatter::{finish_clean, remove_leftovers};
+use super::sparse;
 use super::tree::{Dir, Root, Tree};
 use super::walk::Differences;
 use super::{Limits, Live};
@@ -37,7 +38,7 @@ use crate::journal::{Config, Journal};
 use crate::meta::tags::Tags;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, FileKind, Name, RootId, Seq, StoreId, Timestamp};
+use crate::types::{FileId, FileKind, Name, PageSet, RootId, Seq, StoreId, Timestamp};
 use std::collections::{BTreeSet, HashMap};
 
 /// What opening needs.
@@ -211,6 +212,7 @@ fn tree_of(checkpoint: &Checkpoint) -> Result<Tree> {
         }
         tree.nodes.insert(state.file, Arc::new(node));
     }
+    sparse::from_section(&tree, &checkpoint.sections.data_pages)?;
     let excluded: HashMap<FileId, &ExcludedState> =
         checkpoint.sections.excluded.iter().map(|state| (state.file, state)).collect();
     for state in &checkpoint.nodes {
@@ -230,6 +232,9 @@ fn node_of(state: &NodeState) -> Result<Node> {
     let mut inner = node.lock();
     inner.xattrs = state.xattrs.iter().cloned().collect();
     inner.content.exists = state.live;
+    if state.attr.kind == FileKind::Regular {
+        inner.content.data = PageSet::dense(state.attr.size);
+    }
     if let Some(base) = &state.base {
         let base = Base::from_state(base).ok_or_else(|| {
             Error::corrupt("recover.names", format!("the saved pages of {} are damaged", state.file))
@@ -322,17 +327,22 @@ pub(super) fn segments_of(setup: &Setup) -> Arc<Segments> {
     Arc::new(Segments::new(Arc::clone(&setup.disk), setup.paths.journal_dir(), setup.store))
 }
 
-/// Live files of nobody: made after the checkpoint and unlinked again, or of an event that was lost. Durable: the next
-/// file may get the same identity.
+/// Live files of nobody: made after the checkpoint and unlinked again, or of an event that was lost; and what was only
+/// tried. Durable: the next file may get the same identity.
 fn remove_orphans(disk: &dyn Disk, root: &RootPaths, tree: &Tree) -> Result<()> {
     let mut removed = false;
     for entry in disk.read_dir("recover.orphans", &root.live_dir())? {
         let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok()).map(FileId);
         let node = id.and_then(|id| tree.nodes.get(&id));
-        if node.is_none_or(|node| node.root != root.root) {
-            disk.unlink("recover.orphans", &super::paths::join_bytes(&root.live_dir(), &entry.name))?;
-            removed = true;
+        if node.is_some_and(|node| node.root == root.root) {
+            continue;
         }
+        let path = super::paths::join_bytes(&root.live_dir(), &entry.name);
+        match entry.kind {
+            FileKind::Directory => disk.remove_dir("recover.orphans", &path)?,
+            _ => disk.unlink("recover.orphans", &path)?,
+        }
+        removed = true;
     }
     if removed { disk.sync_dir("recover.orphans", &root.live_dir()) } else { Ok(()) }
 }
@@ -377,6 +387,7 @@ fn assemble(
         trouble: Mutex::new(None),
         relief: Condvar::new(),
         open_files: AtomicU64::new(0),
+        ownable: Mutex::new(BTreeSet::new()),
     };
     live.journal.append(&[], |_| Event::Session { writeback: setup.writeback })?;
     Ok(live)

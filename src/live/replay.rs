@@ -50,7 +50,8 @@ pub(super) fn replay_into(
                     }
                 }
             }
-            if let (true, Event::Create(birth)) = (served && record.seq > checkpoint.names_seq, &record.event)
+            if let (true, Event::Create(birth, _)) =
+                (served && record.seq > checkpoint.names_seq, &record.event)
                 && birth.attr.kind == FileKind::Regular
                 && let Some(stat) =
                     setup.disk.stat("recover.live", &setup.paths.live(birth.root, birth.file)?)?

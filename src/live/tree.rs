@@ -134,10 +134,12 @@ impl Tree {
     pub fn apply(&mut self, seq: Seq, event: &Event) -> Result<Vec<(FileId, Update)>> {
         let (event, names) = event.unwrapped();
         match event {
-            Event::Create(birth) => {
+            Event::Create(birth, xattrs) => {
                 let direct = names.first && birth.attr.kind == FileKind::Regular;
                 let content = Content { direct, ..Content::default() };
-                self.born(seq, birth, content, names.first)
+                let updates = self.born(seq, birth, content, names.first)?;
+                self.node(birth.file)?.lock().xattrs = xattrs.iter().cloned().collect();
+                Ok(updates)
             }
             Event::Adopt { birth, .. } if birth.attr.kind == FileKind::Regular => {
                 let content = match names.first {

@@ -5,6 +5,7 @@ use super::content::Content;
 use super::names::Held;
 use super::node::Node;
 use super::paths::{NOTICE, OWN_DIR, join_bytes};
+use super::sparse;
 use crate::disk::Stat;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Fingerprint;
@@ -215,6 +216,8 @@ impl<'a> Look<'a> {
             let attr = Attr { nlink: state.attr.nlink, ..stat.attr };
             let event = Event::Rebase { file: node.file, attr, inode: stat.ino };
             self.live.emit(node, &mut state, &[], |_| event)?;
+            drop(state);
+            sparse::look(self.live, node, path, stat)?;
             self.found.changed += 1;
         }
         match node.kind {
@@ -252,6 +255,8 @@ impl<'a> Look<'a> {
         if !is_dir {
             self.by_inode.insert(stat.ino, file);
             self.attributes(file, path, stat)?;
+            let node = self.live.node(file)?;
+            sparse::look(self.live, &node, path, stat)?;
         }
         self.found.adopted += 1;
         Ok(file)
@@ -282,7 +287,7 @@ impl<'a> Look<'a> {
         let attr = Attr { nlink: now.nlink, size: now.size, atime: now.atime, ctime: now.ctime, ..stat.attr };
         if attr != now {
             let attr = Attr { ctime: stat.attr.ctime, atime: stat.attr.atime, ..attr };
-            let event = Event::SetAttr { file, attr, explicit_mtime: true };
+            let event = Event::SetAttr { file, attr, explicit_mtime: true, xattrs: Vec::new() };
             self.live.emit(&node, &mut state, &[], |_| event)?;
         }
         Ok(())

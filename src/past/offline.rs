@@ -3,14 +3,15 @@
 //! It uses the journal and the newest checkpoint, not the index: the index's files may not be opened without writing to
 //! them. So its answers cost a reading of the journal's records, not of the bytes that were written.
 
-use super::history::{Version, entry_names, kind_of, text, what_changed, xattr_detail};
+use super::history::{Version, entry_names, kind_of, set_detail, text, xattr_detail};
+use super::paths::in_root;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
-use crate::format::event::{Event, Record, Slot};
+use crate::format::event::{Event, Record, RootStage, Slot};
 use crate::format::sections::TagState;
 use crate::format::superblock;
-use crate::index::Naming;
+use crate::index::{Naming, ROOTS};
 use crate::journal::reader::Check;
 use crate::journal::segment::Segments;
 use crate::journal::walk::{Found, From, Walk};
@@ -130,18 +131,19 @@ impl Offline {
         Ok(last)
     }
 
-    /// The file that a path led to last, at or before an event.
-    pub fn locate(&self, names: &[Name], at: Seq) -> Result<Option<OfflineFile>> {
+    /// The file that a path in a root led to last, at or before an event.
+    pub fn locate(&self, root: &[u8], names: &[Name], at: Seq) -> Result<Option<OfflineFile>> {
+        let (top, names) = in_root(root, names);
         let mut tree = Names::default();
-        let root = OfflineFile { file: FileId::ROOT, kind: FileKind::Directory };
-        let mut found = names.is_empty().then_some(root);
+        let whole = OfflineFile { file: top, kind: FileKind::Directory };
+        let mut found = names.is_empty().then_some(whole);
         self.each(From::Start, |record| {
             if record.seq > at {
                 return false;
             }
             tree.fold(&record.event);
-            if concerns(&record.event, names)
-                && let Some((file, kind)) = tree.find(names)
+            if concerns(&record.event, &names)
+                && let Some((file, kind)) = tree.find(top, &names)
             {
                 found = Some(OfflineFile { file, kind });
             }
@@ -182,10 +184,11 @@ impl Offline {
 fn concerns(event: &Event, names: &[Name]) -> bool {
     let named = |slot: &Slot| names.contains(&slot.name);
     match event.unwrapped().0 {
-        Event::Create(birth) | Event::Adopt { birth, .. } => birth.slot.as_ref().is_some_and(named),
+        Event::Create(birth, _) | Event::Adopt { birth, .. } => birth.slot.as_ref().is_some_and(named),
         Event::Link { slot, .. } | Event::Unlink { slot, .. } => named(slot),
         Event::Rename { from, to, .. } => named(from) || named(to),
         Event::Exchange { left_slot, right_slot, .. } => named(left_slot) || named(right_slot),
+        Event::Root { name, .. } => names.contains(name),
         _ => false,
     }
 }
@@ -202,13 +205,17 @@ impl Names {
     /// Takes an event in.
     pub fn fold(&mut self, event: &Event) {
         match event.unwrapped().0 {
-            Event::Create(birth) | Event::Adopt { birth, .. } => {
+            Event::Create(birth, _) | Event::Adopt { birth, .. } => {
                 if let Some(slot) = &birth.slot {
                     self.put(slot, birth.file, birth.attr.kind);
                 }
             }
             Event::Link { file, slot, attr } => self.put(slot, *file, attr.kind),
             Event::Unlink { slot, .. } => self.take(slot),
+            Event::Root { file, name, stage: RootStage::Present, .. } => {
+                let root = (*file, FileKind::Directory);
+                self.children.entry(ROOTS).or_default().insert(name.clone(), root);
+            }
             Event::Rename { file, from, to, attr, .. } => {
                 self.take(from);
                 self.put(to, *file, attr.kind);
@@ -237,8 +244,8 @@ impl Names {
         }
     }
 
-    fn find(&self, names: &[Name]) -> Option<(FileId, FileKind)> {
-        names.iter().try_fold((FileId::ROOT, FileKind::Directory), |(dir, _), name| {
+    fn find(&self, top: FileId, names: &[Name]) -> Option<(FileId, FileKind)> {
+        names.iter().try_fold((top, FileKind::Directory), |(dir, _), name| {
             self.children.get(&dir)?.get(name).copied()
         })
     }
@@ -312,8 +319,8 @@ impl Teller {
                 true => data("truncate", old_size - size, *size),
                 false => data("extend", size - old_size, *size),
             }),
-            Event::SetAttr { file, attr, explicit_mtime } if *file == self.file => {
-                match what_changed(self.attr.as_ref(), attr, *explicit_mtime) {
+            Event::SetAttr { file, .. } if *file == self.file => {
+                match set_detail(self.attr.as_ref(), &record.event) {
                     None if !all => None,
                     detail => Some(Version { detail: detail.or(Some("times".into())), ..version("attr") }),
                 }
@@ -339,7 +346,9 @@ impl Teller {
     /// What the file is like after an event.
     fn after(&mut self, event: &Event) {
         let attr = match event.unwrapped().0 {
-            Event::Create(birth) | Event::Adopt { birth, .. } if birth.file == self.file => Some(birth.attr),
+            Event::Create(birth, _) | Event::Adopt { birth, .. } if birth.file == self.file => {
+                Some(birth.attr)
+            }
             Event::SetAttr { file, attr, .. }
             | Event::Rebase { file, attr, .. }
             | Event::Link { file, attr, .. }

@@ -5,20 +5,28 @@
 //! `WEFT_E2E_KEEP=1` keeps it for a look. They run as root; a missing prerequisite fails the test and says what to
 //! install.
 
+#[path = "harness/again.rs"]
+pub mod again;
 #[path = "harness/bank.rs"]
 pub mod bank;
 #[path = "harness/cluster.rs"]
 pub mod cluster;
 #[path = "harness/cmd.rs"]
 pub mod cmd;
+#[path = "harness/exercise/mod.rs"]
+pub mod exercise;
 #[path = "harness/mount.rs"]
 pub mod mount;
 #[path = "harness/ops.rs"]
 pub mod ops;
+#[path = "harness/people.rs"]
+pub mod people;
 #[path = "harness/place.rs"]
 pub mod place;
 #[path = "harness/random.rs"]
 pub mod random;
+#[path = "harness/rights.rs"]
+pub mod rights;
 #[path = "harness/session.rs"]
 pub mod session;
 #[path = "harness/tree.rs"]

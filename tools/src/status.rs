@@ -21,7 +21,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     if args.json { output::print_json(&status) } else { output::print(&table(&status)) }
 }
 
-fn number(status: &Value, key: &str) -> u64 {
+pub fn number(status: &Value, key: &str) -> u64 {
     status.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
@@ -38,7 +38,7 @@ fn time(status: &Value, key: &str) -> String {
 }
 
 /// Bytes in the largest unit that leaves a whole part.
-fn bytes(count: f64) -> String {
+pub fn bytes(count: f64) -> String {
     let mut value = count;
     let mut unit = "B";
     for next in ["KiB", "MiB", "GiB", "TiB"] {
@@ -76,6 +76,7 @@ fn table(status: &Value) -> String {
     let lines = [
         ("health", health),
         ("mounted", format!("{} (DATA {})", text(status, "mountpoint"), text(status, "data"))),
+        ("roots", roots(status)),
         ("store", format!("{} ({})", text(status, "store"), text(status, "store_id"))),
         (
             "daemon",
@@ -93,12 +94,14 @@ fn table(status: &Value) -> String {
         (
             "stored",
             format!(
-                "journal {}, index {}, base {}",
+                "journal {}, woven {}, index {}, base {}",
                 size("journal_bytes"),
+                size("woven_bytes"),
                 size("index_bytes"),
                 size("base_bytes")
             ),
         ),
+        ("weaving", crate::weave::state(status)),
         (
             "lag",
             format!(
@@ -133,7 +136,18 @@ fn table(status: &Value) -> String {
         ),
         ("recovery", text(status, "recovery").into()),
     ];
-    lines.iter().map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+    let shown = lines.iter().filter(|(_, value)| !value.is_empty());
+    shown.map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+}
+
+/// The further roots; empty without.
+fn roots(status: &Value) -> String {
+    let roots = status.get("roots").and_then(Value::as_array).cloned().unwrap_or_default();
+    let one = |root: &Value| {
+        let free = root.get("free_bytes").and_then(Value::as_f64).map_or("?".into(), bytes);
+        format!("{}={} ({free} free)", text(root, "name"), text(root, "mountpoint"))
+    };
+    roots.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
