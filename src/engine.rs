@@ -5,6 +5,7 @@
 //! soon: tests run without, and step by hand.
 
 mod history;
+mod room;
 mod status;
 mod store;
 mod threads;
@@ -17,11 +18,11 @@ use store::{make_dirs, next_page_file, open_index};
 pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
-use crate::disk::{Disk, Lock, Space as DiskSpace};
+use crate::disk::{Disk, Lock};
 use crate::error::{Error, Kind, Result};
 use crate::index::Index;
 use crate::index::kv::Kv;
-use crate::journal::{Claim, Config};
+use crate::journal::Config;
 use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
 use crate::live::{Limits, Live};
@@ -30,7 +31,7 @@ use crate::past::pages::{PageFiles, Pages};
 use crate::past::resolve::Resolver;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::types::{Attr, FileId, Name, RootId, Seq, StoreId, Timestamp};
+use crate::types::{Attr, FileId, Name, Seq, StoreId, Timestamp};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -385,52 +386,6 @@ impl Engine {
         self.live.read(file, offset, out)
     }
 
-    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
-    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
-        self.live.write(file, offset, bytes, append, Claim::Growth)?;
-        self.count_write(bytes);
-        Ok(())
-    }
-
-    /// Takes pages from the kernel's writeback cache. Whoever wrote them has been told that they are written: so the
-    /// reserve is theirs, and if they cannot be taken all the same, all writing stops.
-    pub fn write_back(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let taken = self.live.write(file, offset, bytes, false, Claim::Owed);
-        match taken {
-            Ok(_) => self.count_write(bytes),
-            // Beyond the largest file: it could never be kept, and fsync and close say so.
-            Err(error) if error.is(libc::EFBIG) => return Err(error),
-            Err(error) => {
-                let message =
-                    format!("bytes that were acknowledged to a program could not be taken: {error}");
-                let error = Error::new(Kind::Stopped, "engine.write_back", message);
-                self.live.journal.stop(error.clone());
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn count_write(&self, bytes: &[u8]) {
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-    }
-
-    /// What the kernel may hold acknowledged and not yet sent (writeback capture); the edge sees that it holds no more.
-    pub fn kernel_bytes(&self) -> u64 {
-        self.live.limits.kernel_bytes
-    }
-
-    /// What is full: new bytes and names are refused until there is room.
-    pub fn full(&self) -> Option<Full> {
-        self.live.full()
-    }
-
-    /// Why nothing is written any more, if so.
-    pub fn stopped(&self) -> Option<Error> {
-        self.live.journal.failure()
-    }
-
     pub fn fallocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<()> {
         let end = offset.checked_add(len).ok_or_else(|| Error::errno("live.fallocate", libc::EFBIG))?;
         match mode {
@@ -466,11 +421,6 @@ impl Engine {
     /// Everything so far is durable, then `done`.
     pub fn sync(&self, done: Completion) {
         self.live.journal.commit(self.live.journal.last_seq(), done);
-    }
-
-    /// Space of the filesystem beneath a root.
-    pub fn space(&self, root: RootId) -> Result<DiskSpace> {
-        self.live.space(root)
     }
 
     // -- the past --

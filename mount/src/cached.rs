@@ -11,6 +11,7 @@
 
 use crate::handlers::{Answer, WeftFs};
 use crate::inode::Node;
+use crate::live::Slot;
 use fuser::{Errno, FileHandle, INodeNo, Notifier, OpenFlags, ReplyEmpty};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -148,13 +149,7 @@ impl WeftFs {
 
     /// RENAME. A file that replaces another and is still open for writing is sent first, as ext4 does it
     /// (`auto_da_alloc`): no view shows the new name with less than was written before the rename.
-    pub fn rename_and_reply(
-        &self,
-        from: (FileId, &[u8]),
-        to: (FileId, &[u8]),
-        mode: RenameMode,
-        reply: ReplyEmpty,
-    ) {
+    pub fn rename_and_reply(&self, from: Slot<'_>, to: Slot<'_>, mode: RenameMode, reply: ReplyEmpty) {
         let Some(inos) = self.unsent(from, to, mode) else {
             return match self.told(self.core.rename(from, to, mode)) {
                 Ok(()) => reply.ok(),
@@ -174,7 +169,7 @@ impl WeftFs {
     }
 
     /// The files that stand in another's place after a rename, with pages that may not have been sent.
-    fn unsent(&self, from: (FileId, &[u8]), to: (FileId, &[u8]), mode: RenameMode) -> Option<Vec<INodeNo>> {
+    fn unsent(&self, from: Slot<'_>, to: Slot<'_>, mode: RenameMode) -> Option<Vec<INodeNo>> {
         if self.capture == Capture::Strict || mode == RenameMode::NoReplace {
             return None;
         }
@@ -191,7 +186,7 @@ impl WeftFs {
     }
 }
 
-fn rename(core: &Engine, from: (FileId, &[u8]), to: (FileId, &[u8]), mode: RenameMode, reply: ReplyEmpty) {
+fn rename(core: &Engine, from: Slot<'_>, to: Slot<'_>, mode: RenameMode, reply: ReplyEmpty) {
     match core.rename(from, to, mode) {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(Errno::from_i32(error.to_errno())),

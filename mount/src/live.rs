@@ -21,6 +21,9 @@ pub struct Make<'a> {
     pub target: &'a [u8],
 }
 
+/// A name in a live directory.
+pub type Slot<'a> = (FileId, &'a [u8]);
+
 impl WeftFs {
     /// Makes a name, for the caller's filesystem user and group.
     pub fn make(&self, req: &Request, dir: Node, name: &[u8], make: Make<'_>) -> Answer<(FileId, Attr)> {
@@ -180,7 +183,7 @@ impl WeftFs {
         from: (Node, &'a [u8]),
         to: (Node, &'a [u8]),
         flags: RenameFlags,
-    ) -> Answer<((FileId, &'a [u8]), (FileId, &'a [u8]), RenameMode)> {
+    ) -> Answer<(Slot<'a>, Slot<'a>, RenameMode)> {
         let mode = match flags.bits() {
             0 => RenameMode::Replace,
             libc::RENAME_NOREPLACE => RenameMode::NoReplace,

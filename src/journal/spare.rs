@@ -52,7 +52,7 @@ pub(super) fn prepare(segments: &Segments, number: SegmentNo, capacity: u64) -> 
 pub(super) fn remove_unused(segments: &Segments, first: SegmentNo) -> Result<()> {
     for number in segments.list()?.into_iter().filter(|number| *number >= first) {
         // The first may hold the torn header of a segment that was about to begin.
-        if number > first && segments.header(number).is_ok_and(|header| header.is_some()) {
+        if number > first && segments.header(number)?.is_some() {
             return Err(Error::corrupt(
                 "journal.begin",
                 "this segment was begun, and the one before it is missing or has no header; restore STORE from a copy",
