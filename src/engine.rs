@@ -4,6 +4,7 @@
 //! allocates ahead; one applier; one indexer. None of them is needed for an answer to be right, only for it to be
 //! soon: tests run without, and step by hand.
 
+mod instants;
 mod status;
 mod store;
 mod threads;
@@ -22,11 +23,11 @@ use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
 use crate::live::{Limits, Live};
 use crate::past::indexer::Indexer;
+use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
-use crate::past::resolve::Resolver;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::types::{Attr, FileId, Name, Seq, StoreId, Timestamp};
+use crate::types::{Attr, FileId, Name, Seq, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +71,8 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// Descriptors the engine keeps open beneath.
     pub open_files: usize,
+    /// A step of the wall clock by more µs, either way, begins a clock epoch.
+    pub clock_step_us: i64,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// Id of the store, if it has to be made: random bytes.
@@ -88,6 +91,7 @@ impl Options {
             cache_bytes: 64 << 20,
             checkpoint_bytes: 256 << 20,
             open_files: 512,
+            clock_step_us: 5_000_000,
             privileged: true,
             new_store_id: [0; 16],
         }
@@ -108,7 +112,6 @@ pub type OpenKv<'a> = &'a dyn Fn(&Path) -> Result<Arc<dyn Kv>>;
 /// The core, running.
 pub struct Engine {
     disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
     paths: Paths,
     store: StoreId,
     capture: Capture,
@@ -117,6 +120,9 @@ pub struct Engine {
     index: Arc<Index>,
     pages: Arc<Pages>,
     indexer: Arc<Indexer>,
+    kept: Kept,
+    /// What was durable when the session began.
+    begun: Seq,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -141,22 +147,33 @@ impl Engine {
                 .at(&paths.store)
         })?;
         let (store, index, index_is_new) = open_index(&*disk, &paths, &options, open_kv)?;
+        let kept = kept::read(&*disk, &paths.kept_pins(), store)?;
+        let is_kept = !kept.is_empty();
         let setup = Setup {
             disk: Arc::clone(&disk),
-            clock: Arc::clone(&clock),
+            clock,
             paths: paths.clone(),
             store,
             index: Arc::clone(&index),
             index_is_new,
-            journal: Config { segment_bytes: options.segment_bytes, cache_bytes: options.cache_bytes },
+            journal: Config {
+                segment_bytes: options.segment_bytes,
+                cache_bytes: options.cache_bytes,
+                clock_step_us: options.clock_step_us,
+            },
             limits: Limits {
                 overlay_bytes: options.overlay_limit_bytes,
                 open_files: options.open_files,
                 privileged: options.privileged,
             },
             writeback: options.capture == Capture::Writeback,
+            kept,
         };
         let (live, report) = Live::open(setup)?;
+        if is_kept {
+            live.journal.flush()?;
+            kept::forget(&*disk, &paths.kept_pins())?;
+        }
         if index.watermark().seq > live.journal.last_seq() {
             return Err(Error::new(
                 Kind::Mismatch,
@@ -174,8 +191,9 @@ impl Engine {
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         Ok(Arc::new(Engine {
+            kept: Kept::new(Arc::clone(&disk), paths.kept_pins(), store),
+            begun: live.journal.durable(),
             disk,
-            clock,
             paths,
             store,
             capture: options.capture,
@@ -372,27 +390,9 @@ impl Engine {
 
     // -- the past --
 
-    /// Closes the instant (durably) when it is found, so that its view can never change.
-    pub fn resolve(&self, instant: Instant) -> Result<Resolution> {
-        let birth = *self.live.birth.lock();
-        let resolver = Resolver {
-            clock: &*self.clock,
-            journal: &self.live.journal,
-            index: &self.index,
-            indexer: &self.indexer,
-            birth,
-        };
-        resolver.resolve(instant)
-    }
-
     /// Opens the view of a resolved instant, waiting for the index to reach it.
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
         self.indexer.wait_for(seq)?;
         Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages))))
-    }
-
-    /// Now, as history counts it.
-    pub fn now(&self) -> Timestamp {
-        self.clock.now().max(self.live.journal.last_ts())
     }
 }

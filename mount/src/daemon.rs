@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
@@ -26,10 +26,10 @@ use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::past::when;
 use weft::types::Timestamp;
 
-/// The machine's wall clock.
-pub struct WallClock;
+/// The machine's clocks.
+pub struct MachineClock;
 
-impl Clock for WallClock {
+impl Clock for MachineClock {
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let micros = since.map_or_else(
@@ -37,6 +37,11 @@ impl Clock for WallClock {
             |after| i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
         );
         Timestamp(micros)
+    }
+
+    /// CLOCK_BOOTTIME goes on while the machine is suspended (clock_gettime(2)), so waking up is no step.
+    fn monotonic(&self) -> Duration {
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
     }
 }
 
@@ -162,7 +167,7 @@ fn open_engine(plan: &Plan) -> Outcome<(Arc<Engine>, File)> {
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::new().alias(&beneath, &plan.data));
     let options = options(plan, &beneath)?;
     let open = || {
-        Engine::open(Arc::clone(&disk), Arc::new(WallClock), options.clone(), &|dir| {
+        Engine::open(Arc::clone(&disk), Arc::new(MachineClock), options.clone(), &|dir| {
             Ok(Arc::new(LsmKv::open(dir, LsmOptions::default())?) as Arc<dyn Kv>)
         })
     };

@@ -57,7 +57,7 @@ impl Engine {
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
             open_files: self.live.open_files(),
-            clock_epoch: 0,
+            clock_epoch: journal.epochs().current(),
             writes: self.writes.load(Ordering::Relaxed),
             written_bytes: self.written.load(Ordering::Relaxed),
             fsyncs: self.fsyncs.load(Ordering::Relaxed),

@@ -225,6 +225,7 @@ mod tests {
             Event::Lease { id: 1, at: Seq(2), until: Timestamp(9) },
             Event::Close { at: Timestamp(1) },
             Event::Epoch { epoch: 2, wall: Timestamp(0) },
+            Event::Pin { at: Timestamp(-7), seq: Seq(3), kept: true },
         ]
     }
 

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod codec;
 pub mod event;
 pub mod group;
+pub mod pins;
 pub mod record;
 pub mod sections;
 pub mod segment;

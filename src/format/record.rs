@@ -33,6 +33,7 @@ const TAG: u8 = 16;
 const LEASE: u8 = 17;
 const CLOSE: u8 = 18;
 const EPOCH: u8 = 19;
+const PIN: u8 = 28;
 
 /// Number of a kind, as in records, checkpoints and the index.
 pub fn kind_code(kind: FileKind) -> u8 {
@@ -312,6 +313,12 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
             put_varint(out, u64::from(*epoch));
             put_signed(out, wall.0);
         }
+        Event::Pin { at, seq, kept } => {
+            out.push(PIN);
+            put_signed(out, at.0);
+            put_varint(out, seq.0);
+            out.push(u8::from(*kept));
+        }
         // The kinds below are written by the callers of this function.
         Event::Session { .. }
         | Event::Create(_)
@@ -459,6 +466,11 @@ fn get_small(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
         },
         CLOSE => Event::Close { at: Timestamp(reader.signed()?) },
         EPOCH => Event::Epoch { epoch: reader.varint32()?, wall: Timestamp(reader.signed()?) },
+        PIN => Event::Pin {
+            at: Timestamp(reader.signed()?),
+            seq: Seq(reader.varint()?),
+            kept: reader.byte()? != 0,
+        },
         other => {
             return Err(Error::corrupt("format.decode", format!("unknown event kind {other}")));
         }

@@ -15,18 +15,21 @@ pub(super) struct Build<'a> {
     pub counts: &'a mut Counts,
     pub batch: Batch,
     pub composes: Vec<Compose>,
+    /// Clock epoch of the event that comes next.
+    pub epoch: u32,
     runs: Runs,
     extended: Extended,
 }
 
 impl<'a> Build<'a> {
-    pub(super) fn new(kv: &'a dyn Kv, levels: &'a Levels, counts: &'a mut Counts) -> Build<'a> {
+    pub(super) fn new(kv: &'a dyn Kv, levels: &'a Levels, counts: &'a mut Counts, epoch: u32) -> Build<'a> {
         Build {
             kv,
             levels,
             counts,
             batch: Batch::default(),
             composes: Vec::new(),
+            epoch,
             runs: Runs::default(),
             extended: Extended::default(),
         }

@@ -23,7 +23,9 @@ pub mod lsm;
 pub mod mem;
 mod name;
 mod page;
+mod pin;
 mod scan;
+mod session;
 mod state;
 mod time;
 mod xattr;
@@ -39,6 +41,7 @@ pub use base::{Adoption, BasePage, BaseRecord};
 pub use lookup::{BULK_PAGES, FullVersion, PageVersion, PartialVersion};
 pub use name::DirEntry;
 pub use page::{COMPOSE_AFTER, Compose};
+pub use session::Session;
 pub use state::Watermark;
 pub use time::GroupPlace;
 
@@ -94,8 +97,7 @@ impl Index {
     /// nothing of the batch stands.
     pub fn apply(&self, groups: &[IndexedGroup], watermark: Watermark) -> Result<Vec<Compose>> {
         let mut counts = self.writer.lock();
-        let known = self.watermark().seq;
-        let done = self.apply_locked(groups, &watermark, known, &mut counts);
+        let done = self.apply_locked(groups, watermark, &mut counts);
         if done.is_err() {
             counts.forget();
         }
@@ -106,17 +108,18 @@ impl Index {
     fn apply_locked(
         &self,
         groups: &[IndexedGroup],
-        watermark: &Watermark,
-        known: Seq,
+        watermark: Watermark,
         counts: &mut Counts,
     ) -> Result<Vec<Compose>> {
-        let mut build = Build::new(&*self.kv, &self.levels, counts);
+        let known = self.watermark();
+        let mut build = Build::new(&*self.kv, &self.levels, counts, known.epoch);
         for group in groups {
-            apply::record_group(&mut build, group, known)?;
+            apply::record_group(&mut build, group, known.seq)?;
         }
-        state::record(&mut build.batch, watermark);
+        let watermark = Watermark { epoch: build.epoch, ..watermark };
+        state::record(&mut build.batch, &watermark);
         let composes = build.commit()?;
-        *self.watermark.write() = *watermark;
+        *self.watermark.write() = watermark;
         Ok(composes)
     }
 
@@ -127,7 +130,7 @@ impl Index {
             return Ok(());
         }
         let mut counts = self.writer.lock();
-        let mut build = Build::new(&*self.kv, &self.levels, &mut counts);
+        let mut build = Build::new(&*self.kv, &self.levels, &mut counts, self.watermark().epoch);
         for (compose, location) in pages {
             page::record_composed(&mut build, *compose, *location)?;
         }
@@ -210,9 +213,19 @@ impl Index {
         base::range(&*self.kv, file, adoption, pages)
     }
 
-    /// The last group that begins at or before a time.
-    pub fn group_at_time(&self, ts: Timestamp) -> Result<Option<GroupPlace>> {
-        time::group_at_time(&*self.kv, ts)
+    /// The last group of a clock epoch that begins at or before a time.
+    pub fn group_at_time(&self, epoch: u32, ts: Timestamp) -> Result<Option<GroupPlace>> {
+        time::group_at_time(&*self.kv, epoch, ts)
+    }
+
+    /// What a time was pinned to: the Seq of the first pin, if there is one.
+    pub fn pin(&self, at: Timestamp) -> Result<Option<Seq>> {
+        pin::pin(&*self.kv, at)
+    }
+
+    /// The session that wrote an event.
+    pub fn session(&self, seq: Seq) -> Result<Option<Session>> {
+        session::session(&*self.kv, seq)
     }
 
     /// The group that holds a Seq.

@@ -93,7 +93,7 @@ impl Live {
             birth: *self.birth.lock(),
             base_scanned: self.base.position(),
             nodes,
-            sections: Sections::default(),
+            sections: Sections { epochs: self.journal.epochs().list().to_vec(), ..Sections::default() },
         }
     }
 }

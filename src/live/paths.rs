@@ -48,6 +48,11 @@ impl Paths {
         self.store.join("limbo")
     }
 
+    /// Answers given while the journal could not be written.
+    pub fn kept_pins(&self) -> PathBuf {
+        self.store.join("pins")
+    }
+
     pub fn limbo_name(file: FileId, adopted: Seq) -> String {
         format!("{}.{}", file.0, adopted.0)
     }

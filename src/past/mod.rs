@@ -4,6 +4,7 @@
 //! journal's segments and the live tree's bases; it does not know who asks.
 
 pub mod indexer;
+pub mod kept;
 pub mod pages;
 pub mod resolve;
 pub mod view;

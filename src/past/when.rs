@@ -49,8 +49,7 @@ pub enum ViewName {
 }
 
 const OP: &str = "time.parse";
-/// Microseconds of 0000-01-01T00:00:00Z: earlier years have no four-digit spelling.
-const FIRST_US: i64 = -62_167_219_200_000_000;
+const FIRST_US: i64 = Timestamp::FIRST.0;
 const DAY_US: i64 = 86_400_000_000;
 const RESERVED: [&[u8]; 3] = [b"@ts=", b"@seq=", b"@tag="];
 
@@ -77,20 +76,7 @@ pub fn zone(name: &str) -> Result<TimeZone> {
 
 /// The one spelling of a time: `2026-11-23T10:00:00.000000Z`.
 pub fn canonical(ts: Timestamp) -> String {
-    let last = jiff::Timestamp::MAX.as_microsecond();
-    let utc = jiff::Timestamp::from_microsecond(ts.0.clamp(FIRST_US, last))
-        .map(|ts| Offset::UTC.to_datetime(ts))
-        .unwrap_or(DateTime::MAX);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-        utc.year(),
-        utc.month(),
-        utc.day(),
-        utc.hour(),
-        utc.minute(),
-        utc.second(),
-        utc.subsec_nanosecond() / 1_000
-    )
+    ts.to_string()
 }
 
 /// Reads a time as given to `weft at`: absolute (with or without offset), time of day, relative, `now`, `seq=N`.

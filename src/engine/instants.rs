@@ -1,0 +1,48 @@
+//! Instants: what they mean, and what is to be said of them.
+
+use super::{Capture, Engine};
+use crate::error::Result;
+use crate::past::resolve::{Found, Resolution, Resolver};
+use crate::past::when::Instant;
+use crate::types::{Seq, Timestamp};
+
+impl Engine {
+    fn resolver(&self) -> Resolver<'_> {
+        Resolver {
+            journal: &self.live.journal,
+            index: &self.index,
+            indexer: &self.indexer,
+            kept: &self.kept,
+            birth: *self.live.birth.lock(),
+            begun: self.begun,
+        }
+    }
+
+    /// Fixes the instant (durably) when it is found, so that it can never mean anything else.
+    pub fn resolve(&self, instant: Instant) -> Result<Resolution> {
+        self.resolver().resolve(instant)
+    }
+
+    /// [`Engine::resolve`] of a time that was counted from now, and the instant by which to name it.
+    pub fn resolve_moving(&self, at: Timestamp) -> Result<(Resolution, Instant)> {
+        self.resolver().resolve_moving(at)
+    }
+
+    /// What a time could mean, one candidate for each clock epoch that showed it, oldest first: more than one, and the
+    /// time is ambiguous.
+    pub fn candidates(&self, at: Timestamp) -> Result<Vec<Found>> {
+        self.resolver().candidates(at)
+    }
+
+    /// How the daemon that wrote an event captured writes. The index must reach it, as after resolving it.
+    pub fn capture_at(&self, seq: Seq) -> Result<Option<Capture>> {
+        let session = self.index.session(seq)?;
+        Ok(session.map(|session| if session.writeback { Capture::Writeback } else { Capture::Strict }))
+    }
+
+    /// Now, as history counts it: no event is later.
+    pub fn now(&self) -> Timestamp {
+        // What keeps an epoch from beginning (a full disk) keeps the old one's time.
+        self.live.journal.time().map_or_else(|_| self.live.journal.last_ts(), |time| time.now)
+    }
+}
