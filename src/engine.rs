@@ -27,12 +27,13 @@ use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::types::{Attr, FileId, Name, Seq, StoreId};
+use crate::types::{Attr, FileId, Name, RootId, Seq, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use crate::journal::Completion;
 pub use crate::live::names::{Entry, NewFile, RenameMode, SetAttr, SetTime};
+pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_name};
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
 pub use crate::past::when::Instant;
@@ -60,6 +61,8 @@ impl Capture {
 pub struct Options {
     pub data: PathBuf,
     pub store: PathBuf,
+    /// The further roots, and what is to become of the set.
+    pub asked: Asked,
     pub capture: Capture,
     /// Bytes in a journal segment.
     pub segment_bytes: u64,
@@ -85,6 +88,7 @@ impl Options {
         Options {
             data: data.to_path_buf(),
             store: store.to_path_buf(),
+            asked: Asked::default(),
             capture: Capture::Strict,
             segment_bytes: 64 << 20,
             overlay_limit_bytes: 256 << 20,
@@ -140,7 +144,8 @@ impl Engine {
         options: Options,
         open_kv: OpenKv<'_>,
     ) -> Result<Arc<Engine>> {
-        let paths = Paths { data: options.data.clone(), store: options.store.clone() };
+        options.asked.check()?;
+        let paths = Paths::new(&options.data, &options.store);
         make_dirs(&*disk, &paths)?;
         let lock = disk.lock("store.lock", &paths.lock())?.ok_or_else(|| {
             Error::new(Kind::Busy, "store.lock", "a running weft uses this store; `weft unmount` it first")
@@ -153,6 +158,7 @@ impl Engine {
             disk: Arc::clone(&disk),
             clock,
             paths: paths.clone(),
+            asked: options.asked.clone(),
             store,
             index: Arc::clone(&index),
             index_is_new,
@@ -253,6 +259,11 @@ impl Engine {
     }
 
     // -- names --
+
+    /// The roots, DATA first.
+    pub fn roots(&self) -> Result<Vec<RootInfo>> {
+        self.live.roots()
+    }
 
     pub fn lookup(&self, dir: FileId, name: &[u8]) -> Result<(FileId, Attr)> {
         self.live.lookup(dir, name)
@@ -384,8 +395,9 @@ impl Engine {
         self.live.journal.commit(self.live.journal.last_seq(), done);
     }
 
-    pub fn space(&self) -> Result<DiskSpace> {
-        self.disk.space("live.statfs", &self.paths.data)
+    /// Space of the filesystem beneath a root.
+    pub fn space(&self, root: RootId) -> Result<DiskSpace> {
+        self.disk.space("live.statfs", &self.live.paths.root(root)?.dir)
     }
 
     // -- the past --

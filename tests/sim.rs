@@ -17,7 +17,7 @@ mod support;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::Ticking;
 use support::kv::CrashKv;
@@ -25,13 +25,15 @@ use support::model::{Body, Model, ROOT};
 use support::trees::{difference, plain_difference};
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, SetAttr};
+use weft::engine::{Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr};
 use weft::error::Result;
 use weft::index::kv::Kv;
 use weft::types::{FileId, FileKind, Seq, Timestamp};
 
 const DATA: &str = "/data";
 const STORE: &str = "/store";
+/// The further roots that histories may have.
+const ROOTS: [&str; 3] = ["wal", "ts1", "ts2"];
 
 /// A history under way.
 struct History {
@@ -54,6 +56,17 @@ struct History {
     /// The last session ended because the disk died.
     disk_died: bool,
     cuts: u64,
+    /// The further roots in the set.
+    roots: Vec<&'static str>,
+    /// The roots that leave the set at the next opening.
+    without: Vec<&'static str>,
+    /// The last session ended cleanly.
+    clean: bool,
+}
+
+/// Where a root stands.
+fn place(root: &str) -> PathBuf {
+    Path::new("/").join(if root.is_empty() { "data" } else { root })
 }
 
 fn file(kind: FileKind, mode: u32, target: &[u8]) -> NewFile {
@@ -61,7 +74,7 @@ fn file(kind: FileKind, mode: u32, target: &[u8]) -> NewFile {
 }
 
 impl History {
-    fn new(seed: u64) -> History {
+    fn new(seed: u64, roots: usize) -> History {
         let disk = SimDisk::new(seed);
         let mut history = History {
             rng: StdRng::seed_from_u64(seed),
@@ -77,29 +90,64 @@ impl History {
             cut_at: None,
             disk_died: false,
             cuts: 0,
+            roots: ROOTS[..roots].to_vec(),
+            without: Vec::new(),
+            clean: false,
         };
-        history.populate();
+        history.populate("", ROOT);
+        for root in history.roots.clone() {
+            let id = history.model.add_root(root.as_bytes());
+            history.populate(root, id);
+        }
         history
     }
 
-    /// What is in DATA before Weft comes.
-    fn populate(&mut self) {
-        self.disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
-        self.disk.create_dir("test", &Path::new(DATA).join("d"), 0o750).unwrap();
-        let dir = self.model.add(ROOT, b"d", Body::Dir(Default::default()), 0o750);
-        for (parent, path, name) in [(ROOT, "a", "a"), (ROOT, "b", "b"), (dir, "d/c", "c")] {
+    /// What is in a root before Weft comes. Some are on a filesystem of their own.
+    fn populate(&mut self, root: &str, id: usize) {
+        let path = place(root);
+        self.disk.create_dir("test", &path, 0o755).unwrap();
+        if !root.is_empty() && self.rng.random_bool(0.7) {
+            self.disk.mount(&path).unwrap();
+        }
+        self.disk.create_dir("test", &path.join("d"), 0o750).unwrap();
+        let dir = self.model.add(id, b"d", Body::Dir(Default::default()), 0o750);
+        for (parent, below, name) in [(id, "a", "a"), (id, "b", "b"), (dir, "d/c", "c")] {
             let len = self.rng.random_range(0..30_000);
             let bytes: Vec<u8> = (0..len).map(|_| self.rng.random()).collect();
             let how = weft::disk::OpenHow { write: true, create: true, ..Default::default() };
-            let open = self.disk.open("test", &Path::new(DATA).join(path), how).unwrap();
+            let open = self.disk.open("test", &path.join(below), how).unwrap();
             open.write_at("test", &bytes, 0).unwrap();
             self.model.add(parent, name.as_bytes(), Body::File(bytes), 0o600);
         }
-        let (one, two) = (Path::new(DATA).join("a"), Path::new(DATA).join("a2"));
-        self.disk.link("test", &one, &two).unwrap();
-        let a = self.model.entries(ROOT)[&b"a"[..]];
-        self.model.link(a, ROOT, b"a2");
-        self.disk.sync_filesystem("test", Path::new("/")).unwrap();
+        self.disk.link("test", &path.join("a"), &path.join("a2")).unwrap();
+        let a = self.model.entries(id)[&b"a"[..]];
+        self.model.link(a, id, b"a2");
+        for dir in [Path::new("/"), &path] {
+            self.disk.sync_filesystem("test", dir).unwrap();
+        }
+    }
+
+    /// A root comes into the set, or leaves it.
+    fn change_the_set(&mut self) {
+        let new = ROOTS.iter().find(|root| self.disk.stat("test", &place(root)).unwrap().is_none());
+        if let (true, Some(root)) = (self.rng.random_bool(0.5), new) {
+            // Its content is made in the present model, and is what every later state begins from.
+            let mut states = std::mem::take(&mut self.states);
+            let id = self.model.add_root(root.as_bytes());
+            self.populate(root, id);
+            for (_, state) in &mut states {
+                *state = self.model.clone();
+            }
+            self.states = states.split_off(states.len() - 1);
+            self.roots.push(root);
+        } else if let Some(root) = self.roots.pop() {
+            let left = |model: &mut Model| model.roots.retain(|(name, _)| name != root.as_bytes());
+            left(&mut self.model);
+            self.states.iter_mut().for_each(|(_, state)| left(state));
+            // What only its plain files held is gone with it; that it was there is known.
+            self.views.iter_mut().for_each(|(_, _, view)| left(view));
+            self.without.push(root);
+        }
     }
 
     fn options(&self) -> Options {
@@ -108,6 +156,9 @@ impl History {
         options.cache_bytes = 64 << 10;
         options.open_files = 2;
         options.new_store_id = [5; 16];
+        let root = |root: &&str| RootDir { name: root.as_bytes().to_vec(), dir: place(root) };
+        options.asked.roots = self.roots.iter().map(root).collect();
+        options.asked.without = self.without.iter().map(|root| root.as_bytes().to_vec()).collect();
         options
     }
 
@@ -160,8 +211,14 @@ impl History {
                 Ok(engine) => {
                     self.disk.clear_faults();
                     if !self.disk.is_dead() {
+                        self.without.clear();
                         return engine;
                     }
+                }
+                // The attempt before got as far as taking it out.
+                Err(error) if !self.disk.is_dead() && error.message.contains("could be left out") => {
+                    self.without.clear();
+                    continue;
                 }
                 Err(error) => assert!(self.disk.is_dead(), "seed {}: {error}", self.seed),
             }
@@ -266,15 +323,17 @@ impl History {
     }
 
     fn find(&self, engine: &Engine, dir: usize, name: &[u8]) -> (FileId, FileId) {
-        let (_, path) = self.model.dirs().into_iter().find(|(id, _)| *id == dir).unwrap();
-        let parent = path.iter().fold(FileId::ROOT, |at, name| engine.lookup(at, name).unwrap().0);
+        let (_, root, path) = self.model.dirs().into_iter().find(|(id, _, _)| *id == dir).unwrap();
+        let (name_of_root, _) = self.model.roots.iter().find(|(_, id)| *id == root).unwrap();
+        let top = engine.roots().unwrap().into_iter().find(|root| root.name == *name_of_root).unwrap().file;
+        let parent = path.iter().fold(top, |at, name| engine.lookup(at, name).unwrap().0);
         let file = if name.is_empty() { parent } else { engine.lookup(parent, name).unwrap().0 };
         (parent, file)
     }
 
     fn pick_file(&mut self) -> Option<(usize, Vec<u8>, usize)> {
         let mut files = Vec::new();
-        for (dir, _) in self.model.dirs() {
+        for (dir, _, _) in self.model.dirs() {
             for (name, id) in self.model.entries(dir) {
                 if matches!(self.model.inodes[*id].body, Body::File(_)) {
                     files.push((dir, name.clone(), *id));
@@ -381,6 +440,11 @@ impl History {
             _ => {
                 let Some((other, old, id)) = self.pick_file() else { return Ok(()) };
                 let (_, existing) = self.find(engine, other, &old);
+                if self.crosses(dir, other) {
+                    let crossed = engine.link(existing, parent, &name).unwrap_err();
+                    assert!(crossed.is(libc::EXDEV) || self.disk.is_dead(), "{crossed}");
+                    return Ok(());
+                }
                 engine.link(existing, parent, &name)?;
                 self.model.link(id, dir, &name);
             }
@@ -414,6 +478,9 @@ impl History {
             if id == other {
                 return Ok(());
             }
+            if self.crosses(from_dir, to_dir) {
+                return self.refuse_rename(engine, (from_parent, &from), (to_parent, &to));
+            }
             if self.rng.random_bool(0.3) {
                 engine.rename((from_parent, &from), (to_parent, &to), RenameMode::Exchange)?;
                 self.model.exchange((from_dir, &from), (to_dir, &to));
@@ -428,10 +495,25 @@ impl History {
                 return Ok(());
             }
             let (to_parent, _) = self.find(engine, to_dir, b"");
+            if self.crosses(from_dir, to_dir) {
+                return self.refuse_rename(engine, (from_parent, &from), (to_parent, &name));
+            }
             engine.rename((from_parent, &from), (to_parent, &name), RenameMode::NoReplace)?;
             self.model.rename((from_dir, &from), (to_dir, &name));
         }
         self.note(engine);
+        Ok(())
+    }
+
+    fn crosses(&self, left: usize, right: usize) -> bool {
+        self.model.root_of(left) != self.model.root_of(right)
+    }
+
+    fn refuse_rename(&self, engine: &Engine, from: (FileId, &[u8]), to: (FileId, &[u8])) -> Result<()> {
+        for mode in [RenameMode::Replace, RenameMode::Exchange] {
+            let crossed = engine.rename(from, to, mode).unwrap_err();
+            assert!(crossed.is(libc::EXDEV), "seed {}: {crossed}", self.seed);
+        }
         Ok(())
     }
 
@@ -454,7 +536,7 @@ impl History {
     /// Works for a while, then loses the power or unmounts.
     fn session(&mut self, engine: Arc<Engine>) {
         self.handles.clear();
-        let steps = self.rng.random_range(5..60);
+        let steps = if self.cut_at.is_some() { 30 } else { self.rng.random_range(5..60) };
         match self.cut_at {
             Some(at) => self.disk.cut_at(at),
             None if self.rng.random_bool(0.6) => self.plan_cut(steps * 6),
@@ -488,10 +570,14 @@ impl History {
                 if self.rng.random_bool(0.5) {
                     self.cut();
                 }
-                if let Some(difference) = plain_difference(&self.disk, Path::new(DATA), &self.model) {
-                    panic!("seed {} after {} cuts: plain: {difference}", self.seed, self.cuts);
+                for (name, id) in &self.model.roots {
+                    let dir = place(std::str::from_utf8(name).unwrap());
+                    if let Some(difference) = plain_difference(&self.disk, &dir, &self.model, *id) {
+                        panic!("seed {} after {} cuts: plain: {difference}", self.seed, self.cuts);
+                    }
                 }
                 self.disk.clear_faults();
+                self.clean = true;
             }
             Err(error) => {
                 assert!(self.disk.is_dead(), "seed {}: {error}", self.seed);
@@ -504,8 +590,11 @@ impl History {
     }
 
     fn run(seed: u64) {
-        let mut history = History::new(seed);
+        let mut history = History::new(seed, (seed % 3) as usize);
         for round in 0..5 {
+            if std::mem::take(&mut history.clean) && !history.disk.is_dead() && history.rng.random_bool(0.4) {
+                history.change_the_set();
+            }
             let engine = history.open();
             if round == 0 {
                 history.note(&engine);
@@ -525,7 +614,7 @@ impl History {
 impl History {
     /// One session that is cut at exactly the `at`-th operation of the disk; `false` when it ended before.
     fn run_cut_at(seed: u64, at: u64) -> bool {
-        let mut history = History::new(seed);
+        let mut history = History::new(seed, (seed % 3) as usize);
         history.cut_at = Some(u64::MAX);
         let engine = history.try_open().unwrap();
         let begun = history.disk.operations();
@@ -550,6 +639,64 @@ fn a_history_survives_a_cut_at_each_of_its_operations() {
             at += 1;
         }
         assert!(at > 10, "seed {seed} does not say much: {at} operations");
+    }
+}
+
+impl History {
+    /// Opens and closes, in the opening (`closing` 0) or closing (1) cut at exactly the `at`-th operation of the disk,
+    /// and once more; `false` when that ended before. Whatever root was on its way in or out is found whole.
+    fn run_move_cut_at(seed: u64, closing: bool, at: u64) -> bool {
+        let mut history = History::new(seed, 2);
+        history.cut_at = Some(u64::MAX);
+        if !closing {
+            history.disk.cut_at(history.disk.operations() + at);
+        }
+        let mut opened = history.try_open();
+        let mut reached = history.disk.is_dead();
+        if reached {
+            history.cut();
+            opened = history.try_open();
+        }
+        let engine = opened.unwrap();
+        history.disk.clear_faults();
+        history.note(&engine);
+        if closing {
+            for _ in 0..10 {
+                history.step(&engine).unwrap();
+            }
+            history.note(&engine);
+            history.sync(&engine);
+            history.disk.cut_at(history.disk.operations() + at);
+            reached = engine.close().is_err();
+            drop(engine);
+            history.cut();
+        } else {
+            history.check_present(&engine);
+            drop(engine);
+            history.disk = history.disk.kill();
+        }
+        let engine = history.try_open().unwrap();
+        history.settle(&engine);
+        history.check_present(&engine);
+        history.check_views(&engine);
+        engine.close().unwrap();
+        for (name, id) in &history.model.roots {
+            let dir = place(std::str::from_utf8(name).unwrap());
+            let difference = plain_difference(&history.disk, &dir, &history.model, *id);
+            assert_eq!(difference, None, "seed {seed}, operation {at}");
+        }
+        reached
+    }
+}
+
+#[test]
+fn roots_on_their_way_in_or_out_survive_a_cut_at_each_operation() {
+    for closing in [false, true] {
+        let mut at = 1;
+        while History::run_move_cut_at(8_000, closing, at) {
+            at += 1;
+        }
+        assert!(at > 60, "closing {closing}: {at} operations do not say much");
     }
 }
 

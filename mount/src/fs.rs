@@ -306,7 +306,7 @@ impl Filesystem for WeftFs {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.told(self.core.space()) {
+        match self.told(self.core.space(weft::types::RootId::default())) {
             Err(errno) => reply.error(errno),
             Ok(space) => {
                 let block = u64::from(space.block_size.max(512));

@@ -124,6 +124,7 @@ impl Engine {
     }
 
     fn limbo_bytes(&self) -> u64 {
-        self.dir_bytes(&self.paths.limbo_dir()) + self.dir_bytes(&self.paths.store_limbo_dir())
+        let limbos = self.live.paths.roots.iter().map(|root| self.dir_bytes(&root.limbo_dir()));
+        limbos.sum::<u64>() + self.dir_bytes(&self.paths.store_limbo_dir())
     }
 }

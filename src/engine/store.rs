@@ -6,7 +6,7 @@ use crate::error::{Kind, Result};
 use crate::format::superblock::{self, Superblock};
 use crate::index::Index;
 use crate::live::paths::{Paths, join_bytes};
-use crate::live::{checkpoint, recover};
+use crate::live::{checkpoint, pair};
 use crate::sync::Arc;
 use crate::types::{FileKind, Seq, StoreId};
 use std::path::Path;
@@ -39,7 +39,7 @@ pub(super) fn open_index(
 ) -> Result<(StoreId, Arc<Index>, bool)> {
     let found = open_superblock(disk, paths, StoreId(options.new_store_id))?;
     let store = found.store;
-    recover::check(disk, paths, store)?;
+    pair::check(disk, paths, store, &options.asked)?;
     if found.version != superblock::VERSION {
         // From here on this build writes what an older one would not understand.
         write_superblock(disk, paths, store)?;

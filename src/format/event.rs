@@ -153,6 +153,15 @@ pub enum Event {
         epoch: u32,
         wall: Timestamp,
     },
+    /// One of several roots comes or goes. The first, DATA, has no such event.
+    Root {
+        root: RootId,
+        /// Its directory; the Adopt of it follows the first of its events.
+        file: FileId,
+        /// As given with `--root NAME=DIR`.
+        name: Name,
+        stage: RootStage,
+    },
     /// `at` was asked for and means the state after `seq`, for ever: of several for one time the first counts. No later
     /// event of the clock epoch of `seq` is at or before `at`.
     Pin {
@@ -161,6 +170,17 @@ pub enum Event {
         /// It was answered while the journal could not be written, and stands before those that were not.
         kept: bool,
     },
+}
+
+/// Where a root is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RootStage {
+    /// What stands in it is being taken in: no instant shows it yet.
+    Entering,
+    /// From here on every instant has it.
+    Present,
+    /// It was taken out of the set; its entries were unlinked before.
+    Left,
 }
 
 /// An event with its place in the order.

@@ -150,7 +150,7 @@ pub fn payloads_intact(records: &[Record], group: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::event::{Birth, Payload, Slot};
+    use crate::format::event::{Birth, Payload, RootStage, Slot};
     use crate::format::record::{Spot, put_record};
     use crate::types::{Attr, FileId, FileKind, FileTime, RootId};
     use proptest::prelude::*;
@@ -225,6 +225,7 @@ mod tests {
             Event::Lease { id: 1, at: Seq(2), until: Timestamp(9) },
             Event::Close { at: Timestamp(1) },
             Event::Epoch { epoch: 2, wall: Timestamp(0) },
+            Event::Root { root: RootId(4), file, name: b"wal".to_vec(), stage: RootStage::Present },
             Event::Pin { at: Timestamp(-7), seq: Seq(3), kept: true },
         ]
     }

@@ -1,7 +1,7 @@
 //! Records: events with their times as bytes, and back. docs/FORMAT.md, "Records".
 
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
-use super::event::{Birth, Event, Payload, Record, Slot};
+use super::event::{Birth, Event, Payload, Record, RootStage, Slot};
 use crate::error::{Error, Result};
 use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, RootId, Seq, Timestamp};
 
@@ -33,6 +33,7 @@ const TAG: u8 = 16;
 const LEASE: u8 = 17;
 const CLOSE: u8 = 18;
 const EPOCH: u8 = 19;
+const ROOT: u8 = 20;
 const PIN: u8 = 28;
 
 /// Number of a kind, as in records, checkpoints and the index.
@@ -127,6 +128,20 @@ fn get_file(reader: &mut Reader<'_>) -> Result<FileId> {
     }
 }
 
+fn get_root(reader: &mut Reader<'_>) -> Result<RootId> {
+    let number = u16::try_from(reader.varint()?);
+    number.map(RootId).map_err(|_| Error::corrupt("format.decode", "root number out of range"))
+}
+
+fn get_stage(code: u8) -> Result<RootStage> {
+    match code {
+        0 => Ok(RootStage::Entering),
+        1 => Ok(RootStage::Present),
+        2 => Ok(RootStage::Left),
+        other => Err(Error::corrupt("format.decode", format!("unknown stage {other} of a root"))),
+    }
+}
+
 fn put_birth(out: &mut Vec<u8>, birth: &Birth) {
     put_varint(out, birth.file.0);
     put_varint(out, u64::from(birth.root.0));
@@ -141,15 +156,14 @@ fn put_birth(out: &mut Vec<u8>, birth: &Birth) {
 
 fn get_birth(reader: &mut Reader<'_>) -> Result<Birth> {
     let file = get_file(reader)?;
-    let root = u16::try_from(reader.varint()?)
-        .map_err(|_| Error::corrupt("format.decode", "root number out of range"))?;
+    let root = get_root(reader)?;
     let slot = match reader.byte()? {
         0 => None,
         _ => Some(get_slot(reader)?),
     };
     Ok(Birth {
         file,
-        root: RootId(root),
+        root,
         slot,
         attr: get_attr(reader)?,
         target: reader.bytes()?.to_vec(),
@@ -319,6 +333,17 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
             put_varint(out, seq.0);
             out.push(u8::from(*kept));
         }
+        Event::Root { root, file, name, stage } => {
+            out.push(ROOT);
+            put_varint(out, u64::from(root.0));
+            put_varint(out, file.0);
+            put_bytes(out, name);
+            out.push(match stage {
+                RootStage::Entering => 0,
+                RootStage::Present => 1,
+                RootStage::Left => 2,
+            });
+        }
         // The kinds below are written by the callers of this function.
         Event::Session { .. }
         | Event::Create(_)
@@ -470,6 +495,12 @@ fn get_small(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
             at: Timestamp(reader.signed()?),
             seq: Seq(reader.varint()?),
             kept: reader.byte()? != 0,
+        },
+        ROOT => Event::Root {
+            root: get_root(reader)?,
+            file: get_file(reader)?,
+            name: reader.bytes()?.to_vec(),
+            stage: get_stage(reader.byte()?)?,
         },
         other => {
             return Err(Error::corrupt("format.decode", format!("unknown event kind {other}")));

@@ -5,7 +5,7 @@ use super::data::Track;
 use super::page::Change;
 use super::{IndexedGroup, attr, base, name, page, pin, session, time, xattr};
 use crate::error::Result;
-use crate::format::event::{Birth, Event, Record, Slot};
+use crate::format::event::{Birth, Event, Record, RootStage, Slot};
 use crate::types::{Attr, FileId, FileKind, Location, Seq, Timestamp};
 
 /// When an event happened.
@@ -139,6 +139,14 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
             }
             touch_dir(build, when, left_slot, Some(*left_nlink));
             touch_dir(build, when, right_slot, Some(*right_nlink));
+        }
+        Event::Root { file, name, stage, .. } => {
+            let slot = Slot { dir: name::ROOTS, name: name.clone() };
+            match stage {
+                RootStage::Entering => {}
+                RootStage::Present => name::record(build, &slot, when.seq, *file, FileKind::Directory),
+                RootStage::Left => name::record_gone(build, &slot, when.seq),
+            }
         }
         _ => {}
     }

@@ -176,6 +176,11 @@ impl Index {
         name::lookup(&*self.kv, dir, name, at)
     }
 
+    /// The directory of a root beside DATA; `None` when the set did not have it.
+    pub fn root(&self, name: &[u8], at: Seq) -> Result<Option<FileId>> {
+        Ok(name::lookup(&*self.kv, name::ROOTS, name, at)?.map(|(file, _)| file))
+    }
+
     /// Up to `limit` entries with names after `after`, in byte order.
     pub fn read_dir(
         &self,

@@ -1,7 +1,8 @@
 //! Names at an instant.
 //!
 //! [`Space::Name`]: (directory, name, NUL, descending Seq) -> what the name stands for from then on, or nothing. Names hold
-//! no NUL, so keys are in the byte order of names and no name is in another's way.
+//! no NUL, so keys are in the byte order of names and no name is in another's way. The directories of the roots stand
+//! under their names in directory 0.
 
 use super::build::Build;
 use super::codec::{Reader, kind_code, put_ascending, put_seq, put_varint, read_kind};
@@ -12,6 +13,9 @@ use crate::error::Result;
 use crate::format::event::Slot;
 use crate::types::{FileId, FileKind, Name, Seq};
 use std::ops::ControlFlow;
+
+/// No file has this number: in it stand the roots by their names.
+pub(super) const ROOTS: FileId = FileId(0);
 
 const GONE: u8 = 0;
 const CHILD: u8 = 1;

@@ -12,7 +12,6 @@ use super::Live;
 use super::base::SavedPage;
 use super::node::{Node, NodeState};
 use super::overlay::{Piece, Source};
-use super::paths::Paths;
 use crate::disk::DiskFile;
 use crate::error::Result;
 use crate::sync::Arc;
@@ -147,7 +146,8 @@ impl Live {
         if pages.is_empty() {
             return Ok(());
         }
-        let handle = self.pool.open("applier.preimage.read", &self.paths.live(node.file), false)?;
+        let handle =
+            self.pool.open("applier.preimage.read", &self.paths.live(node.root, node.file)?, false)?;
         for page in pages {
             let mut bytes = vec![0; PAGE_LEN];
             let valid = usize::try_from((size - page.0 * PAGE).min(PAGE)).unwrap_or(PAGE_LEN);
@@ -179,7 +179,7 @@ impl Live {
 
     /// Steps 3 and 4.
     fn perform(&self, work: &Work, upto: Seq) -> Result<()> {
-        let path = self.paths.live(work.node.file);
+        let path = self.paths.live(work.node.root, work.node.file)?;
         if let Some(adopted) = work.to_limbo {
             self.move_to_limbo(&work.node, adopted)?;
         } else if let Some(cut_to) = work.cut_to {
@@ -240,12 +240,12 @@ impl Live {
 
     /// The live file becomes the base, whole; the file goes on in a new one.
     pub(super) fn move_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
-        let live = self.paths.live(node.file);
-        let limbo = self.paths.limbo(node.file, adopted);
+        let root = self.paths.root(node.root)?;
+        let (live, limbo) = (root.live(node.file), root.limbo(node.file, adopted));
         self.disk.rename("applier.limbo", &live, &limbo)?;
         self.pool.forget(&live);
-        self.disk.sync_dir("applier.limbo", &self.paths.limbo_dir())?;
-        self.disk.sync_dir("applier.limbo", &self.paths.live_dir())?;
+        self.disk.sync_dir("applier.limbo", &root.limbo_dir())?;
+        self.disk.sync_dir("applier.limbo", &root.live_dir())?;
         let mut state = node.lock();
         if let Some(base) = &mut state.content.base {
             base.in_limbo = true;
@@ -290,7 +290,7 @@ impl Live {
             if exists {
                 match limbo {
                     Some(adopted) => self.move_to_limbo(&node, adopted)?,
-                    None => self.remove_live(node.file)?,
+                    None => self.remove_live(&node)?,
                 }
             }
             buried.push(node.file);
@@ -306,8 +306,8 @@ impl Live {
         Ok(())
     }
 
-    fn remove_live(&self, file: FileId) -> Result<()> {
-        let path = self.paths.live(file);
+    fn remove_live(&self, node: &Node) -> Result<()> {
+        let path = self.paths.live(node.root, node.file)?;
         self.pool.forget(&path);
         match self.disk.unlink("applier.unlink", &path) {
             Err(error) if error.is(libc::ENOENT) => Ok(()),
@@ -320,11 +320,6 @@ impl Live {
         let waiting: Vec<FileId> = self.dirty.lock().iter().copied().collect();
         let tree = self.tree.read();
         waiting.iter().filter_map(|file| tree.nodes.get(file)?.lock().content.oldest_pending()).min()
-    }
-
-    /// Paths of this DATA and STORE.
-    pub fn paths(&self) -> &Paths {
-        &self.paths
     }
 }
 

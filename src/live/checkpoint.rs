@@ -1,16 +1,16 @@
 //! Writing checkpoints, and finding the newest.
 //!
-//! Order: live files durable; the journal durable past everything the checkpoint knows; the copy in DATA; the one in
-//! STORE. So DATA is never behind STORE's checkpoint: if it is, one of them was rolled back.
+//! Order: live files durable; the journal durable past everything the checkpoint knows; the copy in each root; the one
+//! in STORE. So no root is ever behind STORE's checkpoint: if one is, it or STORE was rolled back.
 
 use super::Live;
 use super::paths::Paths;
 use crate::disk::{Disk, OpenHow};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase, Place};
 use crate::format::sections::Sections;
 use crate::sync::atomic::Ordering;
-use crate::types::{FileId, FileKind, Seq, StoreId};
+use crate::types::{FileId, FileKind, RootId, StoreId};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ impl Live {
         let place = self.journal.durable_end();
         self.round_locked()?;
         if phase != Phase::Clean {
-            self.disk.sync_filesystem("checkpoint.live.sync", &self.paths.live_dir())?;
+            self.sync_live()?;
         }
         let behind = self.oldest_pending().is_some_and(|oldest| oldest < place.seq);
         if behind {
@@ -39,6 +39,20 @@ impl Live {
         *id += 1;
         self.checkpointed.store(place.seq.0 - 1, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Makes all live files durable: once for each filesystem that holds some.
+    fn sync_live(&self) -> Result<()> {
+        let mut synced = Vec::new();
+        for root in &self.paths.roots {
+            let dir = root.live_dir();
+            let dev = self.disk.stat("checkpoint.live.sync", &dir)?.map(|stat| stat.dev);
+            if dev.is_none() || !synced.contains(&dev) {
+                self.disk.sync_filesystem("checkpoint.live.sync", &dir)?;
+                synced.push(dev);
+            }
+        }
+        Ok(())
     }
 
     /// A checkpoint that must be: while nobody writes, the first try succeeds.
@@ -93,16 +107,30 @@ impl Live {
             birth: *self.birth.lock(),
             base_scanned: self.base.position(),
             nodes,
-            sections: Sections { epochs: self.journal.epochs().list().to_vec(), ..Sections::default() },
+            sections: Sections {
+                roots: super::roots::states(&tree),
+                epochs: self.journal.epochs().list().to_vec(),
+                ..Sections::default()
+            },
         }
     }
 }
 
-/// Makes a checkpoint durable: DATA's copy first.
+/// Makes a checkpoint durable: the roots' copies first. That of DATA is whole, the others do without the nodes.
 fn write(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> Result<()> {
     let bytes = checkpoint.encode();
     if checkpoint.phase != Phase::Clean {
-        write_file(disk, &paths.data_checkpoint(), &paths.own(), &bytes)?;
+        let mut further = Vec::new();
+        for root in &paths.roots {
+            if root.root == RootId(0) {
+                write_file(disk, &root.copy(), &root.own(), &bytes)?;
+                continue;
+            }
+            if further.is_empty() {
+                further = Checkpoint { nodes: Vec::new(), ..checkpoint.clone() }.encode();
+            }
+            write_file(disk, &root.copy(), &root.own(), &further)?;
+        }
     }
     write_file(disk, &paths.checkpoint(checkpoint.id), &paths.checkpoint_dir(), &bytes)?;
     for old in list(disk, paths)?.iter().rev().skip(KEPT) {
@@ -112,12 +140,14 @@ fn write(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> Result<()> 
 }
 
 fn write_file(disk: &dyn Disk, path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("new");
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = Path::new(&temporary);
     let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-    let file = disk.open("checkpoint.write", &temporary, how)?;
+    let file = disk.open("checkpoint.write", temporary, how)?;
     file.set_len("checkpoint.write", 0)?;
     file.write_durable("checkpoint.write", bytes, 0)?;
-    disk.rename("checkpoint.rename", &temporary, path)?;
+    disk.rename("checkpoint.rename", temporary, path)?;
     disk.sync_dir("checkpoint.rename", dir)
 }
 
@@ -146,32 +176,4 @@ pub fn read(disk: &dyn Disk, path: &Path, store: StoreId) -> Result<Checkpoint> 
     let mut bytes = vec![0; len];
     file.read_at("checkpoint.read", &mut bytes, 0)?;
     Checkpoint::decode(&bytes, Some(store)).map_err(|error| error.at(path))
-}
-
-/// Whether DATA (its copy of a checkpoint) and STORE are of one time, as far as their checkpoints tell.
-pub fn check_pair(data: &Checkpoint, store: &Checkpoint) -> Result<()> {
-    if data.id == store.id || data.id == store.id + 1 {
-        return Ok(());
-    }
-    let behind = if data.id < store.id { "DATA" } else { "STORE" };
-    rolled_back(format!("DATA is at checkpoint {} and STORE at {}: {behind}", data.id, store.id))
-}
-
-/// Whether the journal reaches as far as what was applied to DATA.
-pub fn check_reach(data: &Checkpoint, durable: Seq) -> Result<()> {
-    if data.replay.seq <= durable.next() {
-        return Ok(());
-    }
-    rolled_back(format!("DATA has events up to {}, STORE up to {durable}: STORE", data.replay.seq.0 - 1))
-}
-
-fn rolled_back(what: String) -> Result<()> {
-    Err(Error::new(
-        Kind::Mismatch,
-        "recover.pair",
-        format!(
-            "{what} is older than the other, as after restoring one of them from a backup. Restore both from the same \
-             moment; nothing was changed"
-        ),
-    ))
 }

@@ -1,11 +1,11 @@
-//! Moving DATA's entries in: each regular file becomes `live/<FileId>`, every other name goes (it is in the
+//! Moving a root's entries in: each regular file becomes `live/<FileId>`, every other name goes (it is in the
 //! checkpoint). Nothing is copied.
 //!
-//! It starts from a durable checkpoint whose names are exactly those of the plain tree, and changes no name: so after
+//! It starts from a durable checkpoint whose names are exactly those of the plain trees, and changes no name: so after
 //! a cut, an entry still at its path is the file that the names say, and one that is not is in already. Doing it
-//! again finishes it.
+//! again finishes it, in each root by itself.
 
-use super::paths::{KEYSTONES, NOTICE, OWN_DIR, Paths, join_bytes};
+use super::paths::{KEYSTONES, NOTICE, OWN_DIR, Paths, RootPaths, join_bytes};
 use super::tree::Tree;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Kind, Result};
@@ -17,50 +17,66 @@ down while it was mounted).\nIts entries stand in .weft/ and the newest of them 
 server here.\n\nRun one of these as the user that ran the mount:\n  weft mount DATA      goes on where it stopped\n  \
 weft recover DATA    puts everything back in place, current, without mounting\n";
 
-/// Makes Weft's own directories and the notice, durable, before the first entry moves.
+/// Makes Weft's own directories and the notice in each root, durable, before the first entry moves.
 pub fn prepare(disk: &dyn Disk, paths: &Paths) -> Result<()> {
-    for dir in [paths.own(), paths.live_dir(), paths.limbo_dir()] {
+    paths.roots.iter().try_for_each(|root| prepare_root(disk, root))
+}
+
+fn prepare_root(disk: &dyn Disk, root: &RootPaths) -> Result<()> {
+    for dir in [root.own(), root.live_dir(), root.limbo_dir()] {
         if disk.stat("gather.prepare", &dir)?.is_none() {
             disk.create_dir("gather.prepare", &dir, 0o700)?;
         }
     }
     let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-    let notice = disk.open("gather.notice", &paths.notice(), how)?;
+    let notice = disk.open("gather.notice", &root.notice(), how)?;
     notice.set_len("gather.notice", 0)?;
-    notice.write_durable("gather.notice", NOTICE_TEXT.as_bytes(), 0)?;
-    disk.sync_dir("gather.prepare", &paths.own())?;
-    disk.sync_dir("gather.prepare", &paths.data)
+    notice.write_durable("gather.notice", notice_text(root).as_bytes(), 0)?;
+    disk.sync_dir("gather.prepare", &root.own())?;
+    disk.sync_dir("gather.prepare", &root.dir)
 }
 
-/// Moves everything in that is still out; durable when it returns.
+fn notice_text(root: &RootPaths) -> String {
+    match root.name.is_empty() {
+        true => NOTICE_TEXT.to_owned(),
+        false => format!("{NOTICE_TEXT}\nIt is the {} of that mount, not DATA itself.\n", root.shown()),
+    }
+}
+
+/// Moves everything in that is still out; durable when it returns. DATA first: without it no server starts.
 pub fn gather(disk: &dyn Disk, paths: &Paths, tree: &Tree) -> Result<()> {
-    let scattered = paths.tree_dir();
-    for base in [&paths.data, &scattered] {
+    paths.roots.iter().try_for_each(|root| gather_root(disk, root, tree))
+}
+
+fn gather_root(disk: &dyn Disk, root: &RootPaths, tree: &Tree) -> Result<()> {
+    let dir = tree.root_dir(root.root)?;
+    let scattered = root.tree_dir();
+    for base in [&root.dir, &scattered] {
         if disk.stat("gather.find", base)?.is_some() {
-            take_in(disk, paths, tree, FileId::ROOT, base)?;
+            take_in(disk, root, tree, dir, base)?;
         }
     }
     if disk.stat("gather.find", &scattered)?.is_some() {
         disk.remove_dir("gather.remove", &scattered)?;
     }
-    disk.sync_filesystem("gather.sync", &paths.own())
+    disk.sync_filesystem("gather.sync", &root.own())
 }
 
-fn take_in(disk: &dyn Disk, paths: &Paths, tree: &Tree, dir: FileId, path: &Path) -> Result<()> {
-    let entries = tree.dir(dir)?.entries.iter();
-    let top = dir == FileId::ROOT;
+fn take_in(disk: &dyn Disk, root: &RootPaths, tree: &Tree, dir: FileId, path: &Path) -> Result<()> {
+    let entries = tree.dir(dir)?;
+    let top = entries.parent == dir;
     let (first, rest): (Vec<_>, Vec<_>) =
-        entries.partition(|(name, _)| top && KEYSTONES.contains(&name.as_slice()));
-    take_entries(disk, paths, tree, path, &first)?;
+        entries.entries.iter().partition(|(name, _)| top && KEYSTONES.contains(&name.as_slice()));
+    take_entries(disk, root, tree, path, &first)?;
     if !first.is_empty() {
         disk.sync_dir("gather.keystones", path)?;
     }
-    take_entries(disk, paths, tree, path, &rest)
+    take_entries(disk, root, tree, path, &rest)
 }
 
 fn take_entries(
     disk: &dyn Disk,
-    paths: &Paths,
+    root: &RootPaths,
     tree: &Tree,
     path: &Path,
     entries: &[(&Name, &FileId)],
@@ -79,11 +95,11 @@ fn take_entries(
         }
         match node.kind {
             FileKind::Directory => {
-                take_in(disk, paths, tree, **file, &at)?;
+                take_in(disk, root, tree, **file, &at)?;
                 disk.remove_dir("gather.rmdir", &at)?;
             }
             FileKind::Regular => {
-                let home = paths.live(**file);
+                let home = root.live(**file);
                 if disk.stat("gather.find", &home)?.is_some() {
                     disk.unlink("gather.unlink", &at)?;
                 } else {
@@ -96,16 +112,18 @@ fn take_entries(
     Ok(())
 }
 
-/// What stands in DATA beside Weft's own is not Weft's: it is not touched, and nothing goes on.
-pub fn check_foreign(disk: &dyn Disk, data: &Path) -> Result<()> {
-    for entry in disk.read_dir("gather.check", data)? {
-        if entry.name != OWN_DIR.as_bytes() && entry.name != NOTICE.as_bytes() {
-            return Err(Error::new(
-                Kind::Mismatch,
-                "gather.check",
-                "this was put into DATA while its own entries were in .weft; move it away and try again",
-            )
-            .at(&join_bytes(data, &entry.name)));
+/// What stands in a root beside Weft's own is not Weft's: it is not touched, and nothing goes on.
+pub fn check_foreign(disk: &dyn Disk, paths: &Paths) -> Result<()> {
+    for root in &paths.roots {
+        for entry in disk.read_dir("gather.check", &root.dir)? {
+            if entry.name != OWN_DIR.as_bytes() && entry.name != NOTICE.as_bytes() {
+                let message = format!(
+                    "this was put into {} while its own entries were in .weft; move it away and try again",
+                    root.shown()
+                );
+                return Err(Error::new(Kind::Mismatch, "gather.check", message)
+                    .at(&join_bytes(&root.dir, &entry.name)));
+            }
         }
     }
     Ok(())

@@ -42,12 +42,12 @@ impl Live {
             let start = usize::try_from(at - offset).unwrap_or(usize::MAX);
             let end = start.saturating_add(usize::try_from(stretch_len).unwrap_or(usize::MAX));
             let Some(part) = out.get_mut(start..end) else { continue };
-            self.fill(file, at, &stretch, part)?;
+            self.fill(&node, at, &stretch, part)?;
         }
         Ok(len)
     }
 
-    fn fill(&self, file: FileId, at: u64, stretch: &Stretch, part: &mut [u8]) -> Result<()> {
+    fn fill(&self, node: &Node, at: u64, stretch: &Stretch, part: &mut [u8]) -> Result<()> {
         match stretch {
             Stretch::Zero => part.fill(0),
             Stretch::Piece(piece) => match &piece.source {
@@ -55,7 +55,8 @@ impl Live {
                 Source::Journal(extent) => extent.read(self.journal.segments(), 0, part)?,
             },
             Stretch::Live => {
-                let got = match self.pool.open("live.read", &self.paths.live(file), false) {
+                let path = self.paths.live(node.root, node.file)?;
+                let got = match self.pool.open("live.read", &path, false) {
                     Ok(handle) => handle.read_at("live.read", part, at)?,
                     // Truncated to nothing, and applied, since the plan was made.
                     Err(error) if error.is(libc::ENOENT) => 0,

@@ -1,8 +1,9 @@
 //! L5: the present. Names and attributes in memory, bytes as overlay over live files, and the applier that carries
 //! the overlay down. It knows the journal and the index; it does not know views, FUSE or time of day.
 //!
-//! - Live files stand flat in `DATA/.weft/live/`, each named by its FileId: a crash can leave no doubt whose bytes
+//! - Live files stand flat in `.weft/live/` of their root, each named by its FileId: a crash can leave no doubt whose bytes
 //!   they are, and a rename costs the disk nothing (docs/decisions/0001).
+//! - Each root has a directory of live files of its own: it may be on a filesystem of its own.
 //! - Only durable events reach them.
 
 pub mod applier;
@@ -14,9 +15,11 @@ pub mod io;
 pub mod names;
 pub mod node;
 pub mod overlay;
+pub mod pair;
 pub mod paths;
 pub mod pool;
 pub mod recover;
+pub mod roots;
 pub mod scatter;
 pub mod tree;
 pub mod walk;
@@ -155,7 +158,7 @@ impl Live {
                 return Ok(false);
             }
             let size = state.content.base.as_ref().map_or(0, |base| base.size);
-            match self.pool.open("live.base.read", &self.paths.live(node.file), false) {
+            match self.pool.open("live.base.read", &self.paths.live(node.root, node.file)?, false) {
                 Ok(handle) => (handle, size),
                 // The applier has just moved it to limbo, and is about to say so.
                 Err(error) if error.is(libc::ENOENT) => return Ok(false),
@@ -170,7 +173,7 @@ impl Live {
         let valid = usize::try_from(valid).unwrap_or(out.len());
         if got < valid {
             return Err(Error::corrupt("live.base.read", "the live file is shorter than its base")
-                .at(&self.paths.live(node.file))
+                .at(&self.paths.live(node.root, node.file)?)
                 .offset(page.0 * PAGE));
         }
         if let Some(rest) = out.get_mut(valid..) {
@@ -180,7 +183,8 @@ impl Live {
     }
 
     fn read_limbo(&self, file: FileId, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<bool> {
-        for path in [self.paths.limbo(file, adopted), self.paths.store_limbo(file, adopted)] {
+        let limbos = self.paths.roots.iter().map(|root| root.limbo(file, adopted));
+        for path in limbos.chain([self.paths.store_limbo(file, adopted)]) {
             if self.disk.stat("live.limbo.find", &path)?.is_none() {
                 continue;
             }

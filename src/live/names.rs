@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::event::{Birth, Event, Slot};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
-use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, RootId, Timestamp};
+use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, Timestamp};
 
 /// Most links of one file, as ext4 has it.
 const LINK_MAX: u32 = 65_000;
@@ -70,6 +70,14 @@ fn check_name(op: &'static str, name: &[u8]) -> Result<()> {
         _ if name.len() > NAME_MAX => Err(Error::errno(op, libc::ENAMETOOLONG)),
         _ if name.contains(&b'/') || name.contains(&0) => Err(Error::errno(op, libc::EINVAL)),
         _ => Ok(()),
+    }
+}
+
+/// Each root is a mount of its own, perhaps on a filesystem of its own.
+fn same_root(op: &'static str, tree: &Tree, left: FileId, right: FileId) -> Result<()> {
+    match tree.node(left)?.root == tree.node(right)?.root {
+        true => Ok(()),
+        false => Err(Error::errno(op, libc::EXDEV)),
     }
 }
 
@@ -187,6 +195,7 @@ impl Live {
             return Err(Error::errno("live.create", libc::EEXIST));
         }
         let nodes = [Arc::clone(tree.node(dir)?)];
+        let root = tree.node(dir)?.root;
         let mut held = Held::lock(&nodes);
         let parent = held.living(dir)?;
         let is_dir = new.kind == FileKind::Directory;
@@ -209,7 +218,7 @@ impl Live {
             (attr.atime, attr.mtime, attr.ctime) = (ts.into(), ts.into(), ts.into());
             let slot = Some(Slot { dir, name: name.to_vec() });
             let dir_nlink = subdirs_change(parent.nlink, is_dir, false);
-            Event::Create(Birth { file, root: RootId(0), slot, attr, target, dir_nlink })
+            Event::Create(Birth { file, root, slot, attr, target, dir_nlink })
         })?;
         Ok((file, attr))
     }
@@ -224,6 +233,7 @@ impl Live {
         if tree.node(file)?.kind == FileKind::Directory {
             return Err(Error::errno("live.link", libc::EPERM));
         }
+        same_root("live.link", &tree, dir, file)?;
         let mut held = Held::lock(&nodes);
         held.living(dir)?;
         let mut attr = held.living(file)?;
@@ -274,6 +284,7 @@ impl Live {
     pub fn rename(&self, from: (FileId, &[u8]), to: (FileId, &[u8]), mode: RenameMode) -> Result<()> {
         check_name("live.rename", to.1)?;
         let mut tree = self.tree.write();
+        same_root("live.rename", &tree, from.0, to.0)?;
         let moved = Arc::clone(tree.lookup(from.0, from.1)?);
         let target = match tree.find(to.0, to.1)? {
             Some(file) => Some(Arc::clone(tree.node(file)?)),

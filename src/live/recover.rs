@@ -8,21 +8,23 @@
 //! A clean DATA is compared with what is known of it before its entries move in.
 
 use super::base::{self, BaseStore};
-use super::checkpoint::{self, check_pair, check_reach};
+use super::checkpoint;
 use super::content::{Base, Content, Shrink};
 use super::gather;
 use super::node::Node;
-use super::paths::{Paths, STORE_XATTR};
+use super::pair::{check_clean_pair, check_reach, check_unborn, read_copies};
+use super::paths::{Paths, RootPaths};
 use super::pool::Pool;
-use super::scatter::{finish_clean, mark, remove_leftovers};
-use super::tree::{Dir, Tree};
+use super::roots::{self, Asked};
+use super::scatter::{finish_clean, remove_leftovers};
+use super::tree::{Dir, Root, Tree};
 use super::walk::Differences;
 use super::{Limits, Live};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase};
-use crate::format::event::Event;
+use crate::format::event::{Event, RootStage};
 use crate::format::pins::KeptPin;
 use crate::index::Index;
 use crate::journal::epochs::Epochs;
@@ -40,7 +42,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub struct Setup {
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
+    /// Of DATA and STORE; opening adds the further roots.
     pub paths: Paths,
+    pub asked: Asked,
     pub store: StoreId,
     pub index: Arc<Index>,
     /// The index is new: it knows no saved pages yet.
@@ -62,66 +66,25 @@ pub struct Report {
 }
 
 impl Live {
-    /// Opens; when it returns, DATA's entries are in and the present can be served.
-    pub fn open(setup: Setup) -> Result<(Live, Report)> {
-        match checkpoint::newest(&*setup.disk, &setup.paths, setup.store)? {
-            None => open_new(setup),
-            Some(checkpoint) if checkpoint.phase == Phase::Clean => open_clean(setup, &checkpoint),
+    /// Opens; when it returns, the roots' entries are in and the present can be served.
+    pub fn open(mut setup: Setup) -> Result<(Live, Report)> {
+        let newest = checkpoint::newest(&*setup.disk, &setup.paths, setup.store)?;
+        let (paths, new) = roots::known(&setup.paths, newest.as_ref(), &setup.asked)?;
+        setup.paths = paths;
+        match newest {
+            None => open_new(setup, new),
+            Some(checkpoint) if checkpoint.phase == Phase::Clean => open_clean(setup, new, &checkpoint),
             Some(checkpoint) => open_crashed(setup, &checkpoint),
         }
     }
 }
 
-/// Whether DATA and STORE belong together, before anything of either is touched.
-pub fn check(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
-    match checkpoint::newest(disk, paths, store)? {
-        None => check_unborn(disk, paths, store),
-        Some(checkpoint) if checkpoint.phase == Phase::Clean => {
-            check_clean_pair(disk, paths, store, checkpoint.id)
-        }
-        Some(checkpoint) => read_copy(disk, paths, &checkpoint).map(|_| ()),
-    }
-}
-
-/// DATA before the first checkpoint: nothing of it can have moved in.
-fn check_unborn(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
-    if disk.stat("recover.data", &paths.live_dir())?.is_some()
-        && !disk.read_dir("recover.data", &paths.live_dir())?.is_empty()
-    {
-        return Err(Error::new(
-            Kind::Mismatch,
-            "recover.pair",
-            "DATA was mounted with another store, which holds its newest changes; give that one with --store",
-        )
-        .at(&paths.data));
-    }
-    check_owner(disk, paths, store)
-}
-
-/// DATA's copy of a checkpoint, for a DATA that was not left clean.
-fn read_copy(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> Result<Checkpoint> {
-    if disk.stat("recover.data", &paths.own())?.is_none() {
-        return Err(Error::new(
-            Kind::Mismatch,
-            "recover.pair",
-            format!(
-                "STORE {} says that DATA's entries are in DATA/.weft, and there is none: DATA was replaced or restored. \
-                 Bring back the DATA that belongs to this store, or mount this DATA with a new --store",
-                paths.store.display()
-            ),
-        )
-        .at(&paths.data));
-    }
-    let copy = checkpoint::read(disk, &paths.data_checkpoint(), checkpoint.store)?;
-    check_pair(&copy, checkpoint)?;
-    Ok(copy)
-}
-
 /// First mount, or one that did not get as far as its first checkpoint: nothing has moved yet.
-fn open_new(setup: Setup) -> Result<(Live, Report)> {
+fn open_new(mut setup: Setup, new: Vec<RootPaths>) -> Result<(Live, Report)> {
+    roots::admit(&mut setup.paths, new, &Tree::new())?;
     let (disk, paths) = (&*setup.disk, &setup.paths);
-    check_unborn(disk, paths, setup.store)?;
-    remove_leftovers(disk, paths)?;
+    paths.roots.iter().try_for_each(|root| check_unborn(disk, root, setup.store))?;
+    paths.roots.iter().try_for_each(|root| remove_leftovers(disk, root))?;
     for dir in [paths.journal_dir(), paths.base_dir()] {
         for entry in disk.read_dir("recover.new", &dir)? {
             disk.unlink("recover.new", &super::paths::join_bytes(&dir, &entry.name))?;
@@ -144,15 +107,27 @@ fn open_new(setup: Setup) -> Result<(Live, Report)> {
 }
 
 /// DATA is plain: changed or not since it was unmounted, it is taken in as it is.
-fn open_clean(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
-    check_clean_pair(&*setup.disk, &setup.paths, setup.store, checkpoint.id)?;
-    finish_clean(&*setup.disk, &setup.paths, setup.store, checkpoint.id)?;
+fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
+    let (disk, paths) = (&*setup.disk, &setup.paths);
+    new.iter().try_for_each(|root| check_unborn(disk, root, setup.store))?;
+    for root in &paths.roots {
+        check_clean_pair(disk, paths, root, setup.store, checkpoint.id)?;
+    }
+    for root in &paths.roots {
+        finish_clean(disk, paths, root, setup.store, checkpoint.id)?;
+    }
+    new.iter().try_for_each(|root| remove_leftovers(disk, root))?;
     let mut tree = tree_of(checkpoint)?;
     scan_base(&setup, checkpoint, &tree)?;
     for node in tree.nodes.values() {
         in_place(node);
     }
     let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false)?;
+    for node in tree.doomed.iter().filter_map(|(_, file)| tree.nodes.get(file)) {
+        // Removed while DATA was plain, noted by an opening that a cut ended: nothing of it is anywhere.
+        node.lock().content.exists = false;
+    }
+    roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
@@ -165,20 +140,21 @@ fn move_in(live: &Live) -> Result<()> {
     gather::prepare(&*live.disk, &live.paths)?;
     live.checkpoint(Phase::Gathering, &HashMap::new())?;
     gather::gather(&*live.disk, &live.paths, &live.tree.read())?;
-    gather::check_foreign(&*live.disk, &live.paths.data)?;
+    gather::check_foreign(&*live.disk, &live.paths)?;
     live.checkpoint(Phase::Serving, &HashMap::new())
 }
 
-/// DATA's entries are (partly) in `.weft`.
+/// The roots' entries are (partly) in `.weft`.
 fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)> {
     let (disk, paths) = (&*setup.disk, &setup.paths);
-    let copy = read_copy(disk, paths, checkpoint)?;
+    let copies = read_copies(disk, paths, checkpoint)?;
     let mut tree = tree_of(checkpoint)?;
     gather::prepare(disk, paths)?;
-    if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
+    let on_the_way = [checkpoint].into_iter().chain(&copies).any(|copy| copy.phase != Phase::Serving);
+    if on_the_way {
         gather::gather(disk, paths, &tree)?;
     }
-    gather::check_foreign(disk, &paths.data)?;
+    gather::check_foreign(disk, paths)?;
     scan_base(&setup, checkpoint, &tree)?;
     let mut missing = Vec::new();
     for node in tree.nodes.values() {
@@ -187,73 +163,33 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
         }
     }
     let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true)?;
-    check_reach(&copy, resume.last_seq)?;
+    for (root, copy) in paths.roots.iter().zip(&copies) {
+        check_reach(root, copy, resume.last_seq)?;
+    }
     check_missing(paths, &missing)?;
-    remove_orphans(disk, paths, &tree)?;
+    paths.roots.iter().try_for_each(|root| remove_orphans(disk, root, &tree))?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
-    if checkpoint.phase != Phase::Serving || copy.phase != Phase::Serving {
+    if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
     Ok((live, Report { crashed: true, replayed, stock: Differences::default() }))
-}
-
-fn mark_of(disk: &dyn Disk, paths: &Paths) -> Result<Option<String>> {
-    let xattrs = disk.xattrs("recover.owner", &paths.data)?;
-    let found = xattrs.into_iter().find(|(name, _)| name == STORE_XATTR);
-    Ok(found.map(|(_, value)| String::from_utf8_lossy(&value).into_owned()))
-}
-
-/// A plain DATA that carries a store's mark has its history there.
-fn check_owner(disk: &dyn Disk, paths: &Paths, store: StoreId) -> Result<()> {
-    let Some(found) = mark_of(disk, paths)? else { return Ok(()) };
-    Err(Error::new(
-        Kind::Mismatch,
-        "recover.owner",
-        format!(
-            "DATA has its history in store {found}, and this is store {store}; give the right one with --store, or \
-             remove the attribute with `setfattr -x user.weft.store` to begin a new history"
-        ),
-    )
-    .at(&paths.data))
-}
-
-/// A plain DATA and a STORE that says it left one: of each other, and of one time.
-fn check_clean_pair(disk: &dyn Disk, paths: &Paths, store: StoreId, id: u64) -> Result<()> {
-    let mismatch = |message: String| Err(Error::new(Kind::Mismatch, "recover.pair", message).at(&paths.data));
-    if disk.stat("recover.data", &paths.own())?.is_some() {
-        let live = paths.live_dir();
-        let full =
-            disk.stat("recover.data", &live)?.is_some() && !disk.read_dir("recover.data", &live)?.is_empty();
-        return match full {
-            true => mismatch(
-                "DATA is from a time when it was mounted, STORE from one when it was not: one of them was restored \
-                 from a backup. Restore both from the same moment; nothing was changed"
-                    .to_owned(),
-            ),
-            // A cut between the last checkpoint and the mark; the caller finishes it.
-            false => Ok(()),
-        };
-    }
-    let expected = mark(store, id);
-    match mark_of(disk, paths)? {
-        Some(found) if found == expected => Ok(()),
-        None if disk.stat("recover.owner", &paths.unmarked())?.is_some() => Ok(()),
-        found => mismatch(format!(
-            "DATA and STORE {} do not belong together: DATA carries the mark {}, STORE expects {expected} \
-             (store:checkpoint). Another store, or one of the two was restored from a backup: bring back both from one \
-             moment. To take DATA as it is now as the newest state: setfattr -n user.weft.store -v {expected} DATA",
-            paths.store.display(),
-            found.as_deref().unwrap_or("none"),
-        )),
-    }
 }
 
 /// The names of a checkpoint.
 fn tree_of(checkpoint: &Checkpoint) -> Result<Tree> {
     let mut tree = Tree::new();
     tree.next_file = checkpoint.next_file;
+    for state in &checkpoint.sections.roots {
+        let root = Root { file: state.file, name: state.name.clone(), stage: RootStage::Present };
+        tree.roots.insert(state.root, root);
+    }
     for state in &checkpoint.nodes {
         let node = node_of(state)?;
+        match tree.root_dir(node.root) {
+            // Of a root that has left, and unlinked.
+            Err(_) if state.attr.nlink == 0 => continue,
+            known => known?,
+        };
         if state.attr.kind == FileKind::Directory {
             let parent = state.slots.first().map_or(state.file, |slot| slot.dir);
             tree.dirs.insert(state.file, Dir { parent, entries: BTreeMap::new() });
@@ -327,7 +263,7 @@ fn check_missing(paths: &Paths, missing: &[Arc<Node>]) -> Result<()> {
             "this file of DATA is missing: DATA was changed by hand or is from another time than STORE. Restore \
              DATA and STORE from the same moment",
         )
-        .at(&paths.live(node.file))),
+        .at(&paths.live(node.root, node.file)?)),
     }
 }
 
@@ -337,12 +273,13 @@ fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<boo
     if node.kind != FileKind::Regular {
         return Ok(true);
     }
-    let stat = setup.disk.stat("recover.live", &setup.paths.live(node.file))?;
+    let root = setup.paths.root(node.root)?;
+    let stat = setup.disk.stat("recover.live", &root.live(node.file))?;
     let mut state = node.lock();
     let content = &mut state.content;
     let known = std::mem::replace(&mut content.exists, stat.is_some());
     if let Some(base) = &mut content.base {
-        let limbo = setup.paths.limbo(node.file, base.adopted);
+        let limbo = root.limbo(node.file, base.adopted);
         base.in_limbo |= setup.disk.stat("recover.limbo", &limbo)?.is_some();
     }
     let in_limbo = content.base.as_ref().is_some_and(|base| base.in_limbo);
@@ -389,7 +326,8 @@ fn replay_into(
             }
             if let (true, Event::Create(birth)) = (served && record.seq > checkpoint.names_seq, &record.event)
                 && birth.attr.kind == FileKind::Regular
-                && let Some(stat) = setup.disk.stat("recover.live", &setup.paths.live(birth.file))?
+                && let Some(stat) =
+                    setup.disk.stat("recover.live", &setup.paths.live(birth.root, birth.file)?)?
                 && let Some(node) = tree.nodes.get(&birth.file)
             {
                 node.lock().content = leftover(None, stat.attr.size, record.seq);
@@ -437,11 +375,12 @@ fn segments_of(setup: &Setup) -> Arc<Segments> {
 }
 
 /// Live files of nobody: made after the checkpoint and unlinked again.
-fn remove_orphans(disk: &dyn Disk, paths: &Paths, tree: &Tree) -> Result<()> {
-    for entry in disk.read_dir("recover.orphans", &paths.live_dir())? {
+fn remove_orphans(disk: &dyn Disk, root: &RootPaths, tree: &Tree) -> Result<()> {
+    for entry in disk.read_dir("recover.orphans", &root.live_dir())? {
         let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok()).map(FileId);
-        if id.is_none_or(|id| !tree.nodes.contains_key(&id)) {
-            disk.unlink("recover.orphans", &super::paths::join_bytes(&paths.live_dir(), &entry.name))?;
+        let node = id.and_then(|id| tree.nodes.get(&id));
+        if node.is_none_or(|node| node.root != root.root) {
+            disk.unlink("recover.orphans", &super::paths::join_bytes(&root.live_dir(), &entry.name))?;
         }
     }
     Ok(())

@@ -1,44 +1,67 @@
-//! Moving DATA's entries out again: the tree is put together in `.weft/tree`, then its top entries go to DATA.
+//! Moving the roots' entries out again: a tree is put together in `.weft/tree`, then its top entries go to their place.
 //!
-//! Everything is applied and in a checkpoint before the first entry moves. Until the last has moved, DATA holds
-//! `.weft` and the notice; doing `gather` and this again finishes an interrupted one.
+//! Everything is applied and in a checkpoint before the first entry moves. Until the last has moved, a root holds
+//! `.weft` and the notice; doing `gather` and this again finishes an interrupted one. The phase is one for all roots.
 
 use super::Live;
-use super::paths::{KEYSTONES, Paths, STORE_XATTR, join_bytes};
+use super::node::Node;
+use super::paths::{COPY, KEYSTONES, Paths, RootPaths, STORE_XATTR, join_bytes};
 use super::tree::Tree;
 use super::walk::fingerprint;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{Fingerprint, Phase};
-use crate::types::{FileId, FileKind, Name, StoreId};
+use crate::types::{FileId, FileKind, Name, RootId, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Applies everything, puts DATA back and marks both sides clean.
+/// Applies everything, puts the roots back and marks all sides clean.
 pub fn scatter(live: &Live) -> Result<()> {
     // The mount is gone: a release that the kernel did not send any more is not waited for.
     live.release_all();
     drain(live)?;
     live.checkpoint(Phase::Scattering, &HashMap::new())?;
     live.pool.clear();
-    let placed = {
-        let tree = live.tree.read();
-        let top = live.paths.tree_dir();
+    let placed = put_all_out(live)?;
+    for root in &live.paths.roots {
+        empty_limbo(live, root)?;
+        root_attributes(live, root)?;
+        live.disk.sync_filesystem("scatter.sync", &root.dir)?;
+    }
+    let mut prints = HashMap::new();
+    for (root, placed) in live.paths.roots.iter().zip(&placed) {
+        take_prints(live, root, placed, &mut prints)?;
+    }
+    live.checkpoint(Phase::Clean, &prints)?;
+    // The last step: all is complete and current, so Weft's own goes. The next mount finishes it after a cut.
+    let (store, id) = (live.journal.segments().store(), *live.round.lock());
+    for root in &live.paths.roots {
+        finish_clean(&*live.disk, &live.paths, root, store, id)?;
+        root_attributes(live, root)?;
+    }
+    Ok(())
+}
+
+/// Where the files of one root went.
+type Placed = HashMap<FileId, PathBuf>;
+
+/// Builds each root's tree beside its place, then moves all in place: DATA last, so that no server starts on it
+/// before the others are there.
+fn put_all_out(live: &Live) -> Result<Vec<Placed>> {
+    let tree = live.tree.read();
+    let mut all = Vec::new();
+    for root in &live.paths.roots {
+        let top = root.tree_dir();
         if live.disk.stat("scatter.find", &top)?.is_none() {
             live.disk.create_dir("scatter.mkdir", &top, 0o700)?;
         }
         let mut placed = HashMap::new();
-        put_out(live, &tree, FileId::ROOT, &top, &mut placed)?;
+        put_out(live, &tree, tree.root_dir(root.root)?, &top, &mut placed)?;
         live.disk.sync_filesystem("scatter.sync", &top)?;
-        to_data(live, &tree, &top)?;
-        placed
-    };
-    empty_limbo(live)?;
-    root_attributes(live)?;
-    live.disk.sync_filesystem("scatter.sync", &live.paths.data)?;
-    let prints = prints(live, &placed)?;
-    live.checkpoint(Phase::Clean, &prints)?;
-    remove_own(live)
+        all.push(placed);
+    }
+    live.paths.roots.iter().rev().try_for_each(|root| to_place(live, &tree, root))?;
+    Ok(all)
 }
 
 /// Rounds until nothing waits.
@@ -55,13 +78,7 @@ fn drain(live: &Live) -> Result<()> {
 }
 
 /// Builds one directory's entries; remembers where each regular file went.
-fn put_out(
-    live: &Live,
-    tree: &Tree,
-    dir: FileId,
-    path: &Path,
-    placed: &mut HashMap<FileId, PathBuf>,
-) -> Result<()> {
+fn put_out(live: &Live, tree: &Tree, dir: FileId, path: &Path, placed: &mut Placed) -> Result<()> {
     for (name, file) in &tree.dir(dir)?.entries {
         let at = join_bytes(path, name);
         let node = tree.node(*file)?;
@@ -76,7 +93,7 @@ fn put_out(
                 put_out(live, tree, *file, &at, placed)?;
             }
             FileKind::Symlink => live.disk.symlink("scatter.symlink", &node.target, &at)?,
-            FileKind::Regular => put_file(live, *file, attr.size, &at)?,
+            FileKind::Regular => put_file(live, node, attr.size, &at)?,
             _ => live.disk.make_node("scatter.mknod", &at, &attr)?,
         }
         if node.kind != FileKind::Directory {
@@ -87,8 +104,8 @@ fn put_out(
     Ok(())
 }
 
-fn put_file(live: &Live, file: FileId, size: u64, at: &Path) -> Result<()> {
-    let home = live.paths.live(file);
+fn put_file(live: &Live, node: &Node, size: u64, at: &Path) -> Result<()> {
+    let home = live.paths.live(node.root, node.file)?;
     if live.disk.stat("scatter.find", &home)?.is_some() {
         live.disk.rename("scatter.rename", &home, at)?;
     }
@@ -118,28 +135,29 @@ fn set_attributes(live: &Live, tree: &Tree, file: FileId, at: &Path) -> Result<(
     live.disk.set_attr("scatter.attr", at, &state.attr)
 }
 
-fn to_data(live: &Live, tree: &Tree, top: &Path) -> Result<()> {
-    let names = tree.dir(FileId::ROOT)?.entries.keys();
+fn to_place(live: &Live, tree: &Tree, root: &RootPaths) -> Result<()> {
+    let top = root.tree_dir();
+    let names = tree.dir(tree.root_dir(root.root)?)?.entries.keys();
     let (last, first): (Vec<&Name>, Vec<&Name>) =
         names.partition(|name| KEYSTONES.contains(&name.as_slice()));
     for names in [first, last] {
         for name in names {
-            live.disk.rename("scatter.out", &join_bytes(top, name), &join_bytes(&live.paths.data, name))?;
+            live.disk.rename("scatter.out", &join_bytes(&top, name), &join_bytes(&root.dir, name))?;
         }
-        live.disk.sync_dir("scatter.out", &live.paths.data)?;
+        live.disk.sync_dir("scatter.out", &root.dir)?;
     }
-    live.disk.remove_dir("scatter.rmdir", top)?;
-    live.disk.sync_dir("scatter.out", &live.paths.data)
+    live.disk.remove_dir("scatter.rmdir", &top)?;
+    live.disk.sync_dir("scatter.out", &root.dir)
 }
 
-fn root_attributes(live: &Live) -> Result<()> {
+fn root_attributes(live: &Live, root: &RootPaths) -> Result<()> {
     let tree = live.tree.read();
-    set_attributes(live, &tree, FileId::ROOT, &live.paths.data)
+    set_attributes(live, &tree, tree.root_dir(root.root)?, &root.dir)
 }
 
 /// What history needs of limbo goes to STORE; across filesystems it is copied.
-fn empty_limbo(live: &Live) -> Result<()> {
-    let limbo = live.paths.limbo_dir();
+fn empty_limbo(live: &Live, root: &RootPaths) -> Result<()> {
+    let limbo = root.limbo_dir();
     for entry in live.disk.read_dir("scatter.limbo", &limbo)? {
         let from = join_bytes(&limbo, &entry.name);
         let to = join_bytes(&live.paths.store_limbo_dir(), &entry.name);
@@ -171,61 +189,64 @@ fn copy(live: &Live, from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-fn prints(live: &Live, placed: &HashMap<FileId, PathBuf>) -> Result<HashMap<FileId, Fingerprint>> {
-    let top = live.paths.tree_dir();
-    let mut prints = HashMap::new();
+fn take_prints(
+    live: &Live,
+    root: &RootPaths,
+    placed: &Placed,
+    prints: &mut HashMap<FileId, Fingerprint>,
+) -> Result<()> {
+    let top = root.tree_dir();
     for (file, built) in placed {
         let Ok(relative) = built.strip_prefix(&top) else { continue };
-        let at = live.paths.data.join(relative);
+        let at = root.dir.join(relative);
         if let Some(stat) = live.disk.stat("scatter.print", &at)?
             && stat.attr.kind == FileKind::Regular
         {
             prints.insert(*file, fingerprint(&stat));
         }
     }
-    Ok(prints)
+    Ok(())
 }
 
-/// The last step: DATA is complete and current, so Weft's own goes. The next mount finishes it after a cut.
-fn remove_own(live: &Live) -> Result<()> {
-    finish_clean(&*live.disk, &live.paths, live.journal.segments().store(), *live.round.lock())?;
-    root_attributes(live)
-}
-
-/// Removes what is left of Weft in a DATA whose checkpoint `id` says it is clean. DATA keeps the store and the
+/// Removes what is left of Weft in a root whose checkpoint `id` says it is clean. The root keeps the store and the
 /// checkpoint that it belongs to, durable before anything goes.
-pub fn finish_clean(disk: &dyn Disk, paths: &Paths, store: StoreId, id: u64) -> Result<()> {
-    match disk.set_xattr("scatter.id", &paths.data, STORE_XATTR, mark(store, id).as_bytes()) {
+pub fn finish_clean(disk: &dyn Disk, paths: &Paths, root: &RootPaths, store: StoreId, id: u64) -> Result<()> {
+    match disk.set_xattr("scatter.id", &root.dir, STORE_XATTR, mark(store, id, root.root).as_bytes()) {
         Err(error) if error.is(libc::ENOTSUP) => {
             let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-            disk.open("scatter.id", &paths.unmarked(), how)?.sync("scatter.id")?;
+            disk.open("scatter.id", &paths.unmarked(root.root), how)?.sync("scatter.id")?;
             disk.sync_dir("scatter.id", &paths.store)?;
         }
         other => other?,
     }
-    disk.sync_filesystem("scatter.id", &paths.data)?;
-    remove_leftovers(disk, paths)
+    disk.sync_filesystem("scatter.id", &root.dir)?;
+    remove_leftovers(disk, root)
 }
 
-/// What DATA carries while it is plain: its store and the checkpoint that left it so.
-pub fn mark(store: StoreId, id: u64) -> String {
-    format!("{store}:{id}")
+/// What a root carries while it is plain: its store, the checkpoint that left it so, and which root it is.
+pub fn mark(store: StoreId, id: u64, root: RootId) -> String {
+    match root {
+        RootId(0) => format!("{store}:{id}"),
+        RootId(number) => format!("{store}:{id}:{number}"),
+    }
 }
 
-/// Removes Weft's own directories and files from DATA; they hold nothing any more, or it fails.
-pub fn remove_leftovers(disk: &dyn Disk, paths: &Paths) -> Result<()> {
-    for file in [paths.data_checkpoint(), paths.data_checkpoint().with_extension("new")] {
-        if disk.stat("scatter.clean", &file)?.is_some() {
-            disk.unlink("scatter.clean", &file)?;
+/// Removes Weft's own directories and files from a root; they hold nothing any more, or it fails.
+pub fn remove_leftovers(disk: &dyn Disk, root: &RootPaths) -> Result<()> {
+    if disk.stat("scatter.clean", &root.own())?.is_some() {
+        for entry in disk.read_dir("scatter.clean", &root.own())? {
+            if entry.name.starts_with(COPY.as_bytes()) {
+                disk.unlink("scatter.clean", &join_bytes(&root.own(), &entry.name))?;
+            }
         }
     }
-    for dir in [paths.tree_dir(), paths.live_dir(), paths.limbo_dir(), paths.own()] {
+    for dir in [root.tree_dir(), root.live_dir(), root.limbo_dir(), root.own()] {
         if disk.stat("scatter.clean", &dir)?.is_some() {
             disk.remove_dir("scatter.clean", &dir)?;
         }
     }
-    if disk.stat("scatter.clean", &paths.notice())?.is_some() {
-        disk.unlink("scatter.clean", &paths.notice())?;
+    if disk.stat("scatter.clean", &root.notice())?.is_some() {
+        disk.unlink("scatter.clean", &root.notice())?;
     }
-    disk.sync_dir("scatter.clean", &paths.data)
+    disk.sync_dir("scatter.clean", &root.dir)
 }

@@ -6,9 +6,9 @@
 use super::content::{Base, Content};
 use super::node::{Node, NodeState};
 use crate::error::{Error, Result};
-use crate::format::event::{Birth, Event, Slot};
+use crate::format::event::{Birth, Event, RootStage, Slot};
 use crate::sync::Arc;
-use crate::types::{Attr, FileId, FileKind, Name, Seq, Timestamp};
+use crate::types::{Attr, FileId, FileKind, Name, RootId, Seq, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 
 /// A directory's entries.
@@ -17,10 +17,21 @@ pub struct Dir {
     pub entries: BTreeMap<Name, FileId>,
 }
 
+/// A root beside DATA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Root {
+    /// Its directory.
+    pub file: FileId,
+    pub name: Name,
+    pub stage: RootStage,
+}
+
 /// See the head of this file.
 pub struct Tree {
     pub nodes: HashMap<FileId, Arc<Node>>,
     pub dirs: HashMap<FileId, Dir>,
+    /// All roots but the first.
+    pub roots: BTreeMap<RootId, Root>,
     pub next_file: FileId,
     /// Files that lost their last name, with the Seq of it.
     pub doomed: Vec<(Seq, FileId)>,
@@ -28,7 +39,23 @@ pub struct Tree {
 
 impl Tree {
     pub fn new() -> Tree {
-        Tree { nodes: HashMap::new(), dirs: HashMap::new(), next_file: FileId::ROOT, doomed: Vec::new() }
+        Tree {
+            nodes: HashMap::new(),
+            dirs: HashMap::new(),
+            roots: BTreeMap::new(),
+            next_file: FileId::ROOT,
+            doomed: Vec::new(),
+        }
+    }
+
+    /// The directory of a root.
+    pub fn root_dir(&self, root: RootId) -> Result<FileId> {
+        match root {
+            RootId(0) => Ok(FileId::ROOT),
+            _ => self.roots.get(&root).map(|root| root.file).ok_or_else(|| {
+                Error::corrupt("live.root", format!("root {} is not among the names", root.0))
+            }),
+        }
     }
 
     /// A file by identity; a stale one is ESTALE.
@@ -114,7 +141,22 @@ impl Tree {
                 Ok(updates)
             }
             Event::Exchange { .. } => self.exchange(event),
+            Event::Root { root, file, name, stage } => {
+                self.root_changed(*root, Root { file: *file, name: name.clone(), stage: *stage });
+                Ok(Vec::new())
+            }
             _ => Ok(Vec::new()),
+        }
+    }
+
+    fn root_changed(&mut self, root: RootId, now: Root) {
+        self.next_file = self.next_file.max(FileId(now.file.0 + 1));
+        if now.stage == RootStage::Left {
+            self.nodes.remove(&now.file);
+            self.dirs.remove(&now.file);
+            self.roots.remove(&root);
+        } else {
+            self.roots.insert(root, now);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Looking at a plain DATA before it is taken in: what is there, and what differs from what is known.
+//! Looking at plain roots before they are taken in: what is there, and what differs from what is known.
 
 use super::Live;
 use super::names::Held;
@@ -13,7 +13,7 @@ use crate::types::{Attr, FileId, FileKind, Name, RootId};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What a look at DATA found to be different.
+/// What a look at the roots found to be different.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
     pub adopted: u64,
@@ -26,6 +26,9 @@ pub struct Differences {
 struct Look<'a> {
     live: &'a Live,
     prints: &'a HashMap<FileId, Fingerprint>,
+    root: RootId,
+    /// The root's directory.
+    top: FileId,
     dev: u64,
     by_inode: HashMap<u64, FileId>,
     found: Differences,
@@ -37,25 +40,32 @@ pub fn fingerprint(stat: &Stat) -> Fingerprint {
 }
 
 impl Live {
-    /// Compares plain DATA with the names and fingerprints known, and journals the differences: on a new store, all
-    /// of it is new. Nothing in DATA is touched.
+    /// Compares the plain roots with the names and fingerprints known, and journals the differences: of a new root, all
+    /// is new. Nothing in them is touched. Roots that nobody asked for leave the set.
     pub fn take_stock(&self, prints: &HashMap<FileId, Fingerprint>) -> Result<Differences> {
-        let path = self.paths.data.clone();
-        let stat = self.stat(&path)?;
-        let mut look = Look {
-            live: self,
-            prints,
-            dev: stat.dev,
-            by_inode: HashMap::new(),
-            found: Differences::default(),
-        };
-        if self.tree.read().nodes.is_empty() {
-            look.adopt(None, &path, &stat)?;
-        } else {
-            look.attributes(FileId::ROOT, &path, &stat)?;
+        let mut found = Differences::default();
+        for (root, at) in self.unwanted_roots() {
+            let mut look = Look::new(self, prints, root, at.file, 0, found);
+            if self.tree.read().dirs.contains_key(&at.file) {
+                look.missing(at.file, &[])?;
+            }
+            found = look.found;
+            self.root_left(root, &at)?;
         }
-        look.directory(FileId::ROOT, &path, &stat)?;
-        Ok(look.found)
+        for root in &self.paths.roots {
+            let stat = self.stat(&root.dir)?;
+            let top = self.enter_root(root)?;
+            let mut look = Look::new(self, prints, root.root, top, stat.dev, found);
+            let known = self.tree.read().nodes.contains_key(&top);
+            match known {
+                true => look.attributes(top, &root.dir, &stat)?,
+                false => drop(look.adopt(None, &root.dir, &stat)?),
+            }
+            look.directory(top, &root.dir, &stat)?;
+            found = look.found;
+            self.root_entered(root)?;
+        }
+        Ok(found)
     }
 
     fn stat(&self, path: &Path) -> Result<Stat> {
@@ -71,10 +81,21 @@ impl Live {
     }
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    fn new(
+        live: &'a Live,
+        prints: &'a HashMap<FileId, Fingerprint>,
+        root: RootId,
+        top: FileId,
+        dev: u64,
+        found: Differences,
+    ) -> Look<'a> {
+        Look { live, prints, root, top, dev, by_inode: HashMap::new(), found }
+    }
+
     fn directory(&mut self, dir: FileId, path: &Path, stat: &Stat) -> Result<()> {
         let mut entries = self.live.disk.read_dir("stock.list", path)?;
-        if dir == FileId::ROOT {
+        if dir == self.top {
             entries.retain(|entry| entry.name != OWN_DIR.as_bytes() && entry.name != NOTICE.as_bytes());
         }
         entries.sort_by(|left, right| left.name.cmp(&right.name));
@@ -197,8 +218,8 @@ impl Look<'_> {
             Some(slot) => held.attr(slot.dir)?.nlink + u32::from(is_dir),
             None => 0,
         };
-        let file = tree.allocate()?;
-        let birth = Birth { file, root: RootId(0), slot, attr, target, dir_nlink };
+        let file = if slot.is_some() { tree.allocate()? } else { self.top };
+        let birth = Birth { file, root: self.root, slot, attr, target, dir_nlink };
         self.live.name_event(&mut tree, &mut held, |_| Event::Adopt { birth, inode: stat.ino })?;
         drop(held);
         drop(tree);

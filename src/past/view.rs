@@ -24,6 +24,11 @@ impl View {
         self.seq
     }
 
+    /// The directory of a root, DATA's without a name; `None` when the set did not have it.
+    pub fn root(&self, name: &[u8]) -> Result<Option<FileId>> {
+        if name.is_empty() { Ok(Some(FileId::ROOT)) } else { self.index.root(name, self.seq) }
+    }
+
     /// What stood at a name.
     pub fn lookup(&self, dir: FileId, name: &[u8]) -> Result<Option<(FileId, Attr)>> {
         match self.index.lookup(dir, name, self.seq)? {

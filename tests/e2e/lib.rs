@@ -19,6 +19,8 @@ pub mod ops;
 pub mod place;
 #[path = "harness/random.rs"]
 pub mod random;
+#[path = "harness/session.rs"]
+pub mod session;
 #[path = "harness/tree.rs"]
 pub mod tree;
 #[path = "harness/wall.rs"]

@@ -23,14 +23,25 @@ pub struct Inode {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Model {
     pub inodes: Vec<Inode>,
+    /// Name and directory of each root; DATA's name is empty.
+    pub roots: Vec<(Vec<u8>, Id)>,
 }
 
 pub const ROOT: Id = 0;
 
 impl Model {
     pub fn new() -> Model {
-        let root = Inode { body: Body::Dir(BTreeMap::new()), mode: 0o755, xattrs: BTreeMap::new() };
-        Model { inodes: vec![root] }
+        let mut model = Model { inodes: Vec::new(), roots: Vec::new() };
+        model.add_root(b"");
+        model
+    }
+
+    /// A further root, empty.
+    pub fn add_root(&mut self, name: &[u8]) -> Id {
+        self.inodes.push(Inode { body: Body::Dir(BTreeMap::new()), mode: 0o755, xattrs: BTreeMap::new() });
+        let id = self.inodes.len() - 1;
+        self.roots.push((name.to_vec(), id));
+        id
     }
 
     pub fn entries(&self, dir: Id) -> &BTreeMap<Vec<u8>, Id> {
@@ -105,21 +116,26 @@ impl Model {
         dirs.flat_map(|entries| entries.values()).filter(|id| **id == file).count()
     }
 
-    /// All directories that can be reached, with the path of each.
-    pub fn dirs(&self) -> Vec<(Id, Vec<Vec<u8>>)> {
-        let mut found = vec![(ROOT, Vec::new())];
+    /// All directories that can be reached, with the root and the path in it of each.
+    pub fn dirs(&self) -> Vec<(Id, Id, Vec<Vec<u8>>)> {
+        let mut found: Vec<_> = self.roots.iter().map(|(_, id)| (*id, *id, Vec::new())).collect();
         let mut at = 0;
         while at < found.len() {
-            let (dir, path) = found[at].clone();
+            let (dir, root, path) = found[at].clone();
             for (name, id) in self.entries(dir) {
                 if matches!(self.inodes[*id].body, Body::Dir(_)) {
                     let mut below: Vec<Vec<u8>> = path.clone();
                     below.push(name.clone());
-                    found.push((*id, below));
+                    found.push((*id, root, below));
                 }
             }
             at += 1;
         }
         found
+    }
+
+    /// The root that a directory is in.
+    pub fn root_of(&self, dir: Id) -> Id {
+        self.dirs().into_iter().find(|(id, _, _)| *id == dir).unwrap().1
     }
 }

@@ -1,6 +1,6 @@
 //! Reading whole trees: of the present, of a view, of a plain directory on the simulated disk.
 
-use super::model::{Body, Id, Model, ROOT};
+use super::model::{Body, Id, Model};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use weft::disk::Disk;
@@ -9,6 +9,7 @@ use weft::types::{Attr, FileId, FileKind};
 
 /// Something that answers as a file tree.
 pub trait Tree {
+    fn root(&self, name: &[u8]) -> Option<FileId>;
     fn list(&self, dir: FileId) -> Vec<(Vec<u8>, FileId)>;
     fn attr(&self, file: FileId) -> Attr;
     fn bytes(&self, file: FileId, size: u64) -> Vec<u8>;
@@ -17,6 +18,9 @@ pub trait Tree {
 }
 
 impl Tree for Engine {
+    fn root(&self, name: &[u8]) -> Option<FileId> {
+        self.roots().unwrap().into_iter().find(|root| root.name == name).map(|root| root.file)
+    }
     fn list(&self, dir: FileId) -> Vec<(Vec<u8>, FileId)> {
         let entries = self.read_dir(dir, None, usize::MAX).unwrap();
         entries.into_iter().map(|entry| (entry.name, entry.file)).collect()
@@ -40,6 +44,9 @@ impl Tree for Engine {
 }
 
 impl Tree for View {
+    fn root(&self, name: &[u8]) -> Option<FileId> {
+        View::root(self, name).unwrap()
+    }
     fn list(&self, dir: FileId) -> Vec<(Vec<u8>, FileId)> {
         // In small steps, as a listing by the kernel goes.
         let mut all = Vec::new();
@@ -72,7 +79,13 @@ impl Tree for View {
 /// The first difference between a tree and the model, if there is one.
 pub fn difference(tree: &dyn Tree, model: &Model) -> Option<String> {
     let mut seen: BTreeMap<Id, FileId> = BTreeMap::new();
-    compare(tree, FileId::ROOT, model, ROOT, "", &mut seen)
+    model.roots.iter().find_map(|(name, id)| {
+        let path = String::from_utf8_lossy(name);
+        match tree.root(name) {
+            Some(dir) => compare(tree, dir, model, *id, &path, &mut seen),
+            None => Some(format!("there is no root {path}")),
+        }
+    })
 }
 
 fn compare(
@@ -141,9 +154,9 @@ fn compare_file(
     Some(format!("{path}: bytes differ at {at:?} (lengths {} and {})", found.len(), bytes.len()))
 }
 
-/// The first difference between a plain directory and the model.
-pub fn plain_difference(disk: &dyn Disk, path: &Path, model: &Model) -> Option<String> {
-    plain(disk, path, model, ROOT)
+/// The first difference between a plain directory and a root of the model.
+pub fn plain_difference(disk: &dyn Disk, path: &Path, model: &Model, root: Id) -> Option<String> {
+    plain(disk, path, model, root)
 }
 
 fn plain(disk: &dyn Disk, path: &Path, model: &Model, id: Id) -> Option<String> {

@@ -23,6 +23,8 @@ pub(super) struct EntryChange {
 
 #[derive(Clone, Debug)]
 pub(super) struct Change {
+    /// The filesystem it is on.
+    fs: u64,
     pub(super) entries: Vec<EntryChange>,
     /// Directories that have not been synced since: durable when none is left.
     waits: Vec<NodeId>,
@@ -45,6 +47,7 @@ impl Changes {
     /// Adds a change that needs `extra` beside the earlier changes of its names.
     pub(super) fn add(
         &mut self,
+        fs: u64,
         entries: Vec<EntryChange>,
         extra: Vec<ChangeId>,
         moves_dir: bool,
@@ -61,7 +64,7 @@ impl Changes {
         }
         // A change whose two sides have one name does not need itself.
         needs.retain(|need| *need != id && self.pending.contains_key(need));
-        let change = Change { entries, waits, needs, moves_dir };
+        let change = Change { fs, entries, waits, needs, moves_dir };
         self.pending.insert(id, change);
         id
     }
@@ -71,9 +74,9 @@ impl Changes {
         self.by_dir.get(&dir).into_iter().flatten().copied().collect()
     }
 
-    /// Pending moves of directories.
-    pub(super) fn dir_moves(&self) -> Vec<ChangeId> {
-        let moves = self.pending.iter().filter(|(_, change)| change.moves_dir);
+    /// Pending moves of directories on a filesystem.
+    pub(super) fn dir_moves(&self, fs: u64) -> Vec<ChangeId> {
+        let moves = self.pending.iter().filter(|(_, change)| change.moves_dir && change.fs == fs);
         moves.map(|(&id, _)| id).collect()
     }
 
@@ -91,11 +94,11 @@ impl Changes {
         self.take(ready)
     }
 
-    /// Everything was synced.
-    pub(super) fn take_all(&mut self) -> Vec<Change> {
-        self.newest.clear();
-        self.by_dir.clear();
-        std::mem::take(&mut self.pending).into_values().collect()
+    /// Everything on a filesystem was synced.
+    pub(super) fn take_all(&mut self, fs: u64) -> Vec<Change> {
+        let ids = self.pending.iter().filter(|(_, change)| change.fs == fs).map(|(&id, _)| id);
+        let ids = ids.collect();
+        self.take(ids)
     }
 
     /// The changes that survive a cut, in order, when `keep` decides where nothing forbids.

@@ -5,10 +5,11 @@ use super::rng::Rng;
 use super::world::World;
 use super::{Shared, SimDisk, State, cut};
 use crate::disk::Op;
+use crate::error::Result;
 use crate::sync::{Arc, Mutex};
 use crate::types::PAGE;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 impl SimDisk {
     /// An empty filesystem: a root directory, 1 TiB of space.
@@ -19,6 +20,13 @@ impl SimDisk {
     fn with(world: World) -> SimDisk {
         let state = State { world, faults: Faults::default(), locks: BTreeSet::new() };
         SimDisk { shared: Arc::new(Shared { state: Mutex::new(state) }) }
+    }
+
+    /// Makes an empty directory the root of a filesystem of its own, and stays so through cuts.
+    pub fn mount(&self, path: &Path) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        let mounted = state.world.find_dir(path).and_then(|dir| state.world.mount(dir));
+        mounted.map_err(|errno| super::file::failed("sim.mount", path, errno))
     }
 
     /// The power goes: this disk answers EIO from now on, and the image is what the next boot finds. On a disk that is

@@ -12,7 +12,7 @@ use crate::sync::Arc;
 use crate::types::{Attr, FileKind, NAME_MAX, Name, PAGE};
 use std::path::Path;
 
-/// Device number of every simulated filesystem.
+/// Device number of the first simulated filesystem.
 const DEV: u64 = 0x5157;
 /// Most inodes it claims to have.
 const FILES: u64 = 1 << 32;
@@ -162,7 +162,12 @@ impl Disk for SimDisk {
         self.look(op, path, |world| match world.find(path) {
             Ok(id) => {
                 let node = world.node(id)?;
-                Ok(Some(Stat { attr: node.attr(), dev: DEV, ino: node.ino, allocated: node.allocated() }))
+                Ok(Some(Stat {
+                    attr: node.attr(),
+                    dev: DEV + node.fs,
+                    ino: node.ino,
+                    allocated: node.allocated(),
+                }))
             }
             Err(libc::ENOENT | libc::ENOTDIR) => Ok(None),
             Err(errno) => Err(errno),
@@ -285,8 +290,9 @@ impl Disk for SimDisk {
 
     fn sync_filesystem(&self, op: Op, path: &Path) -> Result<()> {
         self.sync(op, path, |world| {
-            world.find_dir(path)?;
-            world.sync_all()
+            let id = world.find_dir(path)?;
+            let fs = world.node(id)?.fs;
+            world.sync_filesystem(fs)
         })
     }
 

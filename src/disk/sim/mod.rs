@@ -9,6 +9,9 @@
 //!   number it uses, the directory that a rename leads into;
 //! - attributes (together) and each extended attribute, old or new, unless file, parent or filesystem was synced.
 //!
+//! A directory can be made the root of a filesystem of its own ([`SimDisk::mount`]): with its own inode numbers, synced
+//! by itself, and with no rename or link across.
+//!
 //! What the model does not do: it never loses what was synced, it has no permission checks and no umask, new files
 //! belong to uid 0, reading changes no atime, names and attributes need no space, and file times are a counter.
 
@@ -20,6 +23,7 @@ mod disk;
 mod faults;
 mod file;
 mod node;
+mod numbers;
 mod path;
 mod ranges;
 mod rng;

@@ -35,6 +35,8 @@ pub(super) enum Body {
 
 #[derive(Clone)]
 pub(super) struct Node {
+    /// The filesystem it is on.
+    pub(super) fs: u64,
     pub(super) ino: u64,
     pub(super) kind: FileKind,
     pub(super) meta: Meta,

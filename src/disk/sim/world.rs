@@ -7,6 +7,7 @@
 
 use super::changes::{Change, ChangeId, Changes, EntryChange};
 pub(super) use super::node::{Body, Entries, Meta, Node};
+use super::numbers::Numbers;
 use super::rng::Rng;
 use crate::types::{FileKind, FileTime, NAME_MAX, Name, PAGE};
 use std::collections::BTreeMap;
@@ -16,9 +17,8 @@ use std::collections::BTreeMap;
 pub(super) struct NodeId(pub(super) u64);
 
 pub(super) const ROOT: NodeId = NodeId(1);
-/// ext4's number of the root, and the first it gives to others.
+/// ext4's number of the root.
 const ROOT_INO: u64 = 2;
-const FIRST_INO: u64 = 11;
 
 /// The answer of a system call: an errno when it fails.
 pub(super) type Sys<T> = Result<T, i32>;
@@ -27,9 +27,8 @@ pub(super) type Sys<T> = Result<T, i32>;
 pub(super) struct World {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     next_node: u64,
-    /// Numbers to be reused, with the changes that freed them.
-    free_inos: BTreeMap<u64, Vec<ChangeId>>,
-    next_ino: u64,
+    /// Of each filesystem.
+    numbers: BTreeMap<u64, Numbers>,
     pub(super) changes: Changes,
     pub(super) rng: Rng,
     /// Counts changes; file times are made of it.
@@ -44,8 +43,7 @@ impl World {
         let mut world = World {
             nodes: BTreeMap::new(),
             next_node: ROOT.0,
-            free_inos: BTreeMap::new(),
-            next_ino: FIRST_INO,
+            numbers: BTreeMap::new(),
             changes: Changes::default(),
             rng,
             ticks: 0,
@@ -53,7 +51,7 @@ impl World {
             capacity: 1 << 40,
         };
         let body = Body::Dir(Entries::default());
-        let root = world.add_node(FileKind::Directory, body, 0o755, 0, ROOT_INO);
+        let root = world.add_node(FileKind::Directory, body, 0o755, 0, (0, ROOT_INO));
         if let Some(node) = world.nodes.get_mut(&root) {
             (node.links, node.holds) = (1, 1);
         }
@@ -103,7 +101,14 @@ impl World {
         }
     }
 
-    fn add_node(&mut self, kind: FileKind, body: Body, mode: u32, rdev: u32, ino: u64) -> NodeId {
+    fn add_node(
+        &mut self,
+        kind: FileKind,
+        body: Body,
+        mode: u32,
+        rdev: u32,
+        (fs, ino): (u64, u64),
+    ) -> NodeId {
         let now = self.tick();
         let meta = Meta {
             mode: mode & 0o7777,
@@ -118,6 +123,7 @@ impl World {
         let id = NodeId(self.next_node);
         self.next_node += 1;
         let node = Node {
+            fs,
             ino,
             kind,
             durable_meta: meta.clone(),
@@ -147,11 +153,9 @@ impl World {
         rdev: u32,
     ) -> Sys<NodeId> {
         self.check_new(dir, name)?;
-        let (ino, freed_by) = self.free_inos.pop_first().unwrap_or_else(|| {
-            self.next_ino += 1;
-            (self.next_ino - 1, Vec::new())
-        });
-        let node = self.add_node(kind, body, mode, rdev, ino);
+        let fs = self.node(dir)?.fs;
+        let (ino, freed_by) = self.numbers.entry(fs).or_default().give();
+        let node = self.add_node(kind, body, mode, rdev, (fs, ino));
         self.node_mut(node)?.freed_by.clone_from(&freed_by);
         self.record(vec![entry(dir, name, None, Some(node))], freed_by, false)?;
         Ok(node)
@@ -172,6 +176,7 @@ impl World {
 
     pub(super) fn link(&mut self, node: NodeId, dir: NodeId, name: &[u8]) -> Sys<()> {
         self.check_new(dir, name)?;
+        self.same_fs(node, dir)?;
         let existing = self.node(node)?;
         if existing.kind == FileKind::Directory {
             return Err(libc::EPERM);
@@ -216,6 +221,7 @@ impl World {
         to_path: &[NodeId],
     ) -> Sys<()> {
         let node = *self.dir(from.0)?.get(from.1).ok_or(libc::ENOENT)?;
+        self.same_fs(node, to.0)?;
         let target = self.dir(to.0)?.get(to.1).copied();
         if to.1.len() > NAME_MAX {
             return Err(libc::ENAMETOOLONG);
@@ -242,7 +248,7 @@ impl World {
         let moves_dir = is_dir && from.0 != to.0;
         if moves_dir {
             // Without the earlier moves this one might put a directory below itself.
-            needs.extend(self.changes.dir_moves());
+            needs.extend(self.changes.dir_moves(self.node(node)?.fs));
         }
         let entries = vec![entry(from.0, from.1, Some(node), None), entry(to.0, to.1, target, Some(node))];
         self.record(entries, needs, moves_dir)?;
@@ -276,7 +282,11 @@ impl World {
             .filter(|node| !entries.iter().any(|entry| entry.after == Some(*node)))
             .collect();
         let placed: Vec<NodeId> = entries.iter().filter_map(|entry| entry.after).collect();
-        let id = self.changes.add(entries, needs, moves_dir);
+        let fs = match entries.first() {
+            Some(entry) => self.node(entry.dir)?.fs,
+            None => 0,
+        };
+        let id = self.changes.add(fs, entries, needs, moves_dir);
         for node in placed {
             self.node_mut(node)?.placed = Some(id);
         }
@@ -333,7 +343,8 @@ impl World {
         };
         if node.links == 0 && node.opens == 0 {
             self.used_pages -= node.allocated() / PAGE;
-            self.free_inos.insert(node.ino, node.removals.clone());
+            let (fs, ino, removals) = (node.fs, node.ino, node.removals.clone());
+            self.numbers.entry(fs).or_default().take_back(ino, removals);
         }
     }
 
@@ -377,10 +388,26 @@ impl World {
         self.settle(durable)
     }
 
-    pub(super) fn sync_all(&mut self) -> Sys<()> {
-        self.nodes.values_mut().for_each(Node::sync);
-        let durable = self.changes.take_all();
+    /// Everything on one filesystem.
+    pub(super) fn sync_filesystem(&mut self, fs: u64) -> Sys<()> {
+        self.nodes.values_mut().filter(|node| node.fs == fs).for_each(Node::sync);
+        let durable = self.changes.take_all(fs);
         self.settle(durable)
+    }
+
+    /// Makes an empty directory the root of a filesystem of its own.
+    pub(super) fn mount(&mut self, dir: NodeId) -> Sys<()> {
+        if !self.dir(dir)?.is_empty() {
+            return Err(libc::EBUSY);
+        }
+        let fs = self.nodes.values().map(|node| node.fs).max().unwrap_or(0) + 1;
+        let node = self.node_mut(dir)?;
+        (node.fs, node.ino) = (fs, ROOT_INO);
+        Ok(())
+    }
+
+    fn same_fs(&self, left: NodeId, right: NodeId) -> Sys<()> {
+        if self.node(left)?.fs == self.node(right)?.fs { Ok(()) } else { Err(libc::EXDEV) }
     }
 
     /// Makes changes durable, in order.
@@ -419,8 +446,7 @@ impl World {
         World {
             nodes: BTreeMap::new(),
             next_node: self.next_node,
-            free_inos: BTreeMap::new(),
-            next_ino: self.next_ino,
+            numbers: self.numbers.clone(),
             changes: Changes::default(),
             rng,
             ticks: self.ticks,
@@ -445,11 +471,10 @@ impl World {
 
     /// Frees the numbers that no node of an image has.
     pub(super) fn free_unused_inos(&mut self) {
-        let mut free: BTreeMap<_, _> = (FIRST_INO..self.next_ino).map(|ino| (ino, Vec::new())).collect();
-        for node in self.nodes.values() {
-            free.remove(&node.ino);
+        for (fs, numbers) in &mut self.numbers {
+            let nodes = self.nodes.values().filter(|node| node.fs == *fs);
+            numbers.free_but(nodes.map(|node| node.ino));
         }
-        self.free_inos = free;
     }
 }
 
