@@ -23,9 +23,9 @@ impl Engine {
         self.resolver().resolve(instant)
     }
 
-    /// [`Engine::resolve`] of a time that was counted from now, and the instant by which to name it.
-    pub fn resolve_moving(&self, at: Timestamp) -> Result<(Resolution, Instant)> {
-        self.resolver().resolve_moving(at)
+    /// [`Engine::resolve`] of what was so many µs ago (steps of the clock do not count), and the instant to name it by.
+    pub fn resolve_ago(&self, ago_us: i64) -> Result<(Resolution, Instant)> {
+        self.resolver().resolve_ago(ago_us)
     }
 
     /// What a time could mean, one candidate for each clock epoch that showed it, oldest first: more than one, and the

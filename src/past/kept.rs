@@ -3,7 +3,7 @@
 //! instant that was shown.
 
 use crate::disk::{Disk, OpenHow};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::pins::{KeptPin, decode, encode};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Seq, StoreId, Timestamp};
@@ -43,7 +43,7 @@ impl Kept {
             Err(cause) => {
                 pins.pop();
                 Err(Error::new(
-                    Kind::Stopped,
+                    cause.kind,
                     "pins.write",
                     format!(
                         "writing has stopped, and this time cannot be fixed durably either ({cause}): it could come to \

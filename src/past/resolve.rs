@@ -82,16 +82,40 @@ impl Resolver<'_> {
         }
     }
 
-    /// Resolves a time that was counted from now. The instant that is meant is told with it: a Seq, where the time as a
-    /// name already means something else (a moment of the same name before the clock was set back).
-    pub fn resolve_moving(&self, at: Timestamp) -> Result<(Resolution, Instant)> {
-        if let Some(pinned) = self.pinned(at)?
-            && let Some((seq, _)) = self.choose_seq(at)?
-            && seq != pinned
-        {
-            return Ok((self.at_seq(seq)?, Instant::Seq(seq)));
+    /// Resolves what was so many µs ago, as time passed: steps of the clock on the way do not count. The instant to name
+    /// it by is told with it: a Seq, where the time as a name means something else.
+    pub fn resolve_ago(&self, ago_us: i64) -> Result<(Resolution, Instant)> {
+        loop {
+            let time = self.journal.time()?;
+            let at = Timestamp(time.now.0.saturating_sub(ago_us.max(0)));
+            let Some((span, at)) = self.walk_back(at, &time)? else {
+                return Ok((self.before(), Instant::Time(at)));
+            };
+            let Some((seq, pin)) = self.settle(at, &span, &time)? else { continue };
+            let means = match (self.pinned(at)?, self.choose(at, &time)?) {
+                (Some(pinned), _) => pinned,
+                (None, Choice::In(chosen)) if chosen.epoch == span.epoch => self.fix(at, seq, pin, &time)?,
+                _ => Seq::ZERO,
+            };
+            let named = if means == seq { Instant::Time(at) } else { Instant::Seq(seq) };
+            return Ok((self.at_seq(seq)?, named));
         }
-        Ok((self.at_time(at)?, Instant::Time(at)))
+    }
+
+    /// The epoch, and the time in it, that `at` comes to when it was reckoned back from now by the present clock.
+    fn walk_back(&self, mut at: Timestamp, time: &TimeNow) -> Result<Option<(Span, Timestamp)>> {
+        let mut later: Option<Span> = None;
+        for span in self.spans(time).into_iter().rev() {
+            if let Some(later) = later {
+                let beyond = later.start.0.saturating_sub(at.0);
+                at = Timestamp(self.end(&span, time)?.0.saturating_sub(beyond));
+            }
+            if span.start <= at {
+                return Ok(Some((span, at)));
+            }
+            later = Some(span);
+        }
+        Ok(None)
     }
 
     /// What a time could mean: the state in each clock epoch that showed it, oldest first. Fixes nothing.
@@ -131,17 +155,6 @@ impl Resolver<'_> {
             };
             if let Some((seq, pin)) = self.settle(at, &span, &time)? {
                 return self.at_seq(self.fix(at, seq, pin, &time)?);
-            }
-        }
-    }
-
-    /// The Seq that a time means by the rule, whatever it is pinned to.
-    fn choose_seq(&self, at: Timestamp) -> Result<Option<(Seq, Option<Seq>)>> {
-        loop {
-            let time = self.journal.time()?;
-            let Choice::In(span) = self.choose(at, &time)? else { return Ok(None) };
-            if let Some(found) = self.settle(at, &span, &time)? {
-                return Ok(Some(found));
             }
         }
     }
@@ -189,10 +202,15 @@ impl Resolver<'_> {
 
     /// The last time that an epoch has shown.
     fn end(&self, span: &Span, time: &TimeNow) -> Result<Timestamp> {
-        let Some(last) = span.last else { return Ok(time.now) };
+        let last = match span.last {
+            Some(last) => last,
+            None if !time.stopped => return Ok(time.now),
+            // A later epoch may have begun and not become durable: now may be its time.
+            None => time.last,
+        };
         self.index_to(last)?;
-        let group = self.index.group_of_seq(last)?;
-        group.map(|group| group.last_ts).ok_or_else(|| unknown(last))
+        let shown = self.index.group_of_seq(last)?.ok_or_else(|| unknown(last))?.last_ts;
+        Ok(if span.last.is_none() { shown.max(time.now) } else { shown })
     }
 
     /// The last event at or before a time in an epoch that shows it; no later one will come. `None`: another epoch has
