@@ -4,11 +4,13 @@
 //! allocates ahead; one applier; one indexer. None of them is needed for an answer to be right, only for it to be
 //! soon: tests run without, and step by hand.
 
+mod history;
 mod instants;
 mod status;
 mod store;
 mod threads;
 
+pub use history::{Located, Origin};
 pub use status::Status;
 pub use store::remove_index;
 use store::{make_dirs, next_page_file, open_index};
@@ -31,6 +33,7 @@ use crate::types::{Attr, FileId, Name, RootId, Seq, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
 pub use crate::live::names::{Entry, NewFile, RenameMode, SetAttr, SetTime};
 pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_name};
@@ -406,5 +409,25 @@ impl Engine {
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
         self.indexer.wait_for(seq)?;
         Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages))))
+    }
+
+    /// Names a resolved instant, durably. `Invalid`: the name is no name, or taken.
+    pub fn tag(&self, name: &str, at: Seq) -> Result<TagState> {
+        self.live.tag(name, at)
+    }
+
+    /// Takes a name back, durably. `Invalid`: there is no such tag.
+    pub fn untag(&self, name: &str) -> Result<TagState> {
+        self.live.untag(name)
+    }
+
+    /// The tag of a name. `Invalid`: there is none; the message offers the nearest.
+    pub fn find_tag(&self, name: &str) -> Result<TagState> {
+        self.live.tags.lock().find(name).cloned()
+    }
+
+    /// All tags, in byte order of names.
+    pub fn tags(&self) -> Vec<TagState> {
+        self.live.tags.lock().states()
     }
 }

@@ -8,6 +8,7 @@ pub mod format;
 pub mod index;
 pub mod journal;
 pub mod live;
+pub mod meta;
 pub mod past;
 pub mod sync;
 pub mod types;

@@ -25,6 +25,7 @@ use weft::index::kv::Kv;
 use weft::journal::reader::{Check, Reader, Step};
 use weft::journal::recovery::START;
 use weft::journal::segment::Segments;
+use weft::past::offline::Offline;
 use weft::types::{FileId, FileKind, Seq, StoreId, Timestamp};
 
 const DATA: &str = "/data";
@@ -415,7 +416,8 @@ impl History {
         if let Some(expected) = expected {
             assert_eq!(text_at(&self.engine, found.seq), expected, "seed {}: {found:?}", self.seed);
         }
-        self.engine.capture_at(found.seq).unwrap().expect("a session wrote it");
+        self.engine.origin(found.seq).unwrap().expect("a session wrote it");
+        assert_eq!(found.epoch, self.stamps().iter().find(|stamp| stamp.1 == found.seq).unwrap().0);
     }
 
     /// A time near something that matters.
@@ -467,6 +469,9 @@ impl History {
         assert_eq!(got, expected, "seed {}: {at}, it is {before}", self.seed);
         if let Resolution::Found(found) = answer {
             self.shows(found);
+            let offline = Offline::open(Arc::new(self.bed.disk.clone()), Path::new(STORE)).unwrap();
+            assert_eq!(offline.seq_at(at).unwrap(), found.seq, "seed {}: {at} without a daemon", self.seed);
+            assert_eq!(self.engine.last_before(at.next()).unwrap(), found.seq);
             self.answered.push((Instant::Time(at), found.seq));
             let candidates = self.engine.candidates(at).unwrap();
             let listed = candidates.iter().any(|one| one.seq == found.seq);

@@ -1,8 +1,8 @@
 //! Random histories on the simulated disk, with power cuts anywhere: in serving, in taking in, in giving back, in
 //! recovery and in the recovery of a recovery.
 //!
-//! After each: everything that was fsynced is there, the present is the fold of a prefix of what was done, and every
-//! view that was resolved is, to the last byte, what it was.
+//! After each: everything that was fsynced is there, the present is the fold of a prefix of what was done, every view
+//! that was resolved is, to the last byte, what it was, and every tag that was acknowledged names its instant.
 //!
 //! `WEFT_SIM_SEEDS=N` runs more histories, `WEFT_SIM_FIRST=K` begins at seed K.
 
@@ -17,6 +17,7 @@ mod support;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::Ticking;
@@ -49,6 +50,9 @@ struct History {
     synced: Seq,
     /// Instants that were resolved, and what they must show for ever.
     views: Vec<(Instant, Seq, Model)>,
+    /// Tags that were acknowledged; and what became of one when the disk died under it: its name, and its instant.
+    tags: BTreeMap<String, Seq>,
+    unsure: Option<(String, Option<Seq>)>,
     /// Files held open, with or without a name.
     handles: Vec<(FileId, usize)>,
     /// The operation of the disk at which the first session ends, where that is not left to chance.
@@ -86,6 +90,8 @@ impl History {
             states: Vec::new(),
             synced: Seq::ZERO,
             views: Vec::new(),
+            tags: BTreeMap::new(),
+            unsure: None,
             handles: Vec::new(),
             cut_at: None,
             disk_died: false,
@@ -258,6 +264,7 @@ impl History {
 
     /// After a recovery: which prefix survived; nothing durable may be missing.
     fn settle(&mut self, engine: &Engine) {
+        self.check_tags(engine);
         if std::env::var_os("WEFT_SIM_TRACE").is_some() {
             eprintln!("settle: {:?} synced {}", engine.status(), self.synced);
         }
@@ -315,6 +322,49 @@ impl History {
         }
     }
 
+    /// Gives a tag to the present, or takes one back.
+    fn tag(&mut self, engine: &Engine) {
+        let name = format!("t{}", self.rng.random_range(0..4));
+        let (done, at) = match self.tags.get(&name) {
+            Some(_) => (engine.untag(&name).map(|_| ()), None),
+            None => {
+                let Ok(Resolution::Found(found)) = engine.resolve(Instant::Time(engine.now())) else {
+                    return;
+                };
+                (engine.tag(&name, found.seq).map(|_| ()), Some(found.seq))
+            }
+        };
+        match (done, at) {
+            (Err(_), at) => self.unsure = Some((name, at)),
+            (Ok(()), Some(at)) => drop(self.tags.insert(name, at)),
+            (Ok(()), None) => drop(self.tags.remove(&name)),
+        }
+        if !self.disk.is_dead() {
+            self.synced = History::last(engine);
+            self.note(engine);
+        }
+    }
+
+    /// The tags are those acknowledged, but for the one that the disk died under.
+    fn check_tags(&mut self, engine: &Engine) {
+        let found: BTreeMap<String, Seq> =
+            engine.tags().into_iter().map(|tag| (String::from_utf8(tag.name).unwrap(), tag.at)).collect();
+        let mut other = self.tags.clone();
+        match self.unsure.take() {
+            Some((name, Some(at))) => drop(other.insert(name, at)),
+            Some((name, None)) => drop(other.remove(&name)),
+            None => {}
+        }
+        assert!(
+            found == self.tags || found == other,
+            "seed {} after {} cuts: tags {found:?} are neither {:?} nor {other:?}",
+            self.seed,
+            self.cuts,
+            self.tags
+        );
+        self.tags = found;
+    }
+
     /// One random operation; `Err` once the disk is dead.
     fn step(&mut self, engine: &Engine) -> Result<()> {
         match self.rng.random_range(0..100) {
@@ -326,7 +376,8 @@ impl History {
             66..74 => self.rename(engine)?,
             74..78 => self.attributes(engine)?,
             78..84 => self.sync(engine),
-            84..87 => self.resolve(engine),
+            84..86 => self.resolve(engine),
+            86 => self.tag(engine),
             87..90 => self.open_or_release(engine)?,
             90 => self.set_clock(engine),
             91..94 => drop(engine.apply()?),

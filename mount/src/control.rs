@@ -32,7 +32,33 @@ pub enum Ask {
     ViewName {
         time: String,
     },
+    /// Names the instant of a time.
+    Tag {
+        name: String,
+        time: String,
+    },
+    Untag {
+        name: String,
+    },
+    Tags,
+    Log(AskLog),
     Unmount,
+}
+
+/// The history of one file, in parts: a part says where the next begins.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AskLog {
+    /// The path from the root, name by name; the first may be that of a view.
+    pub names: Vec<Vec<u8>>,
+    /// The file, once an earlier part has told it.
+    pub file: Option<u64>,
+    /// Events at or before this Seq.
+    pub upto: Option<u64>,
+    pub since: Option<String>,
+    pub until: Option<String>,
+    /// Lines wanted.
+    pub limit: usize,
+    pub all: bool,
 }
 
 /// A path to the socket that is short enough for a socket address (108 bytes, unix(7)), however long STORE's is. Good

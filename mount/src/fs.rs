@@ -290,9 +290,21 @@ impl Filesystem for WeftFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        match self.list(Node::of(ino), fh, offset, |line| self.offer_plus(line, &mut reply)) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
+        let (mut taken, mut failed) = (false, None);
+        let listed = self.list(Node::of(ino), fh, offset, |line| match self.offer_plus(line, &mut reply) {
+            Ok(offer) => {
+                taken |= offer == Offer::Taken;
+                offer
+            }
+            Err(errno) => {
+                failed = Some(errno);
+                Offer::Full
+            }
+        });
+        // What was taken counts as looked up and must be sent; the next request meets the failure again, at once.
+        match listed.err().or(failed) {
+            Some(errno) if !taken => reply.error(errno),
+            _ => reply.ok(),
         }
     }
 
@@ -433,12 +445,20 @@ impl Filesystem for WeftFs {
     }
 }
 
+fn is_gone(errno: Errno) -> bool {
+    matches!(errno.code(), libc::ENOENT | libc::ESTALE)
+}
+
 impl WeftFs {
-    /// Adds an entry with its attributes; taking it counts as a lookup, except of `.` and `..`.
-    fn offer_plus(&self, line: &Line<'_>, reply: &mut ReplyDirectoryPlus) -> Offer {
+    /// Adds an entry with its attributes; taking it counts as a lookup, except of `.` and `..`. A live entry may be gone
+    /// by now. Any other failure fails the listing: one that is short lets `rsync --delete` remove files.
+    fn offer_plus(&self, line: &Line<'_>, reply: &mut ReplyDirectoryPlus) -> Answer<Offer> {
         let dots = line.next <= 2;
-        let Ok((attr, ttl)) = self.attr(line.node) else {
-            return if dots { Offer::Taken } else { Offer::Skipped };
+        let (attr, ttl) = match self.attr(line.node) {
+            Ok(found) => found,
+            Err(_) if dots => return Ok(Offer::Taken),
+            Err(errno) if matches!(line.node, Node::Live(_)) && is_gone(errno) => return Ok(Offer::Skipped),
+            Err(errno) => return Err(errno),
         };
         let slot = match line.node {
             Node::View(slot, _) => Some(slot),
@@ -447,11 +467,11 @@ impl WeftFs {
         let generation = slot.and_then(|slot| self.views.get(slot)).map_or(0, |open| open.generation);
         let name = OsStr::from_bytes(line.name);
         if reply.add(line.node.ino(), line.next, name, &ttl, &attr, Generation(generation)) {
-            return Offer::Full;
+            return Ok(Offer::Full);
         }
         if let Some(slot) = slot.filter(|_| !dots) {
             self.views.hold(slot);
         }
-        Offer::Taken
+        Ok(Offer::Taken)
     }
 }

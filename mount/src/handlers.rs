@@ -150,8 +150,15 @@ impl WeftFs {
         let value = match node {
             Node::Live(file) => self.told(self.core.xattr(file, name))?,
             Node::View(slot, file) => {
-                let all = self.told(self.open_view(slot)?.view.xattrs(file))?;
-                all.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+                let open = self.open_view(slot)?;
+                let own = if file == FileId::ROOT { self.about(&open, name)? } else { None };
+                match own {
+                    Some(value) => Some(value),
+                    None => {
+                        let all = self.told(open.view.xattrs(file))?;
+                        all.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+                    }
+                }
             }
             Node::Alias(_) => None,
         };

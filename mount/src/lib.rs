@@ -2,10 +2,12 @@
 //! [`weft::engine::Engine`]; no state of the filesystem lives in this crate but what the kernel makes us count
 //! (lookups of views, positions in listings).
 
+mod about;
 mod convert;
 mod dirs;
 mod fs;
 mod handlers;
+mod history;
 mod inode;
 mod live;
 mod past;
@@ -15,13 +17,17 @@ pub mod check;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod events;
 pub mod holders;
+pub mod journal;
 pub mod kernel;
 pub mod mountinfo;
+pub mod offline;
 pub mod place;
 pub mod process;
 pub mod profile;
 mod running;
+pub mod shown;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.
 pub type Outcome<T> = std::result::Result<T, String>;

@@ -1,9 +1,13 @@
-//! Names of the past: `@ts=...` and `@seq=...` in the root of the mount, resolved by lookup and never listed.
+//! Names of the past: `@ts=...`, `@seq=...` and `@tag=...` in the root of the mount, resolved by lookup and never listed.
+//!
+//! A tag is a directory of its own, not a link to one: `cp -a` and `find` do not follow links. As a tag can be taken back
+//! and given to another instant, the kernel asks at every look whose it is; what it leads to never changes.
 
 use crate::handlers::{Answer, Found, WeftFs};
 use crate::inode::{Node, Slot};
-use crate::views::Open;
+use crate::views::{Called, Open};
 use fuser::Errno;
+use std::time::Duration;
 use weft::engine::{Resolution, View};
 use weft::past::when::{self, Instant, ViewName};
 use weft::types::{Attr, FileId, FileKind, FileTime, Seq};
@@ -37,8 +41,9 @@ impl WeftFs {
 
     fn find_view(&self, name: &[u8]) -> Answer<Found> {
         match when::parse_view_name(name, &self.zone) {
-            ViewName::Canonical(instant) => self.enter(instant),
+            ViewName::Canonical(instant) => self.enter(Called::At(instant)),
             ViewName::Alias(target) => self.find_alias(name, target),
+            ViewName::Tag(tag) => self.find_tag(&tag),
             ViewName::NotAView | ViewName::Malformed(_) => Err(Errno::ENOENT),
         }
     }
@@ -53,19 +58,25 @@ impl WeftFs {
         Ok(Found::past(Node::Alias(number), &attr, 0))
     }
 
-    fn enter(&self, instant: Instant) -> Answer<Found> {
-        let open = match self.views.enter(instant) {
+    fn find_tag(&self, name: &str) -> Answer<Found> {
+        let tag = self.core.find_tag(name).map_err(|_| Errno::ENOENT)?;
+        let found = self.enter(Called::Tag { name: name.into(), at: tag.at })?;
+        Ok(Found { name_ttl: Duration::ZERO, ..found })
+    }
+
+    fn enter(&self, called: Called) -> Answer<Found> {
+        let open = match self.views.enter(&called) {
             Some(open) => open,
-            None => self.resolve(instant)?,
+            None => self.resolve(called)?,
         };
         let attr =
             self.told(open.view.attr(FileId::ROOT)).inspect_err(|_| self.views.release(open.slot, 1))?;
         Ok(Found::past(Node::View(open.slot, FileId::ROOT), &attr, open.generation))
     }
 
-    fn resolve(&self, instant: Instant) -> Answer<Open<View>> {
-        let view = self.told(self.core.view(self.resolved(instant)?))?;
-        self.views.add(instant, view).ok_or(Errno::ENFILE)
+    fn resolve(&self, called: Called) -> Answer<Open<View>> {
+        let view = self.told(self.core.view(self.resolved(called.instant())?))?;
+        self.views.add(called, view).ok_or(Errno::ENFILE)
     }
 
     fn resolved(&self, instant: Instant) -> Answer<Seq> {

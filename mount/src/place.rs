@@ -85,6 +85,70 @@ pub fn find_store(path: Option<&Path>, store: Option<&Path>) -> Outcome<PathBuf>
     })
 }
 
+/// A path inside of a mount, or of a DATA that has a STORE: which STORE, and the names from the root on.
+pub struct Inside {
+    pub store: PathBuf,
+    pub names: Vec<Vec<u8>>,
+}
+
+/// Finds the STORE that a path belongs to; the path itself need not be there any more. Links on the way are followed,
+/// the last name is taken as it is. With `store` named, a path that is not below its mount is taken from its root.
+///
+/// # Errors
+/// One line saying what to name instead.
+pub fn inside(path: &Path, store: Option<&Path>) -> Outcome<Inside> {
+    let whole = reach(path)?;
+    let named = store.map(real).transpose()?;
+    let mounts = mountinfo::read()?;
+    let below = |root: &Path| whole.strip_prefix(root).ok().map(names_of);
+    for root in whole.ancestors() {
+        let mounted = mountinfo::at(&mounts, root).and_then(mountinfo::Mount::store);
+        let beside = Some(sibling_store(root)).filter(|store| store.is_dir());
+        let Some(store) = mounted.or(beside) else { continue };
+        if let Some(names) = below(root)
+            && named.as_ref().is_none_or(|named| *named == store)
+        {
+            return Ok(Inside { store, names });
+        }
+    }
+    match named {
+        Some(store) if path.is_relative() => Ok(Inside { store, names: names_of(&normal(path)) }),
+        Some(store) => Err(format!(
+            "{} is not below what {} is mounted on: give the path from the root of DATA",
+            path.display(),
+            store.display()
+        )),
+        None => Err(format!(
+            "{} is not in a Weft mount: name a path inside it, or --store DIR and the path from the root of DATA",
+            whole.display()
+        )),
+    }
+}
+
+/// Absolute and without links as far as it is there.
+fn reach(path: &Path) -> Outcome<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
+    let (Some(parent), Some(last)) = (absolute.parent(), absolute.file_name()) else {
+        return Ok(normal(&absolute));
+    };
+    for there in parent.ancestors() {
+        if let (Ok(real), Ok(rest)) = (there.canonicalize(), parent.strip_prefix(there)) {
+            return Ok(normal(&real.join(rest).join(last)));
+        }
+    }
+    Ok(normal(&absolute))
+}
+
+fn names_of(path: &Path) -> Vec<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt;
+    path.components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.as_bytes().to_vec()),
+            _ => None,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +170,24 @@ mod tests {
         assert_eq!(find_store(Some(&data), None).unwrap(), sibling_store(&data));
         assert_eq!(find_store(None, Some(&data)).unwrap(), data);
         assert!(find_store(Some(&data.join("no")), None).unwrap_err().contains("does not exist"));
+    }
+
+    #[test]
+    fn a_path_that_is_gone_still_belongs_to_its_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let (data, store) = (root.join("data"), root.join("data.weft"));
+        std::fs::create_dir_all(data.join("base")).unwrap();
+        std::fs::create_dir(&store).unwrap();
+        std::os::unix::fs::symlink("base", data.join("link")).unwrap();
+        let names = |path: &Path, store: Option<&Path>| inside(path, store).map(|inside| inside.names);
+        let base: Vec<Vec<u8>> = vec![b"base".to_vec(), b"gone".to_vec(), b"1".to_vec()];
+        assert_eq!(names(&data.join("link/gone/1"), None).unwrap(), base);
+        assert_eq!(names(Path::new("base/gone/1"), Some(&store)).unwrap(), base);
+        assert_eq!(names(&data.join("link"), None).unwrap(), [b"link".to_vec()]);
+        assert_eq!(names(&data, Some(&store)).unwrap(), Vec::<Vec<u8>>::new());
+        assert!(names(&root.join("other/x"), Some(&store)).unwrap_err().contains("root of DATA"));
+        assert!(names(&root.join("other/x"), None).unwrap_err().contains("--store"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weft::engine::{Capture, Engine, Resolution, Status};
+use weft::meta::tags;
 use weft::past::when;
 use weft::types::Timestamp;
 
@@ -69,6 +70,10 @@ impl Running {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time),
             Ask::ViewName { time } => self.when(&time).map(|when| json!(when.instant.view_name())),
+            Ask::Tag { name, time } => self.tag(&name, &time),
+            Ask::Untag { name } => self.untag(&name),
+            Ask::Tags => self.tags(),
+            Ask::Log(ask) => self.log(&ask),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.events.send(Event::Unmount(answer));
@@ -99,19 +104,28 @@ impl Running {
         Ok(all)
     }
 
-    fn when(&self, time: &str) -> Outcome<when::When> {
+    /// A time, or a tag, as people write it.
+    pub(crate) fn when(&self, time: &str) -> Outcome<when::When> {
+        if let Some(tag) = tags::named(time) {
+            let tag = self.engine.find_tag(tag).map_err(|cause| cause.message)?;
+            return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false });
+        }
         when::parse_time(time, self.engine.now(), &self.zone).map_err(|cause| cause.message)
     }
 
     /// The four-way answer, with what was asked, what it is, and how far history reaches.
-    fn resolve(&self, time: &str) -> Outcome<Value> {
+    pub(crate) fn resolve(&self, time: &str) -> Outcome<Value> {
         let when = self.when(time)?;
         let resolution = self.engine.resolve(when.instant).map_err(|cause| cause.to_string())?;
         let name = when.instant.view_name();
+        let requested = match tags::named(time) {
+            Some(tag) => format!("tag={tag}"),
+            None => name.trim_start_matches('@').to_owned(),
+        };
         let status = self.engine.status();
         let shown = |ts: Timestamp| when::canonical(ts);
         let mut all = json!({
-            "requested": name.trim_start_matches('@'),
+            "requested": requested,
             "timezone": self.zone.iana_name().unwrap_or("UTC"),
             "reach": { "oldest": shown(Timestamp(status.oldest_us)), "newest": shown(Timestamp(status.newest_us)) },
         });
@@ -125,6 +139,7 @@ impl Running {
                 "seq": found.seq.0,
                 "actual": shown(found.actual),
                 "path": self.mount.point.join(&name).display().to_string(),
+                "consistency": self.origin(found.seq)?,
             }),
             Resolution::Future { now, last } => {
                 json!({ "answer": "future", "now": shown(now), "last_seq": last.0 })
@@ -136,6 +151,14 @@ impl Running {
             all.extend(answer);
         }
         Ok(all)
+    }
+
+    /// How the events up to a Seq arrived.
+    fn origin(&self, seq: weft::types::Seq) -> Outcome<Value> {
+        let origin = self.engine.origin(seq).map_err(|cause| cause.to_string())?;
+        Ok(origin.map_or(Value::Null, |origin| {
+            json!({ "capture": origin.capture.name(), "session": when::canonical(origin.session.1) })
+        }))
     }
 
     /// Waits until the mount ends, and closes the engine. `session` is the thread that serves the kernel.

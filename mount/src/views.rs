@@ -10,23 +10,50 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use weft::past::when::Instant;
+use weft::types::Seq;
+
+/// What a view is called: its canonical name, or a tag, which may be another instant's later on.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Called {
+    At(Instant),
+    Tag { name: Arc<str>, at: Seq },
+}
+
+impl Called {
+    /// The instant that it stands for.
+    pub fn instant(&self) -> Instant {
+        match self {
+            Called::At(instant) => *instant,
+            Called::Tag { at, .. } => Instant::Seq(*at),
+        }
+    }
+
+    /// The name in the root of the mount.
+    pub fn name(&self) -> String {
+        match self {
+            Called::At(instant) => instant.view_name(),
+            Called::Tag { name, .. } => format!("@tag={name}"),
+        }
+    }
+}
 
 /// An open view as found in the table.
 pub struct Open<V> {
     pub slot: Slot,
     pub generation: u64,
     pub view: Arc<V>,
+    pub called: Called,
 }
 
 impl<V> Clone for Open<V> {
     fn clone(&self) -> Open<V> {
-        Open { slot: self.slot, generation: self.generation, view: Arc::clone(&self.view) }
+        let (view, called) = (Arc::clone(&self.view), self.called.clone());
+        Open { slot: self.slot, generation: self.generation, view, called }
     }
 }
 
 struct Entry<V> {
     open: Open<V>,
-    instant: Instant,
     /// Lookups of all its inodes, and open handles.
     held: u64,
 }
@@ -38,7 +65,7 @@ struct Alias {
 
 struct Inner<V> {
     slots: HashMap<Slot, Entry<V>>,
-    names: HashMap<Instant, Slot>,
+    names: HashMap<Called, Slot>,
     free: Vec<Slot>,
     next_slot: u32,
     next_generation: u64,
@@ -71,17 +98,17 @@ impl<V> Views<V> {
         self.0.lock().slots.get(&slot).map(|entry| entry.open.clone())
     }
 
-    /// The view of an instant if it is open already, holding it once more.
-    pub fn enter(&self, instant: Instant) -> Option<Open<V>> {
-        self.0.lock().enter(instant)
+    /// The view of a name if it is open already, holding it once more.
+    pub fn enter(&self, called: &Called) -> Option<Open<V>> {
+        self.0.lock().enter(called)
     }
 
     /// Adds a view, held once. If another thread was faster, that one's is taken. `None`: no slot is left.
-    pub fn add(&self, instant: Instant, view: Arc<V>) -> Option<Open<V>> {
+    pub fn add(&self, called: Called, view: Arc<V>) -> Option<Open<V>> {
         let mut inner = self.0.lock();
-        match inner.enter(instant) {
+        match inner.enter(&called) {
             Some(open) => Some(open),
-            None => inner.add(instant, view),
+            None => inner.add(called, view),
         }
     }
 
@@ -98,9 +125,9 @@ impl<V> Views<V> {
         let Some(entry) = inner.slots.get_mut(&slot) else { return };
         entry.held = entry.held.saturating_sub(count);
         if entry.held == 0 {
-            let instant = entry.instant;
-            inner.slots.remove(&slot);
-            inner.names.remove(&instant);
+            if let Some(entry) = inner.slots.remove(&slot) {
+                inner.names.remove(&entry.open.called);
+            }
             inner.free.push(slot);
         }
     }
@@ -136,14 +163,14 @@ impl<V> Views<V> {
 }
 
 impl<V> Inner<V> {
-    fn enter(&mut self, instant: Instant) -> Option<Open<V>> {
-        let slot = self.names.get(&instant)?;
+    fn enter(&mut self, called: &Called) -> Option<Open<V>> {
+        let slot = self.names.get(called)?;
         let entry = self.slots.get_mut(slot)?;
         entry.held += 1;
         Some(entry.open.clone())
     }
 
-    fn add(&mut self, instant: Instant, view: Arc<V>) -> Option<Open<V>> {
+    fn add(&mut self, called: Called, view: Arc<V>) -> Option<Open<V>> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -152,10 +179,10 @@ impl<V> Inner<V> {
                 slot
             }
         };
-        let open = Open { slot, generation: self.next_generation, view };
+        let open = Open { slot, generation: self.next_generation, view, called: called.clone() };
         self.next_generation += 1;
-        self.slots.insert(slot, Entry { open: open.clone(), instant, held: 1 });
-        self.names.insert(instant, slot);
+        self.slots.insert(slot, Entry { open: open.clone(), held: 1 });
+        self.names.insert(called, slot);
         Some(open)
     }
 
@@ -173,10 +200,9 @@ impl<V> Inner<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft::types::Seq;
 
-    fn at(seq: u64) -> Instant {
-        Instant::Seq(Seq(seq))
+    fn at(seq: u64) -> Called {
+        Called::At(Instant::Seq(Seq(seq)))
     }
 
     #[test]
@@ -184,13 +210,13 @@ mod tests {
         let views = Views::new();
         let first = views.add(at(1), Arc::new("one")).unwrap();
         views.hold(first.slot);
-        assert_eq!(views.enter(at(1)).unwrap().slot, first.slot);
+        assert_eq!(views.enter(&at(1)).unwrap().slot, first.slot);
         views.release(first.slot, 2);
         assert!(views.get(first.slot).is_some());
         let second = views.add(at(2), Arc::new("two")).unwrap();
         assert_ne!(second.slot, first.slot);
         views.release(first.slot, 1);
-        assert!(views.get(first.slot).is_none() && views.enter(at(1)).is_none());
+        assert!(views.get(first.slot).is_none() && views.enter(&at(1)).is_none());
         let third = views.add(at(3), Arc::new("three")).unwrap();
         assert_eq!(third.slot, first.slot);
         assert_ne!(third.generation, first.generation);
@@ -204,6 +230,17 @@ mod tests {
         assert_eq!((second.slot, *second.view), (first.slot, "mine"));
         views.release(first.slot, 2);
         assert!(views.get(first.slot).is_none());
+    }
+
+    #[test]
+    fn a_tag_that_was_given_again_is_another_view() {
+        let views = Views::new();
+        let tag = |at| Called::Tag { name: "t".into(), at: Seq(at) };
+        let first = views.add(tag(1), Arc::new("one")).unwrap();
+        let second = views.add(tag(2), Arc::new("two")).unwrap();
+        let plain = views.add(at(1), Arc::new("plain")).unwrap();
+        assert!(first.slot != second.slot && first.slot != plain.slot);
+        assert_eq!((first.called.name(), first.called.instant()), ("@tag=t".into(), plain.called.instant()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Instants: what they mean, and what is to be said of them.
 
-use super::{Capture, Engine};
+use super::Engine;
 use crate::error::Result;
 use crate::past::resolve::{Found, Resolution, Resolver};
 use crate::past::when::Instant;
@@ -34,10 +34,9 @@ impl Engine {
         self.resolver().candidates(at)
     }
 
-    /// How the daemon that wrote an event captured writes. The index must reach it, as after resolving it.
-    pub fn capture_at(&self, seq: Seq) -> Result<Option<Capture>> {
-        let session = self.index.session(seq)?;
-        Ok(session.map(|session| if session.writeback { Capture::Writeback } else { Capture::Strict }))
+    /// The last event before a time. Unlike resolving this fixes nothing: it may be another tomorrow.
+    pub fn last_before(&self, at: Timestamp) -> Result<Seq> {
+        self.resolver().last_before(at)
     }
 
     /// Now, as history counts it: no event is later.

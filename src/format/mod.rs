@@ -1,6 +1,7 @@
 //! L2: bytes on disk to values and back. Decoders take byte slices; they never panic, never read a file, and never
 //! allocate more than their input is long. docs/FORMAT.md describes every byte.
 
+pub mod attr;
 pub mod base;
 pub mod checkpoint;
 pub mod codec;

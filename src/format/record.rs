@@ -1,9 +1,10 @@
 //! Records: events with their times as bytes, and back. docs/FORMAT.md, "Records".
 
+use super::attr::{get_attr, put_attr};
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
 use super::event::{Birth, Event, Payload, Record, RootStage, Slot};
 use crate::error::{Error, Result};
-use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, RootId, Seq, Timestamp};
+use crate::types::{FileId, NAME_MAX, RootId, Seq, Timestamp};
 
 /// Where a write's bytes stand, as a record says it: in the record itself, or in the group's payload area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,75 +36,6 @@ const CLOSE: u8 = 18;
 const EPOCH: u8 = 19;
 const ROOT: u8 = 20;
 const PIN: u8 = 28;
-
-/// Number of a kind, as in records, checkpoints and the index.
-pub fn kind_code(kind: FileKind) -> u8 {
-    match kind {
-        FileKind::Regular => 1,
-        FileKind::Directory => 2,
-        FileKind::Symlink => 3,
-        FileKind::Fifo => 4,
-        FileKind::Socket => 5,
-        FileKind::CharDevice => 6,
-        FileKind::BlockDevice => 7,
-    }
-}
-
-/// The kind of a number.
-pub fn kind_of(code: u8) -> Result<FileKind> {
-    Ok(match code {
-        1 => FileKind::Regular,
-        2 => FileKind::Directory,
-        3 => FileKind::Symlink,
-        4 => FileKind::Fifo,
-        5 => FileKind::Socket,
-        6 => FileKind::CharDevice,
-        7 => FileKind::BlockDevice,
-        _ => return Err(Error::corrupt("format.decode", format!("unknown file kind {code}"))),
-    })
-}
-
-fn put_time(out: &mut Vec<u8>, time: FileTime) {
-    put_signed(out, time.secs);
-    put_varint(out, u64::from(time.nanos));
-}
-
-fn get_time(reader: &mut Reader<'_>) -> Result<FileTime> {
-    let secs = reader.signed()?;
-    let nanos = reader.varint32()?;
-    if nanos >= 1_000_000_000 {
-        return Err(Error::corrupt("format.decode", format!("{nanos} nanoseconds in a second")));
-    }
-    Ok(FileTime { secs, nanos })
-}
-
-/// Appends an attribute.
-pub fn put_attr(out: &mut Vec<u8>, attr: &Attr) {
-    out.push(kind_code(attr.kind));
-    for field in [attr.mode, attr.uid, attr.gid, attr.rdev, attr.nlink] {
-        put_varint(out, u64::from(field));
-    }
-    put_varint(out, attr.size);
-    for time in [attr.atime, attr.mtime, attr.ctime] {
-        put_time(out, time);
-    }
-}
-
-/// Reads an attribute.
-pub fn get_attr(reader: &mut Reader<'_>) -> Result<Attr> {
-    Ok(Attr {
-        kind: kind_of(reader.byte()?)?,
-        mode: reader.varint32()?,
-        uid: reader.varint32()?,
-        gid: reader.varint32()?,
-        rdev: reader.varint32()?,
-        nlink: reader.varint32()?,
-        size: reader.varint()?,
-        atime: get_time(reader)?,
-        mtime: get_time(reader)?,
-        ctime: get_time(reader)?,
-    })
-}
 
 /// Appends a directory entry's place.
 pub fn put_slot(out: &mut Vec<u8>, slot: &Slot) {

@@ -1,9 +1,10 @@
 //! From events to entries: each follows from one event alone.
 
 use super::build::Build;
-use super::data::Track;
+use super::data::{self, Sample, Track};
+use super::naming::{self, Naming};
 use super::page::Change;
-use super::{IndexedGroup, attr, base, name, page, pin, session, time, xattr};
+use super::{IndexedGroup, attr, base, name, page, pin, time, xattr};
 use crate::error::Result;
 use crate::format::event::{Birth, Event, Record, RootStage, Slot};
 use crate::types::{Attr, FileId, FileKind, Location, Seq, Timestamp};
@@ -43,11 +44,12 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
             Ok(())
         }
         Event::Session { writeback } => {
-            session::record(build, when.seq, *writeback);
+            time::record_session(build, (when.seq, when.ts), *writeback);
             Ok(())
         }
         event => {
             record_names(build, when, event);
+            record_naming(build, when, event);
             record_attrs(build, when, event);
             Ok(())
         }
@@ -55,7 +57,7 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
 }
 
 fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: &Event) -> Result<()> {
-    let (file, size, change) = match *event {
+    let (file, size, change, what) = match *event {
         Event::Write { file, offset, len, size, payload } => {
             let source = Location::Journal {
                 segment: group.segment,
@@ -69,20 +71,27 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
                 size,
                 source,
             };
-            (file, size, change)
+            (file, size, change, (data::Change::Write, u64::from(len)))
         }
         Event::Zero { file, offset, len, size } => {
             // Beyond the end of the file there is nothing to zero.
             let end = offset.saturating_add(len).min(size);
-            (file, size, Change::zero(file, when.seq, offset, end, size))
+            let what = (data::Change::Zero, end.saturating_sub(offset));
+            (file, size, Change::zero(file, when.seq, offset, end, size), what)
         }
         Event::Resize { file, old_size, size } => {
             let change = Change::zero(file, when.seq, size, old_size, size);
-            (file, size, change)
+            let what = match size < old_size {
+                true => (data::Change::Shrink, old_size - size),
+                false => (data::Change::Extend, size - old_size),
+            };
+            (file, size, change, what)
         }
         _ => return Ok(()),
     };
-    build.sample(file, Track::Content, when.seq, when.ts, size);
+    let (kind, bytes) = what;
+    let sample = Sample { seq: when.seq, ts: when.ts, value: size, change: kind, bytes };
+    build.push_sample(file, Track::Content, sample);
     match change.offset < change.end {
         true => page::record(build, &change),
         false => Ok(()),
@@ -174,7 +183,7 @@ fn count_links(build: &mut Build<'_>, when: When, dir: FileId, nlink: u32) {
 }
 
 fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
-    let mut whole = |file: &FileId, attr: &Attr| attr::record(build, *file, when.seq, attr);
+    let mut whole = |file: &FileId, attr: &Attr| attr::record(build, *file, (when.seq, when.ts), attr);
     match event {
         Event::Create(birth) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
         Event::Link { file, attr, .. } | Event::Unlink { file, attr, .. } => whole(file, attr),
@@ -208,5 +217,14 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
             build.sample(*file, Track::Change, when.seq, *ctime, 0);
         }
         _ => {}
+    }
+}
+
+/// The same by file: what became of its names.
+fn record_naming(build: &mut Build<'_>, when: When, event: &Event) {
+    for file in Naming::files(event).into_iter().flatten() {
+        if let Some(naming) = Naming::of_event(event, file) {
+            naming::record(build, file, (when.seq, when.ts), &naming);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One batch in the making.
 
 use super::counts::Counts;
-use super::data::{Runs, Sample, Track};
+use super::data::{Change, Runs, Sample, Track};
 use super::kv::{Batch, Kv};
 use super::levels::{Extended, Levels};
 use super::page::Compose;
@@ -42,7 +42,11 @@ impl<'a> Build<'a> {
 
     /// Adds a sample to a file's track.
     pub(super) fn sample(&mut self, file: FileId, track: Track, seq: Seq, ts: Timestamp, value: u64) {
-        let sample = Sample { seq, ts, value };
+        self.push_sample(file, track, Sample { seq, ts, value, change: Change::Write, bytes: 0 });
+    }
+
+    /// [`Build::sample`] with all that a sample can tell.
+    pub(super) fn push_sample(&mut self, file: FileId, track: Track, sample: Sample) {
         self.runs.push(&mut self.batch, file, track, sample);
     }
 

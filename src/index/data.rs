@@ -2,7 +2,7 @@
 //!
 //! - [`Space::Data`]: (file, [`Track`], descending first Seq) -> a run of samples, oldest first, each with its own Seq. A
 //!   run holds what one batch brought for one track, so a busy file costs a few bytes per write and every
-//!   Seq stays answerable.
+//!   Seq stays answerable. On the content track each sample also says what happened, and to how many bytes.
 //! - Runs of one track do not overlap: an event is recorded once ([`apply`](super::Index::apply) skips what stands).
 
 use super::codec::{Reader, corrupt, put_ascending, put_seq, put_signed, put_varint};
@@ -12,9 +12,11 @@ use crate::error::Result;
 use crate::types::{FileId, Seq, Timestamp};
 use std::collections::HashMap;
 
-const RUN: u8 = 1;
+const RUN: u8 = 2;
 /// Samples in a run: bounds what one lookup decodes.
 const RUN_LEN: u32 = 64;
+/// Runs read at a time.
+const RUNS_AT_ONCE: usize = 16;
 
 /// What a sample tells.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -29,13 +31,49 @@ pub(super) enum Track {
     ChosenTime = 3,
 }
 
+/// What an event did to a file's content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Change {
+    /// Bytes were written; of a directory: an entry came or went.
+    #[default]
+    Write = 0,
+    /// A range reads as zeros.
+    Zero = 1,
+    /// The end was cut off.
+    Shrink = 2,
+    /// The end was moved out.
+    Extend = 3,
+}
+
 /// One event on a track.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sample {
     pub seq: Seq,
     pub ts: Timestamp,
     pub value: u64,
+    /// On [`Track::Content`] only.
+    pub change: Change,
+    /// Bytes that changed, at most 2^61 (larger ones count as that). On [`Track::Content`] only.
+    pub bytes: u64,
 }
+
+impl Sample {
+    fn what(&self) -> u64 {
+        self.bytes.min(BYTES_MAX) << 2 | self.change as u64
+    }
+
+    fn set_what(&mut self, what: u64) {
+        self.bytes = what >> 2;
+        self.change = match what & 3 {
+            0 => Change::Write,
+            1 => Change::Zero,
+            2 => Change::Shrink,
+            _ => Change::Extend,
+        };
+    }
+}
+
+const BYTES_MAX: u64 = 1 << 61;
 
 /// Runs that a batch gathers.
 #[derive(Default)]
@@ -48,15 +86,20 @@ struct Run {
     last: Sample,
     count: u32,
     bytes: Vec<u8>,
+    wide: bool,
 }
 
 impl Run {
-    fn new(sample: Sample) -> Run {
+    fn new(track: Track, sample: Sample) -> Run {
+        let wide = track == Track::Content;
         let mut bytes = Vec::with_capacity(16);
         bytes.push(RUN);
         put_signed(&mut bytes, sample.ts.0);
         put_varint(&mut bytes, sample.value);
-        Run { first: sample.seq, last: sample, count: 1, bytes }
+        if wide {
+            put_varint(&mut bytes, sample.what());
+        }
+        Run { first: sample.seq, last: sample, count: 1, bytes, wide }
     }
 
     fn push(&mut self, sample: Sample) {
@@ -64,6 +107,9 @@ impl Run {
         put_signed(&mut self.bytes, sample.ts.0.wrapping_sub(self.last.ts.0));
         let change = sample.value.wrapping_sub(self.last.value);
         put_signed(&mut self.bytes, change as i64);
+        if self.wide {
+            put_signed(&mut self.bytes, sample.what().wrapping_sub(self.last.what()) as i64);
+        }
         self.count += 1;
         self.last = sample;
     }
@@ -73,7 +119,7 @@ impl Runs {
     /// Adds a sample. Seqs come in rising order; a second sample at one Seq says the same and is left out.
     pub(super) fn push(&mut self, batch: &mut Batch, file: FileId, track: Track, sample: Sample) {
         let Some(run) = self.open.get_mut(&(file, track)) else {
-            self.open.insert((file, track), Run::new(sample));
+            self.open.insert((file, track), Run::new(track, sample));
             return;
         };
         if sample.seq <= run.last.seq {
@@ -83,7 +129,7 @@ impl Runs {
             run.push(sample);
             return;
         }
-        let full = std::mem::replace(run, Run::new(sample));
+        let full = std::mem::replace(run, Run::new(track, sample));
         put_run(batch, file, track, full);
     }
 
@@ -116,31 +162,82 @@ pub(super) fn newest(kv: &dyn Kv, file: FileId, track: Track, at: Seq) -> Result
     let Some((key, value)) = kv.first(Space::Data, &from, &end)? else {
         return Ok(None);
     };
-    let mut reader = Reader::new(&key);
-    reader.ascending()?;
-    reader.byte()?;
-    search(reader.seq()?, &value, at).map(Some)
+    let mut newest = None;
+    each(track, first_of(&key)?, &value, |sample| {
+        let seen = sample.seq <= at;
+        if seen || newest.is_none() {
+            newest = Some(sample);
+        }
+        seen
+    })?;
+    Ok(newest)
 }
 
-/// The newest sample of a run at or before a Seq that is not before the run.
-fn search(first: Seq, run: &[u8], at: Seq) -> Result<Sample> {
+/// Up to `limit` samples of a track at or before a Seq, newest first.
+pub(super) fn newest_samples(
+    kv: &dyn Kv,
+    file: FileId,
+    track: Track,
+    at: Seq,
+    limit: usize,
+) -> Result<Vec<Sample>> {
+    let mut from = prefix(file, track);
+    let end = behind(&from);
+    put_seq(&mut from, at);
+    let mut found = Vec::new();
+    loop {
+        let runs = kv.range(Space::Data, &from, &end, RUNS_AT_ONCE)?;
+        for (key, value) in &runs {
+            let mut run = Vec::new();
+            each(track, first_of(key)?, value, |sample| {
+                let seen = sample.seq <= at;
+                if seen {
+                    run.push(sample);
+                }
+                seen
+            })?;
+            found.extend(run.into_iter().rev());
+        }
+        match runs.into_iter().nth(RUNS_AT_ONCE - 1) {
+            Some((mut last, _)) if found.len() < limit => {
+                last.push(0);
+                from = last;
+            }
+            _ => break,
+        }
+    }
+    found.truncate(limit);
+    Ok(found)
+}
+
+/// The first Seq of a run, from its key.
+fn first_of(key: &[u8]) -> Result<Seq> {
+    let mut reader = Reader::new(key);
+    reader.ascending()?;
+    reader.byte()?;
+    reader.seq()
+}
+
+/// Visits the samples of a run, oldest first, until `visit` has enough.
+fn each(track: Track, first: Seq, run: &[u8], mut visit: impl FnMut(Sample) -> bool) -> Result<()> {
+    let wide = track == Track::Content;
     let mut reader = Reader::new(run);
     reader.expect_tag(RUN)?;
-    let mut newest = Sample { seq: first, ts: Timestamp(reader.signed()?), value: reader.varint()? };
-    while !reader.is_empty() {
-        let step = reader.varint()?;
-        let seq = newest.seq.0.checked_add(step);
-        let seq = Seq(seq.ok_or_else(|| corrupt("a run passes the last Seq"))?);
-        if seq > at {
-            break;
+    let (ts, value) = (Timestamp(reader.signed()?), reader.varint()?);
+    let mut sample = Sample { seq: first, ts, value, change: Change::Write, bytes: 0 };
+    let mut what = if wide { reader.varint()? } else { 0 };
+    sample.set_what(what);
+    while visit(sample) && !reader.is_empty() {
+        let seq = sample.seq.0.checked_add(reader.varint()?);
+        sample.seq = Seq(seq.ok_or_else(|| corrupt("a run passes the last Seq"))?);
+        sample.ts = Timestamp(sample.ts.0.wrapping_add(reader.signed()?));
+        sample.value = sample.value.wrapping_add(reader.signed()? as u64);
+        if wide {
+            what = what.wrapping_add(reader.signed()? as u64);
+            sample.set_what(what);
         }
-        newest = Sample {
-            seq,
-            ts: Timestamp(newest.ts.0.wrapping_add(reader.signed()?)),
-            value: newest.value.wrapping_add(reader.signed()? as u64),
-        };
     }
-    Ok(newest)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -155,6 +252,8 @@ mod tests {
             seq: Seq(number * 3),
             ts: Timestamp(1_700_000_000_000_000 + number as i64 * 50 - (number as i64 % 5) * 400),
             value: u64::MAX.wrapping_mul(number % 2).wrapping_add(number),
+            change: if number.is_multiple_of(3) { Change::Shrink } else { Change::Write },
+            bytes: number * 977 % 4_096,
         }
     }
 
@@ -175,6 +274,9 @@ mod tests {
             let found = newest(&kv, FILE, Track::Content, Seq(at)).unwrap();
             let expected = (at >= 3).then(|| sample((at / 3).min(499)));
             assert_eq!(found, expected, "at {at}");
+            let newest = newest_samples(&kv, FILE, Track::Content, Seq(at), 70).unwrap();
+            let numbers = (1..=(at / 3).min(499)).rev().take(70);
+            assert_eq!(newest, numbers.map(sample).collect::<Vec<_>>(), "at {at}");
         }
         assert_eq!(newest(&kv, FILE, Track::Links, Seq(99)).unwrap(), None);
         assert_eq!(newest(&kv, FileId(8), Track::Content, Seq(99)).unwrap(), None);
@@ -182,8 +284,8 @@ mod tests {
 
     #[test]
     fn a_damaged_run_is_an_error() {
-        assert!(search(Seq(1), &[], Seq(9)).is_err());
-        assert!(search(Seq(1), &[9, 1, 1], Seq(9)).is_err());
-        assert!(search(Seq(1), &[RUN, 1, 1, 1], Seq(9)).is_err());
+        for run in [&[][..], &[9, 1, 1, 1], &[RUN, 1, 1, 1, 1]] {
+            assert!(each(Track::Content, Seq(1), run, |_| true).is_err());
+        }
     }
 }

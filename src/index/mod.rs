@@ -16,16 +16,17 @@ mod codec;
 mod counts;
 mod cover;
 mod data;
+mod history;
 pub mod kv;
 mod levels;
 mod lookup;
 pub mod lsm;
 pub mod mem;
 mod name;
+mod naming;
 mod page;
 mod pin;
 mod scan;
-mod session;
 mod state;
 mod time;
 mod xattr;
@@ -38,12 +39,14 @@ mod model;
 mod tests;
 
 pub use base::{Adoption, BasePage, BaseRecord};
+pub use data::Change;
+pub use history::{Did, Happened};
 pub use lookup::{BULK_PAGES, FullVersion, PageVersion, PartialVersion};
-pub use name::DirEntry;
-pub use page::{COMPOSE_AFTER, Compose};
-pub use session::Session;
+pub use name::{DirEntry, NamePast};
+pub use naming::{Named, Naming};
+pub use page::{COMPOSE_AFTER, Compose, advance};
 pub use state::Watermark;
-pub use time::GroupPlace;
+pub use time::{GroupPlace, Session};
 
 use crate::error::Result;
 use crate::format::event::Record;
@@ -228,14 +231,29 @@ impl Index {
         pin::pin(&*self.kv, at)
     }
 
-    /// The session that wrote an event.
-    pub fn session(&self, seq: Seq) -> Result<Option<Session>> {
-        session::session(&*self.kv, seq)
-    }
-
     /// The group that holds a Seq.
     pub fn group_of_seq(&self, seq: Seq) -> Result<Option<GroupPlace>> {
         time::group_of_seq(&*self.kv, seq)
+    }
+
+    /// The session that a Seq belongs to: how writes arrived then.
+    pub fn session(&self, at: Seq) -> Result<Option<Session>> {
+        time::session(&*self.kv, at)
+    }
+
+    /// Up to `limit` events of a file at or before a Seq, newest first; empty only at the end.
+    pub fn history(&self, file: FileId, at: Seq, limit: usize) -> Result<Vec<Happened>> {
+        history::newest(&*self.kv, file, at, limit)
+    }
+
+    /// Up to `limit` events of the names of a file at or before a Seq, newest first.
+    pub fn naming(&self, file: FileId, at: Seq, limit: usize) -> Result<Vec<Named>> {
+        naming::newest(&*self.kv, file, at, limit)
+    }
+
+    /// What a name has stood for: up to `limit` changes at or before a Seq, newest first; `None` where it was gone.
+    pub fn past_of_name(&self, dir: FileId, name: &[u8], at: Seq, limit: usize) -> Result<Vec<NamePast>> {
+        name::past_of(&*self.kv, dir, name, at, limit)
     }
 
     /// Makes everything taken in so far durable.

@@ -20,6 +20,9 @@ pub(super) const ROOTS: FileId = FileId(0);
 const GONE: u8 = 0;
 const CHILD: u8 = 1;
 
+/// What a name stood for from a Seq on; `None` where it was gone.
+pub type NamePast = (Seq, Option<(FileId, FileKind)>);
+
 /// What a name stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirEntry {
@@ -64,6 +67,15 @@ pub(super) fn lookup(kv: &dyn Kv, dir: FileId, name: &[u8], at: Seq) -> Result<O
         Some((_, value)) => read_child(&value),
         None => Ok(None),
     }
+}
+
+/// Up to `limit` entries of the history of a name at or before a Seq, newest first.
+pub(super) fn past_of(kv: &dyn Kv, dir: FileId, name: &[u8], at: Seq, limit: usize) -> Result<Vec<NamePast>> {
+    let mut from = name_prefix(dir, name);
+    let end = behind(&from);
+    put_seq(&mut from, at);
+    let pairs = kv.range(Space::Name, &from, &end, limit)?;
+    pairs.iter().map(|(key, value)| Ok((split(key)?.1, read_child(value)?))).collect()
 }
 
 /// Up to `limit` entries with names after `after`, in byte order.

@@ -60,7 +60,7 @@ impl Change {
 }
 
 /// The location `bytes` further on.
-pub(super) fn advance(location: Location, bytes: u64) -> Location {
+pub fn advance(location: Location, bytes: u64) -> Location {
     match location {
         Location::Journal { segment, offset } => {
             Location::Journal { segment, offset: offset.saturating_add(bytes) }

@@ -1,6 +1,6 @@
 //! Times that were asked for, and what they mean for ever.
 //!
-//! [`Space::Time`]: (2, time, 0 for a kept pin or 1, Seq of the pin) -> the Seq that the time means. Of several the first
+//! [`Space::Time`]: (3, time, 0 for a kept pin or 1, Seq of the pin) -> the Seq that the time means. Of several the first
 //! counts, so a lookup is one seek.
 
 use super::build::Build;
@@ -10,7 +10,7 @@ use super::time::ordered;
 use crate::error::Result;
 use crate::types::{Seq, Timestamp};
 
-const PINS: u8 = 2;
+const PINS: u8 = 3;
 const PIN: u8 = 1;
 
 /// Records a pin that stands at `seq` in the journal.

@@ -1,10 +1,11 @@
 //! Groups of the journal by time and by Seq.
 //!
 //! [`Space::Time`]: (1, first Seq) -> place of the group; (0, clock epoch, first time, first Seq) -> nothing: the other
-//! form has it. Time never falls within an epoch, and a group is within one. (2, ..) and (3, ..) are pins and sessions.
+//! form has it; (2, descending Seq) -> a session that began there. Time never falls within an epoch, and a group is
+//! within one.
 
 use super::build::Build;
-use super::codec::{Reader, put_ascending, put_signed, put_varint};
+use super::codec::{Reader, put_ascending, put_seq, put_signed, put_varint};
 use super::kv::{Kv, Space};
 use crate::error::Result;
 use crate::format::event::Record;
@@ -12,7 +13,43 @@ use crate::types::{SegmentNo, Seq, Timestamp};
 
 const BY_TIME: u8 = 0;
 const BY_SEQ: u8 = 1;
+const SESSION: u8 = 2;
 const GROUP: u8 = 1;
+
+/// A daemon's use of the store: how writes arrived from its first event on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Session {
+    pub seq: Seq,
+    pub ts: Timestamp,
+    pub writeback: bool,
+}
+
+/// Records the beginning of a session.
+pub(super) fn record_session(build: &mut Build<'_>, (seq, ts): (Seq, Timestamp), writeback: bool) {
+    let mut key = vec![SESSION];
+    put_seq(&mut key, seq);
+    let mut value = vec![GROUP, u8::from(writeback)];
+    put_signed(&mut value, ts.0);
+    build.batch.put(Space::Time, key, value);
+}
+
+/// The session that a Seq belongs to.
+pub(super) fn session(kv: &dyn Kv, at: Seq) -> Result<Option<Session>> {
+    let mut from = vec![SESSION];
+    put_seq(&mut from, at);
+    let Some((key, value)) = kv.first(Space::Time, &from, &[SESSION + 1])? else {
+        return Ok(None);
+    };
+    let mut reader = Reader::new(&key);
+    reader.expect_tag(SESSION)?;
+    let seq = reader.seq()?;
+    let mut reader = Reader::new(&value);
+    reader.expect_tag(GROUP)?;
+    let writeback = reader.byte()? != 0;
+    let ts = Timestamp(reader.signed()?);
+    reader.finish()?;
+    Ok(Some(Session { seq, ts, writeback }))
+}
 
 /// A group of events in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,6 +14,7 @@ pub mod recovery;
 pub mod segment;
 mod spare;
 mod state;
+pub mod walk;
 pub mod writer;
 
 pub use close::Closed;

@@ -95,7 +95,7 @@ fn begun(segments: &Segments, from: Place) -> Result<bool> {
 
 /// Looks behind the last valid group: `true` when something torn stands there; an error when a later group proves
 /// that what is damaged had been durable.
-fn judge_tail(segments: &Segments, end: Place) -> Result<bool> {
+pub(super) fn judge_tail(segments: &Segments, end: Place) -> Result<bool> {
     let file = segments.open(end.segment)?;
     let mut chunk = vec![0; SEARCH_CHUNK];
     let mut offset = end.offset;

@@ -10,10 +10,13 @@ use crate::format::base::{BaseEntry, MAX_PAGES, decode_header, encode_header};
 use crate::index::{BasePage, BaseRecord, Index};
 use crate::sync::{Arc, Mutex};
 use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, Seq, StoreId};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A base file is closed when it is this long.
 const FILE_MAX: u64 = 1 << 30;
+/// Base files kept open for reading.
+const KEPT_OPEN: usize = 16;
 
 struct Writer {
     number: u64,
@@ -28,7 +31,7 @@ pub struct BaseStore {
     store: StoreId,
     index: Arc<Index>,
     writer: Mutex<Writer>,
-    open: Mutex<Option<(u64, Arc<dyn DiskFile>)>>,
+    open: Mutex<BTreeMap<u64, Arc<dyn DiskFile>>>,
 }
 
 /// A page to be saved.
@@ -45,7 +48,7 @@ impl BaseStore {
         let dir = paths.base_dir();
         let number = list(&*disk, paths)?.last().map_or(1, |last| last + 1);
         let writer = Mutex::new(Writer { number, file: None, offset: 0 });
-        Ok(BaseStore { disk, dir, store, index, writer, open: Mutex::new(None) })
+        Ok(BaseStore { disk, dir, store, index, writer, open: Mutex::new(BTreeMap::new()) })
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -109,40 +112,72 @@ impl BaseStore {
         self.index.put_base(&located(&entries, number, offset))
     }
 
-    /// Reads a saved page; `false` when there is none.
-    pub fn read(&self, file: FileId, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<bool> {
-        let Some(record) = self.index.base(BasePage { file, adoption: adopted, page })? else {
-            return Ok(false);
-        };
-        let Location::Base { number, offset } = record.location else {
+    /// Reads saved pages from `page` on into `out`, as far as they stand one behind the other.
+    pub fn read(&self, file: FileId, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<SavedRun> {
+        let last = PageNo(page.0 + (out.len() as u64).div_ceil(PAGE).saturating_sub(1));
+        let records = self.index.bases(file, adopted, page..=last)?;
+        let Some((first, start)) = records.first() else { return Ok(SavedRun { read: 0, next: None }) };
+        if *first != page {
+            return Ok(SavedRun { read: 0, next: Some(*first) });
+        }
+        let Location::Base { number, offset } = start.location else {
             return Err(Error::corrupt("base.read", "the index names a place that is not in a base file"));
         };
+        let in_line = records.iter().zip(0u64..).take_while(|((found, record), ahead)| {
+            found.0 == page.0 + ahead
+                && record.location == Location::Base { number, offset: offset + ahead * PAGE }
+        });
+        let run: Vec<&BaseRecord> = in_line.map(|((_, record), _)| record).collect();
         let handle = self.handle(number)?;
-        let mut bytes = [0; PAGE_LEN];
-        let got = handle.read_at("base.read", &mut bytes, offset)?;
-        if got != PAGE_LEN || crc32fast::hash(&bytes) != record.crc {
-            return Err(Error::corrupt(
-                "base.read",
-                format!("the saved page {} of {file} is damaged", page.0),
-            )
-            .at(&self.path(number))
-            .offset(offset));
+        let damaged = |ahead: usize| {
+            let (page, offset) = (page.0 + ahead as u64, offset + ahead as u64 * PAGE);
+            Error::corrupt("base.read", format!("the saved page {page} of {file} is damaged"))
+                .at(&self.path(number))
+                .offset(offset)
+        };
+        let whole = run.len().min(out.len() / PAGE_LEN);
+        let part = out.get_mut(..whole * PAGE_LEN).unwrap_or(&mut []);
+        let got = handle.read_at("base.read", part, offset)?;
+        for ((bytes, record), ahead) in part.chunks(PAGE_LEN).zip(&run).zip(0..) {
+            if (ahead + 1) * PAGE_LEN > got || crc32fast::hash(bytes) != record.crc {
+                return Err(damaged(ahead));
+            }
         }
-        out.copy_from_slice(bytes.get(..out.len()).unwrap_or(&bytes));
-        Ok(true)
+        let mut read = whole * PAGE_LEN;
+        if let Some(record) = run.get(whole)
+            && let Some(rest) = out.get_mut(read..).filter(|rest| !rest.is_empty())
+        {
+            let mut bytes = [0; PAGE_LEN];
+            let got = handle.read_at("base.read", &mut bytes, offset + read as u64)?;
+            if got != PAGE_LEN || crc32fast::hash(&bytes) != record.crc {
+                return Err(damaged(whole));
+            }
+            rest.copy_from_slice(bytes.get(..rest.len()).unwrap_or(&bytes));
+            read = out.len();
+        }
+        Ok(SavedRun { read, next: None })
     }
 
     fn handle(&self, number: u64) -> Result<Arc<dyn DiskFile>> {
         let mut open = self.open.lock();
-        if let Some((held, file)) = &*open
-            && *held == number
-        {
+        if let Some(file) = open.get(&number) {
             return Ok(Arc::clone(file));
         }
         let file = self.disk.open("base.open", &self.path(number), OpenHow::default())?;
-        *open = Some((number, Arc::clone(&file)));
+        while open.len() >= KEPT_OPEN {
+            open.pop_first();
+        }
+        open.insert(number, Arc::clone(&file));
         Ok(file)
     }
+}
+
+/// What a reading of saved pages found.
+pub struct SavedRun {
+    /// Bytes read: whole pages, or all that was asked for. 0: the first page was not saved.
+    pub read: usize,
+    /// Then the first page of those asked for that was saved, if any.
+    pub next: Option<PageNo>,
 }
 
 fn file_path(dir: &std::path::Path, number: u64) -> PathBuf {

@@ -109,6 +109,7 @@ impl Live {
             nodes,
             sections: Sections {
                 roots: super::roots::states(&tree),
+                tags: self.tags.lock().states(),
                 epochs: self.journal.epochs().list().to_vec(),
                 ..Sections::default()
             },

@@ -8,6 +8,7 @@
 
 pub mod applier;
 pub mod base;
+mod bases;
 pub mod checkpoint;
 pub mod content;
 pub mod gather;
@@ -21,6 +22,7 @@ pub mod pool;
 pub mod recover;
 pub mod roots;
 pub mod scatter;
+mod tags;
 pub mod tree;
 pub mod walk;
 pub mod xattrs;
@@ -31,11 +33,12 @@ use self::paths::Paths;
 use self::pool::Pool;
 use self::tree::Tree;
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::journal::Journal;
+use crate::meta::tags::Tags;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, PAGE, PageNo, Seq, Timestamp};
+use crate::types::{FileId, Seq, Timestamp};
 use std::collections::BTreeSet;
 
 /// Limits of the live tree.
@@ -57,6 +60,8 @@ pub struct Live {
     pub limits: Limits,
     /// First instant that can be shown.
     pub birth: Mutex<(Seq, Timestamp)>,
+    /// Named instants. Its lock is taken before the journal's, and no other meanwhile.
+    pub tags: Mutex<Tags>,
     tree: RwLock<Tree>,
     pool: Pool,
     base: BaseStore,
@@ -121,83 +126,5 @@ impl Live {
             self.dirty.lock().insert(file);
         }
         result
-    }
-
-    /// Reads one page of the base that a file had since `adopted`, whatever has become of the file.
-    pub fn read_base(&self, file: FileId, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<()> {
-        let node = self.tree.read().nodes.get(&file).cloned();
-        if let Some(node) = node
-            && self.read_own_base(&node, adopted, page, out)?
-        {
-            return Ok(());
-        }
-        if self.base.read(file, adopted, page, out)? || self.read_limbo(file, adopted, page, out)? {
-            return Ok(());
-        }
-        Err(Error::new(
-            crate::error::Kind::Lost,
-            "past.base.read",
-            format!(
-                "page {} of {file} was changed while DATA was not mounted; its bytes from before are gone",
-                page.0
-            ),
-        ))
-    }
-
-    /// The base of a file that is there: what was read from the live file counts only if the page was still
-    /// untouched after the read.
-    fn read_own_base(&self, node: &node::Node, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<bool> {
-        let leans = |state: &NodeState| {
-            state.content.base.as_ref().is_some_and(|base| {
-                base.adopted == adopted && !base.in_limbo && !base.is_saved(page) && state.content.exists
-            })
-        };
-        let (handle, size) = {
-            let state = node.lock();
-            if !leans(&state) {
-                return Ok(false);
-            }
-            let size = state.content.base.as_ref().map_or(0, |base| base.size);
-            match self.pool.open("live.base.read", &self.paths.live(node.root, node.file)?, false) {
-                Ok(handle) => (handle, size),
-                // The applier has just moved it to limbo, and is about to say so.
-                Err(error) if error.is(libc::ENOENT) => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        };
-        let got = handle.read_at("live.base.read", out, page.0 * PAGE)?;
-        if !leans(&node.lock()) {
-            return Ok(false);
-        }
-        let valid = size.saturating_sub(page.0 * PAGE).min(out.len() as u64);
-        let valid = usize::try_from(valid).unwrap_or(out.len());
-        if got < valid {
-            return Err(Error::corrupt("live.base.read", "the live file is shorter than its base")
-                .at(&self.paths.live(node.root, node.file)?)
-                .offset(page.0 * PAGE));
-        }
-        if let Some(rest) = out.get_mut(valid..) {
-            rest.fill(0);
-        }
-        Ok(true)
-    }
-
-    fn read_limbo(&self, file: FileId, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<bool> {
-        let limbos = self.paths.roots.iter().map(|root| root.limbo(file, adopted));
-        for path in limbos.chain([self.paths.store_limbo(file, adopted)]) {
-            if self.disk.stat("live.limbo.find", &path)?.is_none() {
-                continue;
-            }
-            let got = self.pool.open("live.limbo.read", &path, false)?.read_at(
-                "live.limbo.read",
-                out,
-                page.0 * PAGE,
-            )?;
-            if let Some(rest) = out.get_mut(got..) {
-                rest.fill(0);
-            }
-            return Ok(true);
-        }
-        Ok(false)
     }
 }

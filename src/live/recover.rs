@@ -33,6 +33,7 @@ use crate::journal::recovery::{Replayed, START, replay};
 use crate::journal::segment::Segments;
 use crate::journal::writer::Resume;
 use crate::journal::{Config, Extent, Group, Journal};
+use crate::meta::tags::Tags;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, FileKind, Seq, StoreId, Timestamp};
@@ -122,13 +123,15 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     for node in tree.nodes.values() {
         in_place(node);
     }
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false)?;
+    let mut tags = Tags::of(&checkpoint.sections.tags);
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, &mut tags, false)?;
     for node in tree.doomed.iter().filter_map(|(_, file)| tree.nodes.get(file)) {
         // Removed while DATA was plain, noted by an opening that a cut ended: nothing of it is anywhere.
         node.lock().content.exists = false;
     }
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
+    *live.tags.lock() = tags;
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
@@ -162,13 +165,15 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
             missing.push(Arc::clone(node));
         }
     }
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true)?;
+    let mut tags = Tags::of(&checkpoint.sections.tags);
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, &mut tags, true)?;
     for (root, copy) in paths.roots.iter().zip(&copies) {
         check_reach(root, copy, resume.last_seq)?;
     }
     check_missing(paths, &missing)?;
     paths.roots.iter().try_for_each(|root| remove_orphans(disk, root, &tree))?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
+    *live.tags.lock() = tags;
     if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -305,11 +310,12 @@ fn leftover(base: Option<Base>, len: u64, seq: Seq) -> Content {
     }
 }
 
-/// Replays the journal into names and overlays.
+/// Replays the journal into names, overlays and tags.
 fn replay_into(
     setup: &Setup,
     checkpoint: &Checkpoint,
     tree: &mut Tree,
+    tags: &mut Tags,
     served: bool,
 ) -> Result<(Resume, Replayed)> {
     let segments = segments_of(setup);
@@ -333,6 +339,7 @@ fn replay_into(
                 node.lock().content = leftover(None, stat.attr.size, record.seq);
             }
             fold(tree, &group, record);
+            tags.fold(record);
         }
         Ok(())
     })?;
@@ -418,6 +425,7 @@ fn assemble(
         journal: Arc::new(journal),
         limits: setup.limits,
         birth: Mutex::new(birth),
+        tags: Mutex::new(Tags::default()),
         tree: RwLock::new(tree),
         pool,
         base,

@@ -8,6 +8,8 @@ use crate::types::{FileId, Name};
 /// Longest extended attribute name and value, as the kernel has them.
 const XATTR_NAME_MAX: usize = 255;
 const XATTR_SIZE_MAX: usize = 65_536;
+/// On the root these are Weft's own: DATA's mark while it is plain, and what views tell of themselves.
+const RESERVED: &[u8] = b"user.weft.";
 
 impl Live {
     /// One attribute's value.
@@ -34,6 +36,7 @@ impl Live {
         if value.len() > XATTR_SIZE_MAX {
             return Err(Error::errno("live.setxattr", libc::E2BIG));
         }
+        self.may_change(file, name)?;
         let guarded = name.starts_with(b"trusted.") || name.starts_with(b"security.");
         if guarded && !self.limits.privileged {
             return Err(Error::errno("live.setxattr", libc::EPERM));
@@ -53,6 +56,7 @@ impl Live {
     }
 
     pub fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<()> {
+        self.may_change(file, name)?;
         let node = self.node(file)?;
         let mut state = node.lock();
         if !state.xattrs.contains_key(name) {
@@ -61,5 +65,15 @@ impl Live {
         let name = name.to_vec();
         self.emit(&node, &mut state, &[], |ts| Event::RemoveXattr { file, name, ctime: ts })?;
         Ok(())
+    }
+
+    /// What Weft keeps on the directory of a root is not a program's to change.
+    fn may_change(&self, file: FileId, name: &[u8]) -> Result<()> {
+        let is_root =
+            || file == FileId::ROOT || self.tree.read().roots.values().any(|root| root.file == file);
+        match name.starts_with(RESERVED) && is_root() {
+            true => Err(Error::errno("live.xattr", libc::EPERM)),
+            false => Ok(()),
+        }
     }
 }

@@ -2,15 +2,18 @@
 
 use crate::disk::{Disk, DiskFile, OpenHow};
 use crate::error::{Error, Result};
-use crate::index::{Adoption, Index, PageVersion};
+use crate::index::{Adoption, Index, PageVersion, advance};
 use crate::journal::segment::Segments;
 use crate::live::Live;
 use crate::sync::{Arc, Mutex};
 use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, Seq};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Pages looked up at once.
 const BATCH: u64 = 256;
+/// Page files kept open.
+const KEPT_OPEN: usize = 16;
 
 /// Reads pages as of a Seq. Shared by all views.
 pub struct Pages {
@@ -24,12 +27,12 @@ pub struct Pages {
 pub struct PageFiles {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    open: Mutex<Option<(u64, Arc<dyn DiskFile>)>>,
+    open: Mutex<BTreeMap<u64, Arc<dyn DiskFile>>>,
 }
 
 impl PageFiles {
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> PageFiles {
-        PageFiles { disk, dir, open: Mutex::new(None) }
+        PageFiles { disk, dir, open: Mutex::new(BTreeMap::new()) }
     }
 
     /// Makes a file's pages durable, and its name.
@@ -41,15 +44,16 @@ impl PageFiles {
     /// The file of a number, made when absent.
     pub fn file(&self, number: u64) -> Result<Arc<dyn DiskFile>> {
         let mut open = self.open.lock();
-        if let Some((held, file)) = &*open
-            && *held == number
-        {
+        if let Some(file) = open.get(&number) {
             return Ok(Arc::clone(file));
         }
         let path = self.dir.join(format!("{number:010}.pages"));
         let how = OpenHow { write: true, create: true, ..OpenHow::default() };
         let file = self.disk.open("pages.open", &path, how)?;
-        *open = Some((number, Arc::clone(&file)));
+        while open.len() >= KEPT_OPEN {
+            open.pop_first();
+        }
+        open.insert(number, Arc::clone(&file));
         Ok(file)
     }
 }
@@ -75,48 +79,64 @@ impl Pages {
         while page <= last {
             let upto = last.min(page + BATCH - 1);
             let versions = self.index.pages(file, PageNo(page)..=PageNo(upto), at, floor)?;
-            let mut index = 0;
-            while index < versions.len() {
-                let run = run_length(&versions, index);
-                let start = page + index as u64;
-                self.run(file, adoption, start, run, &versions, index, offset, out)?;
-                index += run;
+            let mut rest = versions.as_slice();
+            while let Some(version) = rest.first() {
+                let stretch = Stretch::at(page, rest, adoption);
+                // The bytes of the stretch that are asked for, and where they go.
+                let begin = page * PAGE;
+                let (from, to) = (begin.max(offset), (stretch.end * PAGE).min(last_byte + 1));
+                let target = usize::try_from(from - offset).unwrap_or(usize::MAX);
+                let len = usize::try_from(to - from).unwrap_or(usize::MAX);
+                let part = out.get_mut(target..target.saturating_add(len)).unwrap_or(&mut []);
+                self.fill(file, adoption, (PageNo(page), version), stretch.source, from - begin, part)?;
+                rest = rest.get((stretch.end - page) as usize..).unwrap_or(&[]);
+                page = stretch.end;
             }
-            page = upto + 1;
         }
         Ok(())
     }
 
-    /// `count` pages from `start`: several only if they stand one behind the other in one segment.
-    #[expect(clippy::too_many_arguments, reason = "one loop body of `read`, on its variables")]
-    fn run(
+    /// Reads a stretch from `skip` bytes behind its beginning on.
+    fn fill(
         &self,
         file: FileId,
         adoption: Option<Adoption>,
-        start: u64,
-        count: usize,
-        versions: &[PageVersion],
-        index: usize,
-        offset: u64,
-        out: &mut [u8],
+        (page, version): (PageNo, &PageVersion),
+        source: Source,
+        skip: u64,
+        part: &mut [u8],
     ) -> Result<()> {
-        let mut bytes = vec![0; count * PAGE_LEN];
-        let Some(version) = versions.get(index) else { return Ok(()) };
-        match (count, version.full) {
-            (2.., Some(full)) => self.fetch(full.location, &mut bytes)?,
-            _ => self.compose(file, adoption, PageNo(start), version, &mut bytes)?,
+        match (source, adoption) {
+            (Source::Zero, _) => {
+                part.fill(0);
+                Ok(())
+            }
+            (Source::Stored { location, valid }, _) => {
+                let valid = usize::try_from(valid.saturating_sub(skip)).unwrap_or(usize::MAX).min(part.len());
+                let (stored, zeros) = part.split_at_mut(valid);
+                zeros.fill(0);
+                match stored.is_empty() {
+                    true => Ok(()),
+                    false => self.fetch(advance(location, skip), stored),
+                }
+            }
+            (Source::Base, Some(base)) if skip == 0 => self.live.read_base(file, base.seq, page, part),
+            // One page, or the part of a base that begins inside of one.
+            _ => {
+                let len = (usize::try_from(skip).unwrap_or(usize::MAX).saturating_add(part.len()))
+                    .next_multiple_of(PAGE_LEN);
+                let mut bytes = vec![0; len];
+                match (source, adoption) {
+                    (Source::Base, Some(base)) => self.live.read_base(file, base.seq, page, &mut bytes)?,
+                    _ => self.compose(file, adoption, page, version, &mut bytes)?,
+                }
+                let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+                if let Some(found) = bytes.get(skip..skip + part.len()) {
+                    part.copy_from_slice(found);
+                }
+                Ok(())
+            }
         }
-        let run_start = start * PAGE;
-        let from = run_start.max(offset);
-        let to = (run_start + bytes.len() as u64).min(offset + out.len() as u64);
-        let (source, target) =
-            ((from - run_start) as usize..(to - run_start) as usize, (from - offset) as usize);
-        if let (Some(source), Some(target)) =
-            (bytes.get(source.clone()), out.get_mut(target..target + source.len()))
-        {
-            target.copy_from_slice(source);
-        }
-        Ok(())
     }
 
     /// One page of the past.
@@ -181,21 +201,54 @@ impl Pages {
     }
 }
 
-/// How many versions from `index` on are whole pages standing one behind the other in a segment.
-fn run_length(versions: &[PageVersion], index: usize) -> usize {
-    let place = |version: &PageVersion| match (version.full, version.partials.is_empty()) {
-        (Some(full), true) if full.valid_len as usize == PAGE_LEN => match full.location {
-            Location::Journal { segment, offset } => Some((segment, offset)),
-            _ => None,
-        },
-        _ => None,
-    };
-    let Some(first) = versions.get(index).and_then(place) else { return 1 };
-    versions
-        .iter()
-        .skip(index)
-        .zip(0u64..)
-        .take_while(|(version, ahead)| place(version) == Some((first.0, first.1 + ahead * PAGE)))
-        .count()
-        .max(1)
+/// Where the bytes of a stretch are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Source {
+    /// In one place, one behind the other; `valid` bytes of them, the rest is zero.
+    Stored {
+        location: Location,
+        valid: u64,
+    },
+    Zero,
+    /// Nothing was written over the base.
+    Base,
+    /// Of one page: several pieces.
+    Pieces,
+}
+
+/// Pages that can be read at once: up to `end`, without it.
+struct Stretch {
+    source: Source,
+    end: u64,
+}
+
+impl Stretch {
+    /// The stretch that begins with the first of `versions`, which is that of `page`.
+    fn at(page: u64, versions: &[PageVersion], adoption: Option<Adoption>) -> Stretch {
+        let mut sources = versions.iter().zip(page..).map(|(version, page)| source(page, version, adoption));
+        let mut stretch = Stretch { source: sources.next().unwrap_or(Source::Zero), end: page + 1 };
+        for next in sources {
+            let joined = match (stretch.source, next) {
+                (Source::Zero, Source::Zero) | (Source::Base, Source::Base) => stretch.source,
+                (Source::Stored { location, valid }, Source::Stored { location: next, valid: more })
+                    if valid == (stretch.end - page) * PAGE && advance(location, valid) == next =>
+                {
+                    Source::Stored { location, valid: valid + more }
+                }
+                _ => break,
+            };
+            stretch = Stretch { source: joined, end: stretch.end + 1 };
+        }
+        stretch
+    }
+}
+
+fn source(page: u64, version: &PageVersion, adoption: Option<Adoption>) -> Source {
+    match (version.full, version.partials.is_empty()) {
+        (_, false) => Source::Pieces,
+        (Some(full), true) if full.location == Location::Zero => Source::Zero,
+        (Some(full), true) => Source::Stored { location: full.location, valid: u64::from(full.valid_len) },
+        (None, true) if adoption.is_some_and(|base| page * PAGE < base.size) => Source::Base,
+        (None, true) => Source::Zero,
+    }
 }

@@ -118,6 +118,23 @@ impl Resolver<'_> {
         Ok(None)
     }
 
+    /// The last event before a time, by what the time means now. Fixes nothing.
+    pub fn last_before(&self, at: Timestamp) -> Result<Seq> {
+        let at = Timestamp(at.0.saturating_sub(1));
+        if let Some(seq) = self.pinned(at)? {
+            return Ok(seq);
+        }
+        let time = self.journal.time()?;
+        match self.choose(at, &time)? {
+            Choice::Before => Ok(Seq::ZERO),
+            Choice::Future => Ok(time.last),
+            Choice::In(span) => {
+                self.index_to(span.last.unwrap_or(time.last))?;
+                Ok(self.last_event(&span, at)?.map_or(Seq::ZERO, |record| record.seq))
+            }
+        }
+    }
+
     /// What a time could mean: the state in each clock epoch that showed it, oldest first. Fixes nothing.
     pub fn candidates(&self, at: Timestamp) -> Result<Vec<Found>> {
         let time = self.journal.time()?;

@@ -44,6 +44,8 @@ pub enum ViewName {
     Canonical(Instant),
     /// Another spelling; a symlink to this canonical name stands for it.
     Alias(String),
+    /// A named restore point, if there is one of this name.
+    Tag(String),
     /// Begins like a view name and is none; the reason.
     Malformed(String),
 }
@@ -112,12 +114,12 @@ pub fn parse_view_name(name: &[u8], zone: &TimeZone) -> ViewName {
     let Ok(text) = std::str::from_utf8(name) else {
         return ViewName::Malformed("a view name is ASCII".into());
     };
-    let instant = if let Some(digits) = text.strip_prefix("@seq=") {
-        parse_seq(digits).map(Instant::Seq)
-    } else if let Some(time) = text.strip_prefix("@ts=") {
-        absolute(time, zone).map(Instant::Time)
-    } else {
-        Err(Error::invalid(OP, "named restore points are not built yet"))
+    if let Some(tag) = text.strip_prefix("@tag=") {
+        return ViewName::Tag(tag.to_owned());
+    }
+    let instant = match text.strip_prefix("@seq=") {
+        Some(digits) => parse_seq(digits).map(Instant::Seq),
+        None => absolute(text.strip_prefix("@ts=").unwrap_or(text), zone).map(Instant::Time),
     };
     match instant {
         Err(cause) => ViewName::Malformed(cause.message),
@@ -180,7 +182,7 @@ fn not_a_time(text: &str) -> Error {
         OP,
         format!(
             "{text:?} is not a time: use 2026-11-23T10:00:00Z, 20261123T100000Z, 2026-11-23T10:00 (configured zone), \
-             10:00, -5m, now or seq=N"
+             10:00, -5m, now, seq=N or tag:NAME"
         ),
     )
 }

@@ -7,7 +7,7 @@ use weft_mount::{control, place};
 /// Print the path of the directory as it was at TIME
 #[derive(clap::Args)]
 pub struct Args {
-    /// 2026-11-23T10:00:00Z, 10:00, -5m, now, seq=N
+    /// 2026-11-23T10:00:00Z, 10:00, -5m, now, seq=N, tag:NAME
     #[arg(allow_hyphen_values = true)]
     time: String,
     /// The mount, or a path inside it; by default the mount around the current directory

@@ -3,11 +3,15 @@
 
 mod at;
 mod index;
+mod journal;
+mod log;
 mod mount;
 mod output;
 mod recover;
 mod resolve;
 mod status;
+mod tag;
+mod tags;
 mod unmount;
 
 use clap::{Parser, Subcommand};
@@ -33,8 +37,13 @@ enum Command {
     Status(status::Args),
     At(at::Args),
     Resolve(resolve::Args),
+    Tag(tag::Args),
+    Tags(tags::Args),
+    Log(log::Args),
     #[command(subcommand)]
     Index(index::Command),
+    #[command(subcommand)]
+    Journal(journal::Command),
 }
 
 /// How a command ended, or its one line of complaint.
@@ -50,7 +59,11 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, store),
         Command::At(args) => at::run(&args, store),
         Command::Resolve(args) => resolve::run(&args, store),
+        Command::Tag(args) => tag::run(&args, store),
+        Command::Tags(args) => tags::run(&args, store),
+        Command::Log(args) => log::run(&args, store),
         Command::Index(command) => index::run(&command, store),
+        Command::Journal(command) => journal::run(&command, store),
     };
     outcome.unwrap_or_else(|cause| {
         output::complain(&cause);

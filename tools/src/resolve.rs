@@ -7,7 +7,7 @@ use weft_mount::{control, place};
 /// Say what TIME means: found, in the future, before history began, or pruned
 #[derive(clap::Args)]
 pub struct Args {
-    /// 2026-11-23T10:00:00Z, 10:00, -5m, now, seq=N
+    /// 2026-11-23T10:00:00Z, 10:00, -5m, now, seq=N, tag:NAME
     #[arg(allow_hyphen_values = true)]
     time: String,
     /// The mount, or a path inside it; by default the mount around the current directory
@@ -30,7 +30,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
 }
 
 /// A field as text; empty when it is not there.
-fn field(value: &Value, key: &str) -> String {
+pub fn field(value: &Value, key: &str) -> String {
     match value.get(key) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => String::new(),
@@ -62,6 +62,10 @@ fn table(answer: &Value) -> String {
         lines.push(("actual", field(answer, "actual")));
         lines.push(("seq", field(answer, "seq")));
         lines.push(("path", field(answer, "path")));
+        if let Some(consistency) = answer.get("consistency").filter(|value| value.is_object()) {
+            let (capture, session) = (field(consistency, "capture"), field(consistency, "session"));
+            lines.push(("consistent", format!("{capture}, session of {session}")));
+        }
     } else {
         lines.push(("because", why_not(answer)));
     }

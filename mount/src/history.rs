@@ -1,0 +1,127 @@
+//! What a daemon answers about tags and about files over time.
+
+use crate::control::AskLog;
+use crate::offline::{told, unknown};
+use crate::running::Running;
+use crate::{Outcome, shown};
+use serde_json::{Value, json};
+use weft::engine::{Instant, Located, Resolution, TagState};
+use weft::meta::tags;
+use weft::past::history::Wanted;
+use weft::past::when::{self, ViewName};
+use weft::types::{FileId, Name, Seq};
+
+/// Lines of one answer at most: it has to fit the socket's line.
+const LINES_MAX: usize = 1_000;
+
+impl Running {
+    /// Names an instant. Where the time has none: the four-way answer, as `resolve` gives it.
+    pub(crate) fn tag(&self, name: &str, time: &str) -> Outcome<Value> {
+        tags::check_name(name).map_err(told)?;
+        let answer = self.resolve(time)?;
+        let Some(seq) = answer.get("seq").and_then(Value::as_u64).filter(|_| answer["answer"] == "found")
+        else {
+            return Ok(answer);
+        };
+        let tag = self.engine.tag(name, Seq(seq)).map_err(told)?;
+        let mut made = self.tag_json(&tag)?;
+        if let (Some(made), Some(answer)) = (made.as_object_mut(), answer.as_object()) {
+            for (key, value) in answer {
+                made.entry(key.as_str()).or_insert(value.clone());
+            }
+        }
+        Ok(made)
+    }
+
+    pub(crate) fn untag(&self, name: &str) -> Outcome<Value> {
+        let tag = self.engine.untag(name).map_err(told)?;
+        self.tag_json(&tag)
+    }
+
+    pub(crate) fn tags(&self) -> Outcome<Value> {
+        let tags = self.engine.tags();
+        Ok(Value::Array(tags.iter().map(|tag| self.tag_json(tag)).collect::<Outcome<_>>()?))
+    }
+
+    fn tag_json(&self, tag: &TagState) -> Outcome<Value> {
+        let name = String::from_utf8_lossy(&tag.name);
+        let actual = match self.engine.resolve(Instant::Seq(tag.at)).map_err(|cause| cause.to_string())? {
+            Resolution::Found(found) => Some(when::canonical(found.actual)),
+            _ => None,
+        };
+        let path = self.mount.point.join(format!("@tag={name}"));
+        Ok(json!({
+            "tag": name,
+            "seq": tag.at.0,
+            "actual": actual,
+            "made": when::canonical(tag.made),
+            "view": path.display().to_string(),
+        }))
+    }
+
+    /// One part of a file's history.
+    pub(crate) fn log(&self, ask: &AskLog) -> Outcome<Value> {
+        let bound = |time: &Option<String>| time.as_deref().map(|time| self.when(time)).transpose();
+        let after = match bound(&ask.since)?.map(|when| when.instant) {
+            None => Seq::ZERO,
+            Some(Instant::Time(at)) => self.engine.last_before(at).map_err(told)?,
+            Some(Instant::Seq(seq)) => Seq(seq.0.saturating_sub(1)),
+        };
+        let upto = match (ask.upto, bound(&ask.until)?) {
+            (Some(upto), _) => Seq(upto),
+            (None, Some(until)) => match self.seq_of(until.instant)? {
+                Some(seq) => seq,
+                None => Seq::ZERO,
+            },
+            (None, None) => Seq(u64::MAX),
+        };
+        let located = match ask.file {
+            Some(file) => Err(FileId(file)),
+            None => Ok(self.locate(&ask.names)?),
+        };
+        let file = located.as_ref().map_or_else(|file| *file, |located| located.file);
+        let wanted = Wanted { upto, after, limit: ask.limit.clamp(1, LINES_MAX), all: ask.all };
+        let log = self.engine.log(file, wanted).map_err(told)?;
+        let mut answer = json!({
+            "file": file.0,
+            "versions": log.versions,
+            "next": log.next.map(|seq| seq.0),
+        });
+        if let Ok(Located { kind, path, gone, .. }) = located {
+            answer["kind"] = json!(shown::kind(kind));
+            answer["path"] = json!(path);
+            answer["gone"] = json!(gone);
+        }
+        Ok(answer)
+    }
+
+    /// The file that a path means: of a view, the one there; else the one that has the path, or had it last.
+    fn locate(&self, names: &[Name]) -> Outcome<Located> {
+        let (at, names) = match names.split_first() {
+            Some((first, rest)) if when::is_reserved(first) => (Some(self.view_of(first)?), rest),
+            _ => (None, names),
+        };
+        self.engine.locate(names, at).map_err(told)?.ok_or_else(|| unknown(names))
+    }
+
+    /// The Seq that the name of a view stands for.
+    fn view_of(&self, name: &[u8]) -> Outcome<Seq> {
+        let shown = String::from_utf8_lossy(name).into_owned();
+        let instant = match when::parse_view_name(name, &self.zone) {
+            ViewName::Canonical(instant) => instant,
+            ViewName::Alias(_) | ViewName::Tag(_) => self.when(&shown)?.instant,
+            ViewName::NotAView => return Err(format!("{shown} is not the name of a view")),
+            ViewName::Malformed(why) => return Err(why),
+        };
+        self.seq_of(instant)?.ok_or_else(|| format!("{shown} is out of reach: `weft resolve` says why"))
+    }
+
+    /// The last event at or before an instant; all there is for one in the future.
+    fn seq_of(&self, instant: Instant) -> Outcome<Option<Seq>> {
+        Ok(match self.engine.resolve(instant).map_err(|cause| cause.to_string())? {
+            Resolution::Found(found) => Some(found.seq),
+            Resolution::Future { last, .. } => Some(last),
+            Resolution::Before { .. } | Resolution::Pruned { .. } => None,
+        })
+    }
+}

@@ -1,0 +1,61 @@
+//! What an engine tells of files over time, and of instants.
+
+use super::{Capture, Engine};
+use crate::error::Result;
+use crate::past::history::{Teller, Told, Wanted};
+use crate::past::paths::find_last;
+use crate::types::{FileId, FileKind, Name, Seq, Timestamp};
+
+/// A file that a path leads to, or led to last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Located {
+    pub file: FileId,
+    pub kind: FileKind,
+    /// Its path now, or the one it had last.
+    pub path: String,
+    /// It has no name any more.
+    pub gone: bool,
+}
+
+/// How an instant came about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    pub capture: Capture,
+    /// First event of the session, and its time.
+    pub session: (Seq, Timestamp),
+}
+
+impl Engine {
+    /// Everything that has happened is durable and in the index; its Seq. After a failure: everything durable.
+    fn catch_up(&self) -> Result<Seq> {
+        let last = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
+        self.indexer.wait_for(last)?;
+        Ok(last)
+    }
+
+    /// The file that a path led to last, at or before an instant (now without one). `None`: the path never was.
+    pub fn locate(&self, names: &[Name], at: Option<Seq>) -> Result<Option<Located>> {
+        let now = self.catch_up()?;
+        let Some((file, kind)) = find_last(&self.index, names, at.unwrap_or(now))? else { return Ok(None) };
+        let teller = Teller::new(&self.index, self.live.journal.segments());
+        let path = teller.path(file, now)?.unwrap_or_default();
+        let gone = self.index.attr(file, now)?.is_none_or(|attr| attr.nlink == 0);
+        Ok(Some(Located { file, kind, path, gone }))
+    }
+
+    /// What happened to a file, newest first.
+    pub fn log(&self, file: FileId, wanted: Wanted) -> Result<Told> {
+        let now = self.catch_up()?;
+        let wanted = Wanted { upto: wanted.upto.min(now), ..wanted };
+        Teller::new(&self.index, self.live.journal.segments()).tell(file, wanted)
+    }
+
+    /// In which session, and how, the events up to a Seq arrived. The Seq is that of a resolved instant.
+    pub fn origin(&self, at: Seq) -> Result<Option<Origin>> {
+        let session = self.index.session(at)?;
+        Ok(session.map(|session| Origin {
+            capture: if session.writeback { Capture::Writeback } else { Capture::Strict },
+            session: (session.seq, session.ts),
+        }))
+    }
+}
