@@ -63,6 +63,7 @@ pub struct Config {
     pub checkpoint_mib: u64,
     pub open_files: usize,
     pub threads: usize,
+    pub clock_step_secs: u64,
 }
 
 impl Default for Config {
@@ -77,6 +78,7 @@ impl Default for Config {
             checkpoint_mib: 256,
             open_files: 512,
             threads: 4,
+            clock_step_secs: 5,
         }
     }
 }
@@ -113,6 +115,10 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # Threads that answer the kernel (1 to 64).
 #threads = 4
+
+# A step of the wall clock by more seconds than this, either way, begins a new clock epoch; a smaller one is waited out
+# (1 to 3600).
+#clock_step_secs = 5
 "#;
 
 impl Config {
@@ -149,6 +155,7 @@ impl Config {
             ("checkpoint_mib", self.checkpoint_mib, 16, 1 << 20),
             ("open_files", self.open_files as u64, 16, 1 << 20),
             ("threads", self.threads as u64, 1, 64),
+            ("clock_step_secs", self.clock_step_secs, 1, 3_600),
         ];
         for (key, value, least, most) in limits {
             if value < least || value > most {
@@ -173,7 +180,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 9);
+        assert_eq!(active.lines().count(), 10);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 

@@ -200,6 +200,7 @@ fn options(plan: &Plan, beneath: &Path) -> Outcome<Options> {
         cache_bytes: config.cache_mib * MIB,
         checkpoint_bytes: config.checkpoint_mib * MIB,
         open_files: config.open_files,
+        clock_step_us: i64::try_from(config.clock_step_secs).unwrap_or(i64::MAX / 1_000_000) * 1_000_000,
         privileged: kernel::is_root(),
         new_store_id: random()?,
         ..Options::new(beneath, &plan.store)

@@ -26,6 +26,7 @@ pub mod offline;
 pub mod place;
 pub mod process;
 pub mod profile;
+mod resolve;
 mod running;
 pub mod shown;
 

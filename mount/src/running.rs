@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use weft::engine::{Capture, Engine, Resolution, Status};
+use weft::engine::{Capture, Engine, Status};
 use weft::meta::tags;
 use weft::past::when;
-use weft::types::Timestamp;
 
 /// What wakes the daemon's main thread.
 pub enum Event {
@@ -108,57 +107,9 @@ impl Running {
     pub(crate) fn when(&self, time: &str) -> Outcome<when::When> {
         if let Some(tag) = tags::named(time) {
             let tag = self.engine.find_tag(tag).map_err(|cause| cause.message)?;
-            return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false });
+            return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false, ago_us: None });
         }
         when::parse_time(time, self.engine.now(), &self.zone).map_err(|cause| cause.message)
-    }
-
-    /// The four-way answer, with what was asked, what it is, and how far history reaches.
-    pub(crate) fn resolve(&self, time: &str) -> Outcome<Value> {
-        let when = self.when(time)?;
-        let resolution = self.engine.resolve(when.instant).map_err(|cause| cause.to_string())?;
-        let name = when.instant.view_name();
-        let requested = match tags::named(time) {
-            Some(tag) => format!("tag={tag}"),
-            None => name.trim_start_matches('@').to_owned(),
-        };
-        let status = self.engine.status();
-        let shown = |ts: Timestamp| when::canonical(ts);
-        let mut all = json!({
-            "requested": requested,
-            "timezone": self.zone.iana_name().unwrap_or("UTC"),
-            "reach": { "oldest": shown(Timestamp(status.oldest_us)), "newest": shown(Timestamp(status.newest_us)) },
-        });
-        if when.moving && self.capture == Capture::Writeback {
-            let note = "capture is writeback: what programs have not fsynced or closed may be missing";
-            all["note"] = json!(note);
-        }
-        let answer = match resolution {
-            Resolution::Found(found) => json!({
-                "answer": "found",
-                "seq": found.seq.0,
-                "actual": shown(found.actual),
-                "path": self.mount.point.join(&name).display().to_string(),
-                "consistency": self.origin(found.seq)?,
-            }),
-            Resolution::Future { now, last } => {
-                json!({ "answer": "future", "now": shown(now), "last_seq": last.0 })
-            }
-            Resolution::Before { first, .. } => json!({ "answer": "before", "first": shown(first) }),
-            Resolution::Pruned { oldest } => json!({ "answer": "pruned", "oldest": shown(oldest) }),
-        };
-        if let (Some(all), Value::Object(answer)) = (all.as_object_mut(), answer) {
-            all.extend(answer);
-        }
-        Ok(all)
-    }
-
-    /// How the events up to a Seq arrived.
-    fn origin(&self, seq: weft::types::Seq) -> Outcome<Value> {
-        let origin = self.engine.origin(seq).map_err(|cause| cause.to_string())?;
-        Ok(origin.map_or(Value::Null, |origin| {
-            json!({ "capture": origin.capture.name(), "session": when::canonical(origin.session.1) })
-        }))
     }
 
     /// Waits until the mount ends, and closes the engine. `session` is the thread that serves the kernel.

@@ -111,7 +111,6 @@ impl Live {
                 roots: super::roots::states(&tree),
                 tags: self.tags.lock().states(),
                 epochs: self.journal.epochs().list().to_vec(),
-                ..Sections::default()
             },
         }
     }

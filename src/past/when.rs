@@ -34,6 +34,8 @@ pub struct When {
     pub instant: Instant,
     /// The text was relative (`-5m`, `now`, `10:00`): it means another instant when read later.
     pub moving: bool,
+    /// It was counted back from now, by so many µs of time that passed (`-5m`, `now`).
+    pub ago_us: Option<i64>,
 }
 
 /// What a name in the root of a mount says about views.
@@ -93,12 +95,11 @@ pub fn parse_time(text: &str, now: Timestamp, zone: &TimeZone) -> Result<When> {
     }
     let text = bare.strip_prefix("ts=").unwrap_or(text);
     if text.eq_ignore_ascii_case("now") {
-        return Ok(moving(now));
+        return Ok(ago(now, 0));
     }
     if let Some(span) = text.strip_prefix('-') {
         return parse_span(span, text)
-            .and_then(|us| before(now, us).ok_or_else(|| out_of_range(text)))
-            .map(moving);
+            .and_then(|us| before(now, us).map(|at| ago(at, us)).ok_or_else(|| out_of_range(text)));
     }
     if is_time_of_day(text.as_bytes()) {
         return time_of_day(text, now, zone).map(moving);
@@ -129,11 +130,15 @@ pub fn parse_view_name(name: &[u8], zone: &TimeZone) -> ViewName {
 }
 
 fn fixed(instant: Instant) -> When {
-    When { instant, moving: false }
+    When { instant, moving: false, ago_us: None }
 }
 
 fn moving(ts: Timestamp) -> When {
-    When { instant: Instant::Time(ts), moving: true }
+    When { instant: Instant::Time(ts), moving: true, ago_us: None }
+}
+
+fn ago(ts: Timestamp, us: i64) -> When {
+    When { ago_us: Some(us), ..moving(ts) }
 }
 
 fn before(now: Timestamp, us: i64) -> Option<Timestamp> {
