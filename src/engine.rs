@@ -35,7 +35,8 @@ use std::path::{Path, PathBuf};
 
 pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
-pub use crate::live::names::{Entry, NewFile, RenameMode, SetAttr, SetTime};
+pub use crate::live::attrs::{Caller, SetAttr, SetTime};
+pub use crate::live::names::{Entry, NewFile, RenameMode};
 pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_name};
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
@@ -316,6 +317,16 @@ impl Engine {
         self.live.set_attr(file, set)
     }
 
+    /// The attributes of a regular file that has setuid, setgid or capabilities, which a write to it takes away.
+    pub fn privileges(&self, file: FileId) -> Result<Option<Attr>> {
+        self.live.privileges(file)
+    }
+
+    /// Takes from a file what it must not keep when `by` changes its bytes.
+    pub fn drop_privileges(&self, file: FileId, by: Caller) -> Result<()> {
+        self.live.drop_privileges(file, by)
+    }
+
     pub fn xattr(&self, file: FileId, name: &[u8]) -> Result<Option<Vec<u8>>> {
         self.live.xattr(file, name)
     }
@@ -324,16 +335,16 @@ impl Engine {
         self.live.xattr_names(file)
     }
 
-    /// `create`/`replace` as XATTR_CREATE/XATTR_REPLACE.
+    /// `create`/`replace` as XATTR_CREATE/XATTR_REPLACE. An ACL changes the mode with it; `by` is who sets it.
     pub fn set_xattr(
         &self,
         file: FileId,
         name: &[u8],
         value: &[u8],
-        create: bool,
-        replace: bool,
+        (create, replace): (bool, bool),
+        by: Caller,
     ) -> Result<()> {
-        self.live.set_xattr(file, name, value, create, replace)
+        self.live.set_xattr(file, name, value, (create, replace), by)
     }
 
     pub fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<()> {
@@ -355,16 +366,9 @@ impl Engine {
         self.live.read(file, offset, out)
     }
 
-    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable. `kill_priv`: clear setuid/setgid.
-    pub fn write(
-        &self,
-        file: FileId,
-        offset: u64,
-        bytes: &[u8],
-        append: bool,
-        kill_priv: bool,
-    ) -> Result<()> {
-        self.live.write(file, offset, bytes, append, kill_priv)?;
+    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
+    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
+        self.live.write(file, offset, bytes, append)?;
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())

@@ -1,5 +1,6 @@
 //! The core of Weft. docs/ARCHITECTURE.md tells the layers; `tests/tidy.rs` holds them to it.
 
+pub mod acl;
 pub mod clock;
 pub mod disk;
 pub mod engine;

@@ -79,13 +79,21 @@ impl Bed {
 }
 
 fn create(engine: &Engine) -> FileId {
-    let new = NewFile { kind: FileKind::Regular, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0 };
+    let new = NewFile {
+        kind: FileKind::Regular,
+        mode: 0o600,
+        rdev: 0,
+        target: Vec::new(),
+        uid: 0,
+        gid: 0,
+        umask: 0,
+    };
     engine.create(FileId::ROOT, b"f", new).unwrap().0
 }
 
 fn write(engine: &Engine, text: &str) {
     let (file, _) = engine.lookup(FileId::ROOT, b"f").unwrap();
-    engine.write(file, 0, format!("{text:16}").as_bytes(), false, false).unwrap();
+    engine.write(file, 0, format!("{text:16}").as_bytes(), false).unwrap();
 }
 
 fn sync(engine: &Engine) -> Result<()> {
@@ -283,7 +291,7 @@ fn what_was_shown_after_writing_stopped_stays_what_it_was() {
         for at in [shown, also] {
             assert_eq!(text(&reopened, at), "durable", "what was shown has changed");
         }
-        assert!(!bed.disk.stat("test", &Path::new(STORE).join("pins")).unwrap().is_some());
+        assert!(bed.disk.stat("test", &Path::new(STORE).join("pins")).unwrap().is_none());
     }
 }
 
@@ -296,9 +304,9 @@ fn on_a_full_disk_the_past_can_be_looked_at() {
     bed.clock.pass(SECOND);
     let (file, _) = engine.lookup(FileId::ROOT, b"f").unwrap();
     bed.disk.set_capacity(bed.disk.used() + (1 << 20));
-    while engine.write(file, 4096, &[7; 1 << 16], false, false).is_ok() {}
+    while engine.write(file, 4096, &[7; 1 << 16], false).is_ok() {}
     sync(&engine).unwrap();
-    while engine.write(file, 4096, b"x", false, false).is_ok() {
+    while engine.write(file, 4096, b"x", false).is_ok() {
         sync(&engine).unwrap();
     }
     bed.clock.step(-HOUR);

@@ -66,7 +66,7 @@ fn past(engine: &Engine, seq: Seq, dir: FileId, name: &str) -> Option<Vec<u8>> {
 }
 
 fn file(mode: u32) -> NewFile {
-    NewFile { kind: FileKind::Regular, mode, rdev: 0, target: Vec::new(), uid: 0, gid: 0 }
+    NewFile { kind: FileKind::Regular, mode, umask: 0, rdev: 0, target: Vec::new(), uid: 0, gid: 0 }
 }
 
 #[test]
@@ -89,9 +89,9 @@ fn a_directory_is_taken_in_changed_looked_back_at_and_given_back() {
 
     let mut new = old.clone();
     new[5000..13_000].fill(9);
-    engine.write(one, 5000, &[9; 8000], false, false).unwrap();
+    engine.write(one, 5000, &[9; 8000], false).unwrap();
     let (made, _) = engine.create(five, b"2", file(0o600)).unwrap();
-    engine.write(made, 100, &[1; 10_000], false, false).unwrap();
+    engine.write(made, 100, &[1; 10_000], false).unwrap();
     sync(&engine);
     let middle = now(&engine);
     engine.apply().unwrap();
@@ -121,7 +121,7 @@ fn a_directory_is_taken_in_changed_looked_back_at_and_given_back() {
     check(&engine);
     assert!(engine.recovery().contains("clean"), "{}", engine.recovery());
     let (moved, _) = engine.lookup(FileId::ROOT, b"moved").unwrap();
-    engine.write(moved, 0, b"again", false, false).unwrap();
+    engine.write(moved, 0, b"again", false).unwrap();
     sync(&engine);
     // As after a crash: nothing is put back.
     engine.abandon();

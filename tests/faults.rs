@@ -47,7 +47,15 @@ fn open(disk: &SimDisk, kv: &Arc<CrashKv>) -> Arc<Engine> {
 }
 
 fn create(engine: &Engine, name: &str) -> Result<FileId> {
-    let new = NewFile { kind: FileKind::Regular, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0 };
+    let new = NewFile {
+        kind: FileKind::Regular,
+        mode: 0o600,
+        umask: 0,
+        rdev: 0,
+        target: Vec::new(),
+        uid: 0,
+        gid: 0,
+    };
     Ok(engine.create(FileId::ROOT, name.as_bytes(), new)?.0)
 }
 
@@ -77,14 +85,14 @@ fn the_first_journal_error_stops_all_writing_and_reading_goes_on() {
     let (disk, kv) = (disk(), CrashKv::new());
     let engine = open(&disk, &kv);
     let file = create(&engine, "f").unwrap();
-    engine.write(file, 0, b"kept", false, false).unwrap();
+    engine.write(file, 0, b"kept", false).unwrap();
     sync(&engine).unwrap();
     let seq = resolve(&engine, engine.now());
-    engine.write(file, 0, b"lost", false, false).unwrap();
+    engine.write(file, 0, b"lost", false).unwrap();
     disk.fail("journal.group.write", 1, libc::EIO);
     assert_eq!(sync(&engine).unwrap_err().kind, Kind::Stopped);
     let stopped = |error: Error| assert_eq!(error.to_errno(), libc::EIO, "{error}");
-    stopped(engine.write(file, 0, b"more", false, false).unwrap_err());
+    stopped(engine.write(file, 0, b"more", false).unwrap_err());
     stopped(create(&engine, "g").unwrap_err());
     stopped(engine.unlink(FileId::ROOT, b"f").unwrap_err());
     stopped(sync(&engine).unwrap_err());
@@ -109,7 +117,7 @@ fn a_full_disk_is_told_to_the_writer_and_nothing_acknowledged_is_lost() {
     disk.set_capacity(disk.used() + (1 << 20));
     let mut written = 0u64;
     let refused = loop {
-        match engine.write(file, written, &[(written >> 16) as u8; 1 << 16], false, false) {
+        match engine.write(file, written, &[(written >> 16) as u8; 1 << 16], false) {
             Ok(()) => written += 1 << 16,
             Err(error) => break error,
         }
@@ -128,7 +136,7 @@ fn a_full_disk_is_told_to_the_writer_and_nothing_acknowledged_is_lost() {
         assert!(bytes.iter().all(|byte| *byte == (at >> 16) as u8), "at {at}");
     }
     // There is room again, and it goes on.
-    engine.write(file, written, b"on", false, false).unwrap();
+    engine.write(file, written, b"on", false).unwrap();
     sync(&engine).unwrap();
 }
 
@@ -138,7 +146,7 @@ fn damage_in_the_middle_of_the_journal_is_an_error_with_its_position() {
     let engine = open(&disk, &kv);
     let file = create(&engine, "f").unwrap();
     for at in 0..8 {
-        engine.write(file, at * 4096, &[7; 4096], false, false).unwrap();
+        engine.write(file, at * 4096, &[7; 4096], false).unwrap();
         sync(&engine).unwrap();
     }
     drop(engine);
@@ -166,11 +174,11 @@ fn a_clock_set_back_a_little_is_absorbed() {
     let clock = Arc::new(Ticking::new(10_000_000));
     let engine = try_open(&disk, &kv, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     let file = create(&engine, "f").unwrap();
-    engine.write(file, 0, b"before", false, false).unwrap();
+    engine.write(file, 0, b"before", false).unwrap();
     let at = engine.now();
     let seq = resolve(&engine, at);
     clock.step(-4_000_000);
-    engine.write(file, 0, b"after!", false, false).unwrap();
+    engine.write(file, 0, b"after!", false).unwrap();
     sync(&engine).unwrap();
     assert!(engine.now() > at, "an event came at or before an instant that was shown");
     assert_eq!(engine.status().clock_epoch, 0);
@@ -197,10 +205,10 @@ fn what_a_checkpoint_holds_is_not_replayed() {
     let engine = open(&disk, &kv);
     let file = create(&engine, "f").unwrap();
     for at in 0..50 {
-        engine.write(file, at * 4096, &[1; 4096], false, false).unwrap();
+        engine.write(file, at * 4096, &[1; 4096], false).unwrap();
     }
     assert!(engine.checkpoint().unwrap());
-    engine.write(file, 0, b"after", false, false).unwrap();
+    engine.write(file, 0, b"after", false).unwrap();
     sync(&engine).unwrap();
     drop(engine);
     let engine = open(&disk.cut(5), &kv);

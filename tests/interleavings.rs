@@ -157,7 +157,7 @@ fn sync(engine: &Engine) -> Result<()> {
 }
 
 fn new(kind: FileKind) -> NewFile {
-    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0 }
+    NewFile { kind, mode: 0o600, umask: 0, rdev: 0, target: Vec::new(), uid: 0, gid: 0 }
 }
 
 fn resolve(engine: &Engine, ts: Timestamp) -> Result<Found> {
@@ -203,7 +203,7 @@ fn the_base_is_read_while_it_is_overwritten() {
             thread::spawn(move || {
                 for version in 1..4 {
                     let (at, len) = (pick(9_000), 1 + pick(4096) as usize);
-                    engine.write(file, at, &vec![version; len], false, false).unwrap();
+                    engine.write(file, at, &vec![version; len], false).unwrap();
                     if pick(4) == 0 {
                         resize(&engine, file, 1 + pick(9_000));
                     }
@@ -282,7 +282,7 @@ fn limbo(fate: Fate) {
         engine.apply().unwrap();
     }
     if fate == Fate::Truncated {
-        engine.write(file, 0, &new_bytes, false, false).unwrap();
+        engine.write(file, 0, &new_bytes, false).unwrap();
         done.store(2, Ordering::SeqCst);
     }
     sync(&engine).unwrap();
@@ -408,7 +408,7 @@ fn live_reads_never_go_back() {
                     resize(&engine, file, (cell * CELLS) as u64);
                 }
             } else {
-                engine.write(file, (at * cell) as u64, &vec![version; cell], false, false).unwrap();
+                engine.write(file, (at * cell) as u64, &vec![version; cell], false).unwrap();
             }
         }
         for thread in readers.into_iter().chain([applier]) {
@@ -446,7 +446,7 @@ const WRITERS: usize = 2;
 fn append(bed: &Bed, engine: &Engine, file: FileId, counts: &(AtomicU64, AtomicU64), last: &Mutex<Seq>) {
     for page in 0..3 {
         counts.0.store(page + 1, Ordering::SeqCst);
-        let written = engine.write(file, 0, &vec![page as u8 + 1; 2500], true, false);
+        let written = engine.write(file, 0, &vec![page as u8 + 1; 2500], true);
         if bed.alive(written).is_none() {
             return;
         }
@@ -838,7 +838,7 @@ fn a_checkpoint_is_of_one_moment() {
         for nth in 1..5_u64 {
             let seen = moves.load(Ordering::SeqCst) as u8;
             let cut = engine.set_attr(written, SetAttr { size: Some(nth), ..SetAttr::default() });
-            let wrote = cut.and_then(|_| engine.write(written, nth, &vec![seen; 3000], false, false));
+            let wrote = cut.and_then(|_| engine.write(written, nth, &vec![seen; 3000], false));
             if bed.alive(wrote).is_none() {
                 break;
             }

@@ -97,7 +97,7 @@ fn root(engine: &Engine, name: &str) -> FileId {
 
 fn write(engine: &Engine, name: &str, bytes: &[u8]) {
     let (file, attr) = engine.lookup(root(engine, name), b"whose").unwrap();
-    engine.write(file, attr.size, bytes, false, false).unwrap();
+    engine.write(file, attr.size, bytes, false).unwrap();
 }
 
 fn read(engine: &Engine, name: &str) -> Vec<u8> {
@@ -174,7 +174,8 @@ fn roots_share_one_order_and_each_has_its_own_space() {
     let ids: Vec<FileId> = engine.roots().unwrap().iter().map(|root| root.file).collect();
     assert_eq!((ids.len(), ids[0]), (3, FileId::ROOT));
     assert!(engine.space(RootId(2)).is_ok() && engine.space(RootId(3)).is_err());
-    let new = NewFile { kind: FileKind::Regular, mode: 0o600, rdev: 0, target: vec![], uid: 0, gid: 0 };
+    let new =
+        NewFile { kind: FileKind::Regular, mode: 0o600, umask: 0, rdev: 0, target: vec![], uid: 0, gid: 0 };
     let (made, _) = engine.create(root(&engine, "wal"), b"made", new).unwrap();
     assert!(engine.link(made, FileId::ROOT, b"made").unwrap_err().is(libc::EXDEV));
     engine.close().unwrap();

@@ -26,7 +26,9 @@ use support::model::{Body, Model, ROOT};
 use support::trees::{difference, plain_difference};
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr};
+use weft::engine::{
+    Caller, Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr,
+};
 use weft::error::Result;
 use weft::index::kv::Kv;
 use weft::types::{FileId, FileKind, Seq};
@@ -74,7 +76,7 @@ fn place(root: &str) -> PathBuf {
 }
 
 fn file(kind: FileKind, mode: u32, target: &[u8]) -> NewFile {
-    NewFile { kind, mode, rdev: 0, target: target.to_vec(), uid: 0, gid: 0 }
+    NewFile { kind, mode, umask: 0, rdev: 0, target: target.to_vec(), uid: 0, gid: 0 }
 }
 
 impl History {
@@ -424,7 +426,7 @@ impl History {
         }
         let fill: u8 = self.rng.random();
         let bytes: Vec<u8> = (0..len).map(|at| fill ^ (at % 253) as u8).collect();
-        engine.write(file, offset as u64, &bytes, false, false)?;
+        engine.write(file, offset as u64, &bytes, false)?;
         self.model.write(id, offset, &bytes);
         self.note(engine);
         Ok(())
@@ -591,7 +593,7 @@ impl History {
             self.model.inodes[id].mode = mode;
         } else {
             let value = vec![self.rng.random()];
-            engine.set_xattr(file, b"user.x", &value, false, false)?;
+            engine.set_xattr(file, b"user.x", &value, (false, false), Caller::Privileged)?;
             self.model.inodes[id].xattrs.insert(b"user.x".to_vec(), value);
         }
         self.note(engine);

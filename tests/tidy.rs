@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the core and their layers. A layer uses only lower ones; modules of one layer do not meet, except in
 /// L0, whose nouns lean on each other. `meta`, `shadow`, `weave`, `forecast` and `lineage` are not built yet.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 18] = [
     ("types", 0),
     ("error", 0),
     ("clock", 0),
+    ("acl", 0),
     ("sync", 0),
     ("disk", 10),
     ("format", 20),

@@ -4,13 +4,13 @@ use crate::shown;
 use serde_json::{Map, Value, json};
 use weft::format::event::{Birth, Event, Record, RootStage, Slot};
 use weft::past::when::canonical;
-use weft::types::{Attr, FileId, FileTime};
+use weft::types::{Attr, FileId, FileTime, Name};
 
 /// The name of an event's kind.
 pub fn kind(event: &Event) -> &'static str {
     match event {
         Event::Session { .. } => "session",
-        Event::Create(_) => "create",
+        Event::Create(..) => "create",
         Event::Adopt { .. } => "adopt",
         Event::Rebase { .. } => "rebase",
         Event::Link { .. } => "link",
@@ -36,7 +36,7 @@ pub fn kind(event: &Event) -> &'static str {
 /// The files that an event is about: the first is the one whose bytes or attributes it tells.
 pub fn files(event: &Event) -> Vec<FileId> {
     match event {
-        Event::Create(birth) | Event::Adopt { birth, .. } => vec![birth.file],
+        Event::Create(birth, _) | Event::Adopt { birth, .. } => vec![birth.file],
         Event::Rebase { file, .. }
         | Event::Link { file, .. }
         | Event::Unlink { file, .. }
@@ -141,10 +141,23 @@ fn birth(birth: &Birth) -> Value {
     fields
 }
 
+/// Names of extended attributes with the length of their values, or null for one that goes.
+fn put_xattrs<'a>(fields: &mut Value, xattrs: impl Iterator<Item = (&'a Name, Option<&'a Vec<u8>>)>) {
+    let lens: Map<String, Value> =
+        xattrs.map(|(key, value)| (name(key), json!(value.map(Vec::len)))).collect();
+    if !lens.is_empty() {
+        fields["xattrs"] = Value::Object(lens);
+    }
+}
+
 fn fields(event: &Event) -> Value {
     match event {
         Event::Session { writeback } => json!({ "capture": if *writeback { "writeback" } else { "strict" } }),
-        Event::Create(born) => birth(born),
+        Event::Create(born, xattrs) => {
+            let mut fields = birth(born);
+            put_xattrs(&mut fields, xattrs.iter().map(|(key, value)| (key, Some(value))));
+            fields
+        }
         Event::Adopt { birth: born, inode } => {
             let mut fields = birth(born);
             fields["inode"] = json!(inode);
@@ -175,8 +188,10 @@ fn fields(event: &Event) -> Value {
         Event::Zero { file, offset, len, size } => {
             json!({ "file": file.0, "offset": offset, "len": len, "size": size })
         }
-        Event::SetAttr { file, attr: now, explicit_mtime } => {
-            json!({ "file": file.0, "chosen_mtime": explicit_mtime, "attr": attr(now) })
+        Event::SetAttr { file, attr: now, explicit_mtime, xattrs } => {
+            let mut fields = json!({ "file": file.0, "chosen_mtime": explicit_mtime, "attr": attr(now) });
+            put_xattrs(&mut fields, xattrs.iter().map(|(key, value)| (key, value.as_ref())));
+            fields
         }
         Event::SetXattr { file, name: key, value, .. } => {
             json!({ "file": file.0, "name": name(key), "len": value.len() })

@@ -1,9 +1,10 @@
 //! FUSE handlers: translate, call, reply. The work is in `handlers`, `live` and `past`.
 
-use crate::convert::{from_system, set_time};
+use crate::convert::{from_system, kind_of_mode, set_time};
 use crate::dirs::Offer;
 use crate::handlers::{Answer, Found, Line, WeftFs};
 use crate::inode::Node;
+use crate::live::Make;
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -65,7 +66,10 @@ impl Filesystem for WeftFs {
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
-            | InitFlags::FUSE_NO_EXPORT_SUPPORT;
+            | InitFlags::FUSE_NO_EXPORT_SUPPORT
+            // The kernel enforces ACLs; what a umask takes away depends on them.
+            | InitFlags::FUSE_POSIX_ACL
+            | InitFlags::FUSE_DONT_MASK;
         if self.capture == Capture::Writeback {
             wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
         }
@@ -142,16 +146,19 @@ impl Filesystem for WeftFs {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let made = self.make_node(req, Node::of(parent), name.as_bytes(), mode, rdev);
+        let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
+        let make = Make { kind, mode, umask, rdev, target: &[] };
+        let made = self.make(req, Node::of(parent), name.as_bytes(), make);
         Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        let made = self.make(req, Node::of(parent), name.as_bytes(), (FileKind::Directory, mode, 0), &[]);
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let make = Make { kind: FileKind::Directory, mode, umask, rdev: 0, target: &[] };
+        let made = self.make(req, Node::of(parent), name.as_bytes(), make);
         Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
     }
 
@@ -167,7 +174,8 @@ impl Filesystem for WeftFs {
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
-        let made = self.make(req, Node::of(parent), name.as_bytes(), (FileKind::Symlink, 0o777, 0), target);
+        let make = Make { kind: FileKind::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
+        let made = self.make(req, Node::of(parent), name.as_bytes(), make);
         Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
     }
 
@@ -223,7 +231,7 @@ impl Filesystem for WeftFs {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -233,7 +241,7 @@ impl Filesystem for WeftFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.put(Node::of(ino), offset, data, how, flags) {
+        match self.put(req, Node::of(ino), offset, data, how, flags) {
             Ok(written) => reply.written(written),
             Err(errno) => reply.error(errno),
         }
@@ -338,7 +346,7 @@ impl Filesystem for WeftFs {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -346,7 +354,7 @@ impl Filesystem for WeftFs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        answer(self.put_xattr(Node::of(ino), name.as_bytes(), value, flags), reply);
+        answer(self.put_xattr(req, Node::of(ino), name.as_bytes(), value, flags), reply);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -373,11 +381,11 @@ impl Filesystem for WeftFs {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.make_open(req, Node::of(parent), name.as_bytes(), mode) {
+        match self.make_open(req, Node::of(parent), name.as_bytes(), (mode, umask)) {
             Ok((found, flags)) => {
                 reply.created(&found.attr_ttl, &found.attr, found.generation, FileHandle(0), flags);
             }
@@ -401,7 +409,7 @@ impl Filesystem for WeftFs {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -409,7 +417,7 @@ impl Filesystem for WeftFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        answer(self.reserve(Node::of(ino), mode, offset, length), reply);
+        answer(self.reserve(req, Node::of(ino), mode, offset, length), reply);
     }
 
     fn lseek(

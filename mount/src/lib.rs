@@ -3,6 +3,7 @@
 //! (lookups of views, positions in listings).
 
 mod about;
+mod caller;
 mod convert;
 mod dirs;
 mod fs;

@@ -1,54 +1,47 @@
 //! Changes to the live tree: what the kernel asks, as the engine takes it.
 
-use crate::convert::{file_attr, kind_of_mode, live_attr_ttl};
+use crate::caller;
+use crate::convert::{file_attr, live_attr_ttl};
 use crate::handlers::{Answer, Found, WeftFs};
 use crate::inode::Node;
 use fuser::{Errno, FileAttr, FopenFlags, OpenFlags, RenameFlags, ReplyEmpty, Request, WriteFlags};
 use std::time::Duration;
-use weft::engine::{Capture, Completion, Fallocate, NewFile, RenameMode, SetAttr};
+use weft::acl;
+use weft::engine::{Caller, Capture, Completion, Fallocate, NewFile, RenameMode, SetAttr};
 use weft::types::{Attr, FileId, FileKind};
 
-const SETGID: u32 = libc::S_ISGID;
-/// What file capabilities are stored as (capabilities(7)).
-const CAPABILITY: &[u8] = b"security.capability";
+/// What a name is made as.
+#[derive(Clone, Copy)]
+pub struct Make<'a> {
+    pub kind: FileKind,
+    pub mode: u32,
+    pub umask: u32,
+    pub rdev: u32,
+    /// Of a symlink.
+    pub target: &'a [u8],
+}
 
 impl WeftFs {
-    /// Makes a name. A setgid directory hands its group down, and its setgid bit to directories (mkdir(2)).
-    pub fn make(
-        &self,
-        req: &Request,
-        dir: Node,
-        name: &[u8],
-        (kind, mode, rdev): (FileKind, u32, u32),
-        target: &[u8],
-    ) -> Answer<(FileId, Attr)> {
+    /// Makes a name, for the caller's filesystem user and group.
+    pub fn make(&self, req: &Request, dir: Node, name: &[u8], make: Make<'_>) -> Answer<(FileId, Attr)> {
         let parent = self.writable(dir)?;
         self.may_be_named(dir, name)?;
-        let above = self.told(self.core.attr(parent))?;
-        let inherits = above.mode & SETGID != 0;
-        let gid = if inherits { above.gid } else { req.gid() };
-        let bit = if inherits && kind == FileKind::Directory { SETGID } else { 0 };
-        let new =
-            NewFile { kind, mode: mode & 0o7777 | bit, rdev, target: target.to_vec(), uid: req.uid(), gid };
+        let Make { kind, mode, umask, rdev, target } = make;
+        let (uid, gid) = (req.uid(), req.gid());
+        let new = NewFile { kind, mode, umask, rdev, target: target.to_vec(), uid, gid };
         self.told(self.core.create(parent, name, new))
     }
 
-    /// [`WeftFs::make`] for MKNOD, which also makes regular files.
-    pub fn make_node(
+    /// CREATE: makes a file and opens it.
+    pub fn make_open(
         &self,
         req: &Request,
         dir: Node,
         name: &[u8],
-        mode: u32,
-        rdev: u32,
-    ) -> Answer<(FileId, Attr)> {
-        let kind = kind_of_mode(mode).ok_or(Errno::EINVAL)?;
-        self.make(req, dir, name, (kind, mode, rdev), &[])
-    }
-
-    /// CREATE: makes a file and opens it.
-    pub fn make_open(&self, req: &Request, dir: Node, name: &[u8], mode: u32) -> Answer<(Found, FopenFlags)> {
-        let (file, attr) = self.make(req, dir, name, (FileKind::Regular, mode, 0), &[])?;
+        (mode, umask): (u32, u32),
+    ) -> Answer<(Found, FopenFlags)> {
+        let make = Make { kind: FileKind::Regular, mode, umask, rdev: 0, target: &[] };
+        let (file, attr) = self.make(req, dir, name, make)?;
         self.told(self.core.open_file(file))?;
         Ok((Found::live(file, &attr), self.open_flags()))
     }
@@ -60,9 +53,9 @@ impl WeftFs {
             Node::Live(file) => {
                 self.told(self.core.open_file(file))?;
                 if flags.0 & libc::O_TRUNC != 0 {
-                    let cut = SetAttr { size: Some(0), ..SetAttr::default() };
-                    let cut = self.without_privileges(req, file, cut);
-                    let cut = cut.and_then(|cut| self.told(self.core.set_attr(file, cut)));
+                    let set = SetAttr { size: Some(0), ..SetAttr::default() };
+                    let bare = self.drop_privileges(req, file);
+                    let cut = bare.and_then(|()| self.told(self.core.set_attr(file, set)));
                     cut.inspect_err(|_| self.core.release_file(file))?;
                 }
             }
@@ -100,29 +93,45 @@ impl WeftFs {
             && set.ctime.is_some()
             && set.mtime.is_some()
             && set.atime.is_none();
-        let set = self.without_privileges(req, file, set)?;
+        let chown = set.uid.is_some() || set.gid.is_some();
+        if chown || is_empty(&set) {
+            self.prepare_chown(req, file, &mut set)?;
+        }
+        if set.size.is_some() {
+            self.drop_privileges(req, file)?;
+        }
         let attr = file_attr(node, &self.told(self.core.set_attr(file, set))?);
         Ok((attr, live_attr_ttl(&attr)))
     }
 
-    /// FUSE_HANDLE_KILLPRIV_V2 leaves it to us to clear setuid, setgid and file capabilities on chown and truncation
-    /// (include/uapi/linux/fuse.h). fuser does not show FATTR_KILL_SUIDGID; the kernel sets it for callers without
-    /// CAP_FSETID, which here means: not root.
-    fn without_privileges(&self, req: &Request, file: FileId, mut set: SetAttr) -> Answer<SetAttr> {
-        let chown = set.uid.is_some() || set.gid.is_some();
-        if !chown && set.size.is_none() {
-            return Ok(set);
+    /// A chown takes privileges away. So does chown(-1, -1), which comes as a SETATTR of nothing; anybody may do that
+    /// where it takes nothing.
+    fn prepare_chown(&self, req: &Request, file: FileId, set: &mut SetAttr) -> Answer<()> {
+        let attr = self.told(self.core.attr(file))?;
+        let by = caller::of_chown(req, &attr, set.gid);
+        let takes = attr.kind != FileKind::Directory && by.after_chown(attr.mode) != attr.mode;
+        if is_empty(set) && takes && !caller::owns(req, attr.uid) {
+            return Err(Errno::EPERM);
         }
-        set.kill_priv = chown || req.uid() != 0;
-        if self.told(self.core.xattr(file, CAPABILITY))?.is_some() {
-            self.told(self.core.remove_xattr(file, CAPABILITY))?;
-        }
-        Ok(set)
+        set.chown = Some(by);
+        Ok(())
     }
 
-    /// WRITE. Pages that the kernel writes back carry the flags of whichever handle it found: O_APPEND means nothing on them.
+    /// FUSE_HANDLE_KILLPRIV_V2 leaves it to us to take setuid, setgid and file capabilities away on writes, truncation
+    /// and chown (include/uapi/linux/fuse.h).
+    fn drop_privileges(&self, req: &Request, file: FileId) -> Answer<()> {
+        match self.told(self.core.privileges(file))? {
+            None => Ok(()),
+            Some(attr) => self.told(self.core.drop_privileges(file, caller::of(req, attr.gid))),
+        }
+    }
+
+    /// WRITE. Pages that the kernel writes back carry the flags of whichever handle it found: O_APPEND means nothing on
+    /// them. Nor does anyone ask for them: a map takes nothing away, and with the writeback cache the kernel writes
+    /// through where setuid or setgid must go, so that capabilities are what is left.
     pub fn put(
         &self,
+        req: &Request,
         node: Node,
         offset: u64,
         bytes: &[u8],
@@ -132,12 +141,16 @@ impl WeftFs {
         let file = self.writable(node)?;
         let cached = how.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = self.capture == Capture::Strict && !cached && flags.0 & libc::O_APPEND != 0;
-        let kill = how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        self.told(self.core.write(file, offset, bytes, append, kill))?;
+        match (cached, self.capture) {
+            (true, Capture::Strict) => {}
+            (true, Capture::Writeback) => self.told(self.core.drop_privileges(file, Caller::Privileged))?,
+            (false, _) => self.drop_privileges(req, file)?,
+        }
+        self.told(self.core.write(file, offset, bytes, append))?;
         u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)
     }
 
-    pub fn reserve(&self, node: Node, mode: i32, offset: u64, len: u64) -> Answer<()> {
+    pub fn reserve(&self, req: &Request, node: Node, mode: i32, offset: u64, len: u64) -> Answer<()> {
         const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
         const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
         const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
@@ -151,6 +164,7 @@ impl WeftFs {
             ZERO_KEEP => Fallocate::Zero { keep_size: true },
             _ => return Err(Errno::EOPNOTSUPP),
         };
+        self.drop_privileges(req, file)?;
         self.told(self.core.fallocate(file, mode, offset, len))
     }
 
@@ -188,14 +202,15 @@ impl WeftFs {
         self.told(remove(parent))
     }
 
-    /// Sets an extended attribute. ACLs are refused: nothing would enforce them yet.
-    pub fn put_xattr(&self, node: Node, name: &[u8], value: &[u8], flags: i32) -> Answer<()> {
+    /// Sets an extended attribute, or an ACL.
+    pub fn put_xattr(&self, req: &Request, node: Node, name: &[u8], value: &[u8], flags: i32) -> Answer<()> {
         let file = self.writable(node)?;
-        if name.starts_with(b"system.posix_acl_") {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
-        self.told(self.core.set_xattr(file, name, value, create, replace))
+        let how = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
+        let by = match name {
+            acl::ACCESS => caller::of(req, self.told(self.core.attr(file))?.gid),
+            _ => Caller::Privileged,
+        };
+        self.told(self.core.set_xattr(file, name, value, how, by))
     }
 
     /// Answers when the file is durable, from whichever thread made it so; the handler's thread is free meanwhile.
@@ -205,6 +220,13 @@ impl WeftFs {
             Node::View(..) | Node::Alias(_) => reply.ok(),
         }
     }
+}
+
+/// Nothing is set but what the kernel adds by itself.
+fn is_empty(set: &SetAttr) -> bool {
+    let owner = set.uid.is_some() || set.gid.is_some();
+    let times = set.atime.is_some() || set.mtime.is_some();
+    !owner && !times && set.mode.is_none() && set.size.is_none()
 }
 
 fn answer_later(reply: ReplyEmpty) -> Completion {

@@ -1,10 +1,9 @@
 //! A checkpoint: the whole namespace at a Seq, and from where the journal must be replayed. docs/FORMAT.md,
 //! "Checkpoints". It bounds recovery; nothing in it is history.
 
-use super::attr::{get_attr, put_attr};
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
 use super::event::Slot;
-use super::record::{get_slot, put_slot};
+use super::fields::{get_attr, get_slot, put_attr, put_slot};
 use super::sections::Sections;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Attr, FileId, Name, RootId, SegmentNo, Seq, StoreId, Timestamp};

@@ -5,6 +5,11 @@
 
 use crate::types::{Attr, FileId, Name, RootId, Seq, Timestamp};
 
+/// Extended attributes, each with its value.
+pub type Xattrs = Vec<(Name, Vec<u8>)>;
+/// Changes of extended attributes: new values, or `None` for one that goes.
+pub type XattrChanges = Vec<(Name, Option<Vec<u8>>)>;
+
 /// A directory entry's place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Slot {
@@ -42,8 +47,8 @@ pub enum Event {
     Session {
         writeback: bool,
     },
-    /// A new, empty file, directory, link or node.
-    Create(Birth),
+    /// A new, empty file, directory, link or node, with the extended attributes (ACLs) that it inherits.
+    Create(Birth, Xattrs),
     /// A file that was there before Weft (or appeared while unmounted): its bytes are its base.
     Adopt {
         birth: Birth,
@@ -114,10 +119,12 @@ pub enum Event {
         size: u64,
     },
     /// Attributes were set. `explicit_mtime`: a program chose the modification time, it is not the kernel's batching.
+    /// `xattrs`: what changes together with them (a mode and its ACL).
     SetAttr {
         file: FileId,
         attr: Attr,
         explicit_mtime: bool,
+        xattrs: XattrChanges,
     },
     SetXattr {
         file: FileId,

@@ -184,7 +184,11 @@ mod tests {
         let file = FileId(9);
         vec![
             Event::Session { writeback: true },
-            Event::Create(birth.clone()),
+            Event::Create(birth.clone(), Vec::new()),
+            Event::Create(
+                birth.clone(),
+                vec![(b"user.b".to_vec(), vec![7; 300]), (b"user.c".to_vec(), Vec::new())],
+            ),
             Event::Adopt { birth, inode: 77 },
             Event::Rebase { file, attr: attr(), inode: 78 },
             Event::Link { file, slot: slot.clone(), attr: attr() },
@@ -217,7 +221,13 @@ mod tests {
             },
             Event::Resize { file, old_size: 9, size: 5 },
             Event::Zero { file, offset: 1, len: 2, size: 3 },
-            Event::SetAttr { file, attr: attr(), explicit_mtime: true },
+            Event::SetAttr { file, attr: attr(), explicit_mtime: true, xattrs: Vec::new() },
+            Event::SetAttr {
+                file,
+                attr: attr(),
+                explicit_mtime: false,
+                xattrs: vec![(b"user.b".to_vec(), None), (b"user.c".to_vec(), Some(vec![1]))],
+            },
             Event::SetXattr { file, name: b"user.a".to_vec(), value: vec![0, 1], ctime: Timestamp(-1) },
             Event::RemoveXattr { file, name: b"user.a".to_vec(), ctime: Timestamp(5) },
             Event::Sync,

@@ -1,14 +1,15 @@
 //! L2: bytes on disk to values and back. Decoders take byte slices; they never panic, never read a file, and never
 //! allocate more than their input is long. docs/FORMAT.md describes every byte.
 
-pub mod attr;
 pub mod base;
 pub mod checkpoint;
 pub mod codec;
 pub mod event;
+pub mod fields;
 pub mod group;
 pub mod pins;
 pub mod record;
 pub mod sections;
 pub mod segment;
 pub mod superblock;
+mod xattrs;

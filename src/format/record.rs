@@ -1,10 +1,13 @@
 //! Records: events with their times as bytes, and back. docs/FORMAT.md, "Records".
 
-use super::attr::{get_attr, put_attr};
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
-use super::event::{Birth, Event, Payload, Record, RootStage, Slot};
+use super::event::{Event, Payload, Record, RootStage};
+use super::fields::{
+    get_attr, get_birth, get_file, get_root, get_slot, get_stage, put_attr, put_birth, put_slot,
+};
+use super::xattrs::{get_changes, get_values, put_changes, put_values};
 use crate::error::{Error, Result};
-use crate::types::{FileId, NAME_MAX, RootId, Seq, Timestamp};
+use crate::types::{FileId, Seq, Timestamp};
 
 /// Where a write's bytes stand, as a record says it: in the record itself, or in the group's payload area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,73 +38,9 @@ const LEASE: u8 = 17;
 const CLOSE: u8 = 18;
 const EPOCH: u8 = 19;
 const ROOT: u8 = 20;
-const PIN: u8 = 28;
-
-/// Appends a directory entry's place.
-pub fn put_slot(out: &mut Vec<u8>, slot: &Slot) {
-    put_varint(out, slot.dir.0);
-    put_bytes(out, &slot.name);
-}
-
-/// Reads a directory entry's place; a name that no filesystem could hold is damage.
-pub fn get_slot(reader: &mut Reader<'_>) -> Result<Slot> {
-    let dir = get_file(reader)?;
-    let name = reader.bytes()?;
-    if name.is_empty() || name.len() > NAME_MAX || name.contains(&b'/') || name.contains(&0) {
-        return Err(Error::corrupt("format.decode", "an impossible file name"));
-    }
-    Ok(Slot { dir, name: name.to_vec() })
-}
-
-fn get_file(reader: &mut Reader<'_>) -> Result<FileId> {
-    match reader.varint()? {
-        id @ 1..FileId::LIMIT => Ok(FileId(id)),
-        id => Err(Error::corrupt("format.decode", format!("impossible file id {id}"))),
-    }
-}
-
-fn get_root(reader: &mut Reader<'_>) -> Result<RootId> {
-    let number = u16::try_from(reader.varint()?);
-    number.map(RootId).map_err(|_| Error::corrupt("format.decode", "root number out of range"))
-}
-
-fn get_stage(code: u8) -> Result<RootStage> {
-    match code {
-        0 => Ok(RootStage::Entering),
-        1 => Ok(RootStage::Present),
-        2 => Ok(RootStage::Left),
-        other => Err(Error::corrupt("format.decode", format!("unknown stage {other} of a root"))),
-    }
-}
-
-fn put_birth(out: &mut Vec<u8>, birth: &Birth) {
-    put_varint(out, birth.file.0);
-    put_varint(out, u64::from(birth.root.0));
-    out.push(u8::from(birth.slot.is_some()));
-    if let Some(slot) = &birth.slot {
-        put_slot(out, slot);
-    }
-    put_attr(out, &birth.attr);
-    put_bytes(out, &birth.target);
-    put_varint(out, u64::from(birth.dir_nlink));
-}
-
-fn get_birth(reader: &mut Reader<'_>) -> Result<Birth> {
-    let file = get_file(reader)?;
-    let root = get_root(reader)?;
-    let slot = match reader.byte()? {
-        0 => None,
-        _ => Some(get_slot(reader)?),
-    };
-    Ok(Birth {
-        file,
-        root,
-        slot,
-        attr: get_attr(reader)?,
-        target: reader.bytes()?.to_vec(),
-        dir_nlink: reader.varint32()?,
-    })
-}
+const CREATE_WITH: u8 = 28;
+const SET_ATTR_WITH: u8 = 29;
+const PIN: u8 = 30;
 
 /// Appends one record. `base` is the group's base time; for a write, `spot` says where its bytes are, and inline
 /// `bytes` are appended. Returns the offset of inline bytes in `out`.
@@ -116,9 +55,14 @@ pub fn put_record(
     put_signed(out, record.wall.0 - record.ts.0);
     match &record.event {
         Event::Session { writeback } => out.extend_from_slice(&[SESSION, u8::from(*writeback)]),
-        Event::Create(birth) => {
+        Event::Create(birth, xattrs) if xattrs.is_empty() => {
             out.push(CREATE);
             put_birth(out, birth);
+        }
+        Event::Create(birth, xattrs) => {
+            out.push(CREATE_WITH);
+            put_birth(out, birth);
+            put_values(out, xattrs);
         }
         Event::Adopt { birth, inode } => {
             out.push(ADOPT);
@@ -199,11 +143,14 @@ fn put_name_or_attr(out: &mut Vec<u8>, event: &Event) {
                 put_varint(out, u64::from(*nlink));
             }
         }
-        Event::SetAttr { file, attr, explicit_mtime } => {
-            out.push(SET_ATTR);
+        Event::SetAttr { file, attr, explicit_mtime, xattrs } => {
+            out.push(if xattrs.is_empty() { SET_ATTR } else { SET_ATTR_WITH });
             put_varint(out, file.0);
             put_attr(out, attr);
             out.push(u8::from(*explicit_mtime));
+            if !xattrs.is_empty() {
+                put_changes(out, xattrs);
+            }
         }
         other => put_small(out, other),
     }
@@ -278,7 +225,7 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
         }
         // The kinds below are written by the callers of this function.
         Event::Session { .. }
-        | Event::Create(_)
+        | Event::Create(..)
         | Event::Adopt { .. }
         | Event::Rebase { .. }
         | Event::Link { .. }
@@ -309,7 +256,8 @@ pub fn get_record(reader: &mut Reader<'_>, frame: Frame, seq: Seq) -> Result<Rec
     let wall = Timestamp(ts.0.saturating_add(reader.signed()?));
     let event = match reader.byte()? {
         SESSION => Event::Session { writeback: reader.byte()? != 0 },
-        CREATE => Event::Create(get_birth(reader)?),
+        CREATE => Event::Create(get_birth(reader)?, Vec::new()),
+        CREATE_WITH => Event::Create(get_birth(reader)?, get_values(reader)?),
         ADOPT => Event::Adopt { birth: get_birth(reader)?, inode: reader.varint()? },
         REBASE => Event::Rebase { file: get_file(reader)?, attr: get_attr(reader)?, inode: reader.varint()? },
         WRITE => get_write(reader, frame)?,
@@ -377,10 +325,11 @@ fn get_name_or_attr(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
                 right_nlink,
             }
         }
-        SET_ATTR => Event::SetAttr {
+        SET_ATTR | SET_ATTR_WITH => Event::SetAttr {
             file: get_file(reader)?,
             attr: get_attr(reader)?,
             explicit_mtime: reader.byte()? != 0,
+            xattrs: if kind == SET_ATTR_WITH { get_changes(reader)? } else { Vec::new() },
         },
         kind => get_small(kind, reader)?,
     })

@@ -100,8 +100,11 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
 
 fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
     match event {
-        Event::Create(birth) => {
+        Event::Create(birth, xattrs) => {
             record_birth(build, when, birth);
+            for (name, value) in xattrs {
+                xattr::record(build, birth.file, name, when.seq, Some(value));
+            }
             if let Some(slot) = &birth.slot {
                 touch_dir(build, when, slot, Some(birth.dir_nlink));
             }
@@ -185,7 +188,7 @@ fn count_links(build: &mut Build<'_>, when: When, dir: FileId, nlink: u32) {
 fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
     let mut whole = |file: &FileId, attr: &Attr| attr::record(build, *file, (when.seq, when.ts), attr);
     match event {
-        Event::Create(birth) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
+        Event::Create(birth, _) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
         Event::Link { file, attr, .. } | Event::Unlink { file, attr, .. } => whole(file, attr),
         Event::Rename { file, attr, replaced, .. } => {
             whole(file, attr);
@@ -205,8 +208,12 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
             whole(file, attr);
             base::record(build, *file, when.seq, attr.size, *inode);
         }
-        Event::SetAttr { file, attr, explicit_mtime } => {
-            attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime)
+        Event::SetAttr { file, attr, explicit_mtime, xattrs } => {
+            attr::record_set(build, *file, (when.seq, when.ts), attr, *explicit_mtime);
+            for (name, value) in xattrs {
+                xattr::record(build, *file, name, when.seq, value.as_deref());
+                build.sample(*file, Track::Change, when.seq, when.ts, 0);
+            }
         }
         Event::SetXattr { file, name, value, ctime } => {
             xattr::record(build, *file, name, when.seq, Some(value));

@@ -105,8 +105,9 @@ impl World {
     fn apply(&mut self, record: &Record, bytes: &[u8]) {
         let ts = record.ts;
         match &record.event {
-            Event::Create(birth) => {
+            Event::Create(birth, xattrs) => {
                 self.birth(birth, Vec::new());
+                self.file(birth.file).xattrs.extend(xattrs.iter().cloned());
                 if let Some(slot) = &birth.slot {
                     self.touch(slot.dir, ts, Some(birth.dir_nlink));
                 }
@@ -187,9 +188,15 @@ impl World {
                 content[(*offset as usize).min(end)..end].fill(0);
                 file.touch(ts);
             }
-            Event::SetAttr { file, attr, explicit_mtime } => {
+            Event::SetAttr { file, attr, explicit_mtime, xattrs } => {
                 let file = self.file(*file);
                 file.record(*attr);
+                for (name, value) in xattrs {
+                    match value {
+                        Some(value) => drop(file.xattrs.insert(name.clone(), value.clone())),
+                        None => drop(file.xattrs.remove(name)),
+                    }
+                }
                 file.chosen |= explicit_mtime;
             }
             Event::SetXattr { file, name, value, ctime } => {
@@ -384,7 +391,8 @@ impl History {
         };
         if c % 5 < 3 {
             let birth = self.birth(kind, Some(slot), ts, 0);
-            return Some((Event::Create(birth), Vec::new()));
+            let xattrs = if b.is_multiple_of(3) { vec![(name(b), pattern(c, 5))] } else { Vec::new() };
+            return Some((Event::Create(birth, xattrs), Vec::new()));
         }
         let size = match kind {
             FileKind::Regular => u64::from(b % 30_000),
@@ -486,7 +494,12 @@ impl History {
         if explicit_mtime || c % 3 == 1 {
             attr.mtime = Timestamp(ts.0 - i64::from(b % 2_000)).into();
         }
-        let event = Event::SetAttr { file, attr, explicit_mtime };
+        let xattrs = match c % 4 {
+            0 => vec![(name(b), Some(pattern(c, 3)))],
+            1 => vec![(name(b), None)],
+            _ => Vec::new(),
+        };
+        let event = Event::SetAttr { file, attr, explicit_mtime, xattrs };
         Some((event, Vec::new()))
     }
 

@@ -70,7 +70,7 @@ impl Naming {
     /// The files whose names an event is about.
     pub fn files(event: &Event) -> [Option<FileId>; 2] {
         match event {
-            Event::Create(birth) | Event::Adopt { birth, .. } => [Some(birth.file), None],
+            Event::Create(birth, _) | Event::Adopt { birth, .. } => [Some(birth.file), None],
             Event::Rebase { file, .. } | Event::Link { file, .. } | Event::Unlink { file, .. } => {
                 [Some(*file), None]
             }
@@ -85,7 +85,7 @@ impl Naming {
     /// What an event did to the names of a file.
     pub fn of_event(event: &Event, of: FileId) -> Option<Naming> {
         match event {
-            Event::Create(birth) if birth.file == of => Some(Naming::Create(birth.slot.clone())),
+            Event::Create(birth, _) if birth.file == of => Some(Naming::Create(birth.slot.clone())),
             Event::Adopt { birth, .. } if birth.file == of => Some(Naming::Adopt(birth.slot.clone())),
             Event::Rebase { file, .. } if *file == of => Some(Naming::Rebase),
             Event::Link { file, slot, .. } if *file == of => Some(Naming::Link(slot.clone())),

@@ -13,8 +13,6 @@ use std::time::Duration;
 
 /// Longest write event.
 const EVENT_MAX: usize = 1 << 20;
-/// Goes with setuid when a file is written or changes hands.
-const CAPABILITY: &[u8] = b"security.capability";
 /// The payload's place is the journal's to fill in.
 const UNPLACED: Payload = Payload { offset: 0, crc: 0 };
 
@@ -72,14 +70,7 @@ impl Live {
     }
 
     /// Writes; visible when this returns, durable later. The new last Seq of the file.
-    pub fn write(
-        &self,
-        file: FileId,
-        offset: u64,
-        bytes: &[u8],
-        append: bool,
-        kill_priv: bool,
-    ) -> Result<Seq> {
+    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<Seq> {
         self.wait_for_room()?;
         let node = self.regular(file)?;
         let mut state = node.lock();
@@ -93,9 +84,6 @@ impl Live {
             let event = Event::Write { file, offset: at, len, size, payload: UNPLACED };
             self.emit(&node, &mut state, chunk, |_| event)?;
             at += u64::from(len);
-        }
-        if kill_priv && !bytes.is_empty() {
-            self.clear_privileges(&node, &mut state)?;
         }
         Ok(state.seq)
     }
@@ -120,28 +108,6 @@ impl Live {
             });
         }
         Ok(appended.seq)
-    }
-
-    /// A write or a change of owner takes setuid and (where the group may execute) setgid away.
-    pub(super) fn clear_privileges(&self, node: &Node, state: &mut NodeState) -> Result<()> {
-        let mut mode = state.attr.mode & !0o4000;
-        if mode & 0o010 != 0 {
-            mode &= !0o2000;
-        }
-        if state.xattrs.contains_key(CAPABILITY) {
-            let (file, name) = (node.file, CAPABILITY.to_vec());
-            self.emit(node, state, &[], |ts| Event::RemoveXattr { file, name, ctime: ts })?;
-        }
-        if mode == state.attr.mode {
-            return Ok(());
-        }
-        let mut attr = state.attr;
-        attr.mode = mode;
-        self.emit(node, state, &[], |ts| {
-            attr.ctime = ts.into();
-            Event::SetAttr { file: node.file, attr, explicit_mtime: false }
-        })?;
-        Ok(())
     }
 
     /// Changes the size: the rest goes, or a hole comes.

@@ -7,10 +7,12 @@
 //! - Only durable events reach them.
 
 pub mod applier;
+pub mod attrs;
 pub mod base;
 mod bases;
 pub mod checkpoint;
 pub mod content;
+mod fits;
 pub mod gather;
 pub mod io;
 pub mod names;
@@ -38,7 +40,7 @@ use crate::journal::Journal;
 use crate::meta::tags::Tags;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, Seq, Timestamp};
+use crate::types::{FileId, RootId, Seq, Timestamp};
 use std::collections::BTreeSet;
 
 /// Limits of the live tree.
@@ -75,6 +77,8 @@ pub struct Live {
     trouble: Mutex<Option<Error>>,
     relief: Condvar,
     open_files: AtomicU64,
+    /// Owners that files beneath can have, as far as tried; held while something is tried.
+    ownable: Mutex<BTreeSet<(RootId, u32, u32)>>,
 }
 
 impl Live {

@@ -1,11 +1,11 @@
 //! Names and attributes of the present.
 
 use super::Live;
-use super::content::SIZE_MAX;
 use super::node::{Node, NodeState};
 use super::tree::Tree;
+use crate::acl::{self, Acl};
 use crate::error::{Error, Result};
-use crate::format::event::{Birth, Event, Slot};
+use crate::format::event::{Birth, Event, Slot, Xattrs};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
 use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, Timestamp};
@@ -16,36 +16,15 @@ const LINK_MAX: u32 = 65_000;
 #[derive(Clone, Debug)]
 pub struct NewFile {
     pub kind: FileKind,
-    /// Permission bits, umask already applied.
+    /// Permission bits as the caller asked for them.
     pub mode: u32,
+    /// What the caller's umask takes away, unless the directory has a default ACL.
+    pub umask: u32,
     pub rdev: u32,
     /// Symlink target; empty otherwise.
     pub target: Vec<u8>,
     pub uid: u32,
     pub gid: u32,
-}
-
-/// A new time of a file.
-#[derive(Clone, Copy, Debug)]
-pub enum SetTime {
-    Now,
-    At(FileTime),
-}
-
-/// Fields of a SETATTR; `None` leaves a field alone.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SetAttr {
-    pub mode: Option<u32>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-    pub size: Option<u64>,
-    pub atime: Option<SetTime>,
-    pub mtime: Option<SetTime>,
-    pub ctime: Option<FileTime>,
-    /// The kernel's own batching of mtime (writeback cache), not a program's choice.
-    pub from_kernel_cache: bool,
-    /// The caller has no right to keep setuid and setgid.
-    pub kill_priv: bool,
 }
 
 /// One entry of a directory listing.
@@ -89,6 +68,20 @@ fn slot(at: (FileId, &[u8])) -> Slot {
     Slot { dir: at.0, name: at.1.to_vec() }
 }
 
+/// The mode of a new file, and the ACLs that it has from its directory's default one.
+fn inherit_acl(new: &NewFile, default: Option<&Vec<u8>>) -> Result<(u32, Xattrs)> {
+    let mode = new.mode & 0o7777;
+    let default = default.filter(|_| new.kind != FileKind::Symlink);
+    let Some(value) = default else { return Ok((mode & !new.umask, Vec::new())) };
+    let Some(list) = Acl::decode(value)? else { return Ok((mode & !new.umask, Vec::new())) };
+    let (mode, own) = list.inherited(mode);
+    let mut xattrs: Xattrs = own.map(|own| (acl::ACCESS.to_vec(), own.encode())).into_iter().collect();
+    if new.kind == FileKind::Directory {
+        xattrs.push((acl::DEFAULT.to_vec(), value.clone()));
+    }
+    Ok((mode, xattrs))
+}
+
 /// The nodes that a naming event changes, locked. Only one thread at a time holds several: it has the tree.
 pub(super) struct Held<'a>(Vec<(FileId, MutexGuard<'a, NodeState>)>);
 
@@ -110,6 +103,10 @@ impl<'a> Held<'a> {
     pub(super) fn attr(&self, file: FileId) -> Result<Attr> {
         let found = self.0.iter().find(|(held, _)| *held == file).map(|(_, guard)| guard.attr);
         found.ok_or_else(|| Error::errno("live.names", libc::ESTALE))
+    }
+
+    fn xattr(&self, file: FileId, name: &[u8]) -> Option<&Vec<u8>> {
+        self.0.iter().find(|(held, _)| *held == file)?.1.xattrs.get(name)
     }
 
     /// The attributes of what still has a name; ENOENT otherwise.
@@ -199,13 +196,20 @@ impl Live {
         let mut held = Held::lock(&nodes);
         let parent = held.living(dir)?;
         let is_dir = new.kind == FileKind::Directory;
+        let default = nodes.first().and_then(|dir| held.xattr(dir.file, acl::DEFAULT));
+        let (mode, xattrs) = inherit_acl(&new, default)?;
+        // A setgid directory hands down its group, and to directories its setgid bit (inode(7)).
         let inherits = parent.mode & 0o2000 != 0;
+        let gid = if inherits { parent.gid } else { new.gid };
+        self.check_kind(new.kind)?;
+        self.check_ownable(root, new.uid, gid)?;
+        self.check_xattrs((root, new.kind), xattrs.iter().map(|(name, value)| (&name[..], &value[..])))?;
         let file = tree.allocate()?;
         let mut attr = Attr {
             kind: new.kind,
-            mode: (new.mode & 0o7777) | if is_dir && inherits { 0o2000 } else { 0 },
+            mode: mode | if is_dir && inherits { 0o2000 } else { 0 },
             uid: new.uid,
-            gid: if inherits { parent.gid } else { new.gid },
+            gid,
             rdev: new.rdev,
             nlink: if is_dir { 2 } else { 1 },
             size: new.target.len() as u64,
@@ -218,7 +222,7 @@ impl Live {
             (attr.atime, attr.mtime, attr.ctime) = (ts.into(), ts.into(), ts.into());
             let slot = Some(Slot { dir, name: name.to_vec() });
             let dir_nlink = subdirs_change(parent.nlink, is_dir, false);
-            Event::Create(Birth { file, root, slot, attr, target, dir_nlink })
+            Event::Create(Birth { file, root, slot, attr, target, dir_nlink }, xattrs)
         })?;
         Ok((file, attr))
     }
@@ -392,77 +396,6 @@ impl Live {
                 right_nlink,
             }
         })
-    }
-
-    pub fn set_attr(&self, file: FileId, set: SetAttr) -> Result<Attr> {
-        let node = self.node(file)?;
-        let mut state = node.lock();
-        if let Some(size) = set.size {
-            match node.kind {
-                FileKind::Regular if size <= SIZE_MAX => {}
-                FileKind::Regular => return Err(Error::errno("live.setattr", libc::EFBIG)),
-                FileKind::Directory => return Err(Error::errno("live.setattr", libc::EISDIR)),
-                _ => return Err(Error::errno("live.setattr", libc::EINVAL)),
-            }
-        }
-        self.check_owner(&state.attr, &set)?;
-        if let Some(size) = set.size {
-            self.resize(&node, &mut state, size)?;
-            if set.kill_priv {
-                self.clear_privileges(&node, &mut state)?;
-            }
-        }
-        if set.mode.is_some()
-            || set.uid.is_some()
-            || set.gid.is_some()
-            || set.atime.is_some()
-            || set.mtime.is_some()
-            || set.ctime.is_some()
-        {
-            self.set_fields(&node, &mut state, &set)?;
-        }
-        Ok(state.attr)
-    }
-
-    /// Without privilege nobody else's ownership can be kept beneath.
-    fn check_owner(&self, attr: &Attr, set: &SetAttr) -> Result<()> {
-        let foreign = set.uid.is_some_and(|uid| uid != attr.uid);
-        if foreign && !self.limits.privileged {
-            return Err(Error::errno("live.chown", libc::EPERM));
-        }
-        Ok(())
-    }
-
-    fn set_fields(&self, node: &Node, state: &mut NodeState, set: &SetAttr) -> Result<()> {
-        let mut attr = state.attr;
-        attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
-        if set.uid.is_some() || set.gid.is_some() {
-            attr.uid = set.uid.unwrap_or(attr.uid);
-            attr.gid = set.gid.unwrap_or(attr.gid);
-            if set.mode.is_none() && attr.kind != FileKind::Directory && set.kill_priv {
-                attr.mode &= !0o4000;
-                if attr.mode & 0o010 != 0 {
-                    attr.mode &= !0o2000;
-                }
-            }
-        }
-        let data: FileTime = state.data_ts.into();
-        self.emit(node, state, &[], |ts| {
-            let at = |time: SetTime| match time {
-                SetTime::Now => ts.into(),
-                SetTime::At(time) => time,
-            };
-            attr.atime = set.atime.map_or(attr.atime, at);
-            attr.mtime = set.mtime.map_or(attr.mtime, at);
-            if set.from_kernel_cache && set.mtime.is_some() {
-                // The kernel dates several writes with one earlier time: two states must not look alike.
-                attr.mtime = attr.mtime.max(data);
-            }
-            attr.ctime = ts.into();
-            let explicit_mtime = set.mtime.is_some() && !set.from_kernel_cache;
-            Event::SetAttr { file: node.file, attr, explicit_mtime }
-        })?;
-        Ok(())
     }
 
     /// Counts an open handle.

@@ -4,7 +4,7 @@
 
 use super::content::{Base, Content};
 use super::overlay::Source;
-use crate::format::event::Event;
+use crate::format::event::{Event, XattrChanges};
 use crate::journal::Extent;
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{Attr, FileId, FileKind, Name, RootId, Seq, Timestamp};
@@ -96,7 +96,7 @@ impl NodeState {
                 self.content.resize(*old_size, *size, seq);
                 self.bytes_changed(seq, ts, *size);
             }
-            Event::SetAttr { attr, .. } => self.set_attr(seq, *attr),
+            Event::SetAttr { attr, xattrs, .. } => self.set_attrs(seq, *attr, xattrs),
             Event::Rebase { attr, .. } => {
                 self.content = Content::adopted(Base::new(seq, attr.size));
                 self.set_attr(seq, *attr);
@@ -107,15 +107,28 @@ impl NodeState {
         }
     }
 
-    fn set_xattr(&mut self, seq: Seq, name: &Name, value: Option<&Vec<u8>>, ctime: Timestamp) {
+    fn set_attrs(&mut self, seq: Seq, attr: Attr, xattrs: &XattrChanges) {
         if !self.advance(seq) {
             return;
         }
+        self.attr = attr;
+        for (name, value) in xattrs {
+            self.put_xattr(name, value.as_ref());
+        }
+    }
+
+    fn set_xattr(&mut self, seq: Seq, name: &Name, value: Option<&Vec<u8>>, ctime: Timestamp) {
+        if self.advance(seq) {
+            self.put_xattr(name, value);
+            self.attr.ctime = ctime.into();
+        }
+    }
+
+    fn put_xattr(&mut self, name: &Name, value: Option<&Vec<u8>>) {
         match value {
             Some(value) => drop(self.xattrs.insert(name.clone(), value.clone())),
             None => drop(self.xattrs.remove(name)),
         }
-        self.attr.ctime = ctime.into();
     }
 
     fn bytes_changed(&mut self, seq: Seq, ts: Timestamp, size: u64) {

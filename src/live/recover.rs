@@ -330,7 +330,8 @@ fn replay_into(
                     }
                 }
             }
-            if let (true, Event::Create(birth)) = (served && record.seq > checkpoint.names_seq, &record.event)
+            if let (true, Event::Create(birth, _)) =
+                (served && record.seq > checkpoint.names_seq, &record.event)
                 && birth.attr.kind == FileKind::Regular
                 && let Some(stat) =
                     setup.disk.stat("recover.live", &setup.paths.live(birth.root, birth.file)?)?
@@ -381,13 +382,18 @@ fn segments_of(setup: &Setup) -> Arc<Segments> {
     Arc::new(Segments::new(Arc::clone(&setup.disk), setup.paths.journal_dir(), setup.store))
 }
 
-/// Live files of nobody: made after the checkpoint and unlinked again.
+/// Live files of nobody: made after the checkpoint and unlinked again; and what was only tried.
 fn remove_orphans(disk: &dyn Disk, root: &RootPaths, tree: &Tree) -> Result<()> {
     for entry in disk.read_dir("recover.orphans", &root.live_dir())? {
         let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok()).map(FileId);
         let node = id.and_then(|id| tree.nodes.get(&id));
-        if node.is_none_or(|node| node.root != root.root) {
-            disk.unlink("recover.orphans", &super::paths::join_bytes(&root.live_dir(), &entry.name))?;
+        if node.is_some_and(|node| node.root == root.root) {
+            continue;
+        }
+        let path = super::paths::join_bytes(&root.live_dir(), &entry.name);
+        match entry.kind {
+            FileKind::Directory => disk.remove_dir("recover.orphans", &path)?,
+            _ => disk.unlink("recover.orphans", &path)?,
         }
     }
     Ok(())
@@ -437,6 +443,7 @@ fn assemble(
         trouble: Mutex::new(None),
         relief: Condvar::new(),
         open_files: AtomicU64::new(0),
+        ownable: Mutex::new(BTreeSet::new()),
     };
     live.journal.append(&[], |_| Event::Session { writeback: setup.writeback })?;
     for KeptPin { at, seq } in setup.kept {

@@ -110,7 +110,11 @@ impl Tree {
     /// take (a name in a directory that is not there) are damage: this code never wrote such a journal.
     pub fn apply(&mut self, seq: Seq, event: &Event) -> Result<Vec<(FileId, Update)>> {
         match event {
-            Event::Create(birth) => self.born(seq, birth, None),
+            Event::Create(birth, xattrs) => {
+                let updates = self.born(seq, birth, None)?;
+                self.node(birth.file)?.lock().xattrs = xattrs.iter().cloned().collect();
+                Ok(updates)
+            }
             Event::Adopt { birth, .. } => {
                 let base = (birth.attr.kind == FileKind::Regular).then(|| Base::new(seq, birth.attr.size));
                 self.born(seq, birth, base)

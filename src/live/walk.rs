@@ -256,7 +256,7 @@ impl<'a> Look<'a> {
         let attr = Attr { nlink: now.nlink, size: now.size, atime: now.atime, ctime: now.ctime, ..stat.attr };
         if attr != now {
             let attr = Attr { ctime: stat.attr.ctime, atime: stat.attr.atime, ..attr };
-            let event = Event::SetAttr { file, attr, explicit_mtime: true };
+            let event = Event::SetAttr { file, attr, explicit_mtime: true, xattrs: Vec::new() };
             self.live.emit(&node, &mut state, &[], |_| event)?;
         }
         Ok(())

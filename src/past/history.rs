@@ -6,7 +6,7 @@ use crate::format::event::{Event, Record, Slot};
 use crate::index::{Change, Did, Happened, Index, Naming};
 use crate::journal::reader::records_at;
 use crate::journal::segment::Segments;
-use crate::types::{Attr, FileId, SegmentNo, Seq, Timestamp};
+use crate::types::{Attr, FileId, Name, SegmentNo, Seq, Timestamp};
 
 /// Data events at most this far apart are one burst.
 const GAP_US: i64 = 1_000_000;
@@ -215,7 +215,15 @@ impl<'a> Teller<'a> {
             }
             Did::Xattr => {
                 version.kind = "xattr";
-                version.detail = self.record(seq)?.and_then(|record| xattr_detail(&record.event));
+                let record = self.record(seq)?;
+                version.detail = match record.map(|record| record.event) {
+                    Some(event @ Event::SetAttr { .. }) => {
+                        version.kind = "attr";
+                        let before = self.index.attr(file, Seq(seq.0.saturating_sub(1)))?;
+                        set_detail(before.as_ref(), &event)
+                    }
+                    event => event.as_ref().and_then(xattr_detail),
+                };
             }
         }
         Ok(Some(version))
@@ -282,7 +290,7 @@ pub fn kind_of(naming: &Naming) -> &'static str {
 }
 
 /// What setting attributes changed, in words; `None` when only times, and no program chose them.
-pub fn what_changed(before: Option<&Attr>, after: &Attr, chosen_mtime: bool) -> Option<String> {
+fn what_changed(before: Option<&Attr>, after: &Attr, chosen_mtime: bool) -> Option<String> {
     let mut words = Vec::new();
     match before {
         Some(before) => {
@@ -301,11 +309,30 @@ pub fn what_changed(before: Option<&Attr>, after: &Attr, chosen_mtime: bool) -> 
     (!words.is_empty()).then(|| words.join(", "))
 }
 
+/// What setting attributes changed, an ACL with its mode too.
+pub fn set_detail(before: Option<&Attr>, event: &Event) -> Option<String> {
+    let Event::SetAttr { attr, explicit_mtime, xattrs, .. } = event else { return None };
+    let changed = xattrs.iter().map(|(name, value)| match value {
+        Some(value) => set_text(name, value),
+        None => removed_text(name),
+    });
+    let words: Vec<String> = what_changed(before, attr, *explicit_mtime).into_iter().chain(changed).collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+fn set_text(name: &Name, value: &[u8]) -> String {
+    format!("{} set ({} bytes)", text(name), value.len())
+}
+
+fn removed_text(name: &Name) -> String {
+    format!("{} removed", text(name))
+}
+
 /// What an event did to an extended attribute.
 pub fn xattr_detail(event: &Event) -> Option<String> {
     match event {
-        Event::SetXattr { name, value, .. } => Some(format!("{} set ({} bytes)", text(name), value.len())),
-        Event::RemoveXattr { name, .. } => Some(format!("{} removed", text(name))),
+        Event::SetXattr { name, value, .. } => Some(set_text(name, value)),
+        Event::RemoveXattr { name, .. } => Some(removed_text(name)),
         _ => None,
     }
 }
@@ -314,7 +341,7 @@ pub fn xattr_detail(event: &Event) -> Option<String> {
 pub fn entry_names(event: &Event, dir: FileId) -> (Option<String>, Option<String>) {
     let here = |slot: &Slot| (slot.dir == dir).then(|| text(&slot.name));
     match event {
-        Event::Create(birth) | Event::Adopt { birth, .. } => (None, birth.slot.as_ref().and_then(here)),
+        Event::Create(birth, _) | Event::Adopt { birth, .. } => (None, birth.slot.as_ref().and_then(here)),
         Event::Link { slot, .. } => (None, here(slot)),
         Event::Unlink { slot, .. } => (here(slot), None),
         Event::Rename { from, to, .. } => (here(from), here(to)),

@@ -3,7 +3,7 @@
 //! It uses the journal and the newest checkpoint, not the index: the index's files may not be opened without writing to
 //! them. So its answers cost a reading of the journal's records, not of the bytes that were written.
 
-use super::history::{Version, entry_names, kind_of, text, what_changed, xattr_detail};
+use super::history::{Version, entry_names, kind_of, set_detail, text, xattr_detail};
 use super::meaning::Meaning;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Result};
@@ -184,7 +184,7 @@ impl Offline {
 fn concerns(event: &Event, names: &[Name]) -> bool {
     let named = |slot: &Slot| names.contains(&slot.name);
     match event {
-        Event::Create(birth) | Event::Adopt { birth, .. } => birth.slot.as_ref().is_some_and(named),
+        Event::Create(birth, _) | Event::Adopt { birth, .. } => birth.slot.as_ref().is_some_and(named),
         Event::Link { slot, .. } | Event::Unlink { slot, .. } => named(slot),
         Event::Rename { from, to, .. } => named(from) || named(to),
         Event::Exchange { left_slot, right_slot, .. } => named(left_slot) || named(right_slot),
@@ -204,7 +204,7 @@ impl Names {
     /// Takes an event in.
     pub fn fold(&mut self, event: &Event) {
         match event {
-            Event::Create(birth) | Event::Adopt { birth, .. } => {
+            Event::Create(birth, _) | Event::Adopt { birth, .. } => {
                 if let Some(slot) = &birth.slot {
                     self.put(slot, birth.file, birth.attr.kind);
                 }
@@ -314,8 +314,8 @@ impl Teller {
                 true => data("truncate", old_size - size, *size),
                 false => data("extend", size - old_size, *size),
             }),
-            Event::SetAttr { file, attr, explicit_mtime } if *file == self.file => {
-                match what_changed(self.attr.as_ref(), attr, *explicit_mtime) {
+            Event::SetAttr { file, .. } if *file == self.file => {
+                match set_detail(self.attr.as_ref(), &record.event) {
                     None if !all => None,
                     detail => Some(Version { detail: detail.or(Some("times".into())), ..version("attr") }),
                 }
@@ -341,7 +341,9 @@ impl Teller {
     /// What the file is like after an event.
     fn after(&mut self, event: &Event) {
         let attr = match event {
-            Event::Create(birth) | Event::Adopt { birth, .. } if birth.file == self.file => Some(birth.attr),
+            Event::Create(birth, _) | Event::Adopt { birth, .. } if birth.file == self.file => {
+                Some(birth.attr)
+            }
             Event::SetAttr { file, attr, .. }
             | Event::Rebase { file, attr, .. }
             | Event::Link { file, attr, .. }

@@ -15,10 +15,14 @@ pub mod cmd;
 pub mod mount;
 #[path = "harness/ops.rs"]
 pub mod ops;
+#[path = "harness/people.rs"]
+pub mod people;
 #[path = "harness/place.rs"]
 pub mod place;
 #[path = "harness/random.rs"]
 pub mod random;
+#[path = "harness/rights.rs"]
+pub mod rights;
 #[path = "harness/session.rs"]
 pub mod session;
 #[path = "harness/tree.rs"]

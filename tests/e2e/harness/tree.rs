@@ -172,6 +172,8 @@ fn kind(meta: &Metadata) -> char {
         () if kind.is_symlink() => 'l',
         () if kind.is_fifo() => 'p',
         () if kind.is_socket() => 's',
+        () if kind.is_char_device() => 'c',
+        () if kind.is_block_device() => 'b',
         () => '?',
     }
 }
