@@ -3,6 +3,8 @@
 
 WEFT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 WEFT_TARGET=${CARGO_TARGET_DIR:-$WEFT_ROOT/target}
+# The file system exerciser (scripts/setup installs it there).
+export WEFT_FSX=${WEFT_FSX:-$WEFT_TARGET/tools/bin/fsx}
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 
 # Newest installed PostgreSQL's directory of programs, or nothing.

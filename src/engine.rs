@@ -9,11 +9,13 @@ mod instants;
 mod status;
 mod store;
 mod threads;
+mod weaving;
 
 pub use history::{Located, Origin};
 pub use status::Status;
 pub use store::remove_index;
 use store::{make_dirs, next_page_file, open_index};
+pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
 use crate::disk::{Disk, Lock, Space as DiskSpace};
@@ -41,6 +43,7 @@ pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
 pub use crate::past::when::Instant;
+pub use crate::weave::{Outcome as Weaving, Pace, Unpaced, Woven};
 
 /// How writes arrive (DESIGN §2, capture modes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -80,6 +83,8 @@ pub struct Options {
     pub open_files: usize,
     /// A step of the wall clock by more µs, either way, begins a clock epoch.
     pub clock_step_us: i64,
+    /// How much of the machine the weaver takes.
+    pub weave: WeaveLimits,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// Id of the store, if it has to be made: random bytes.
@@ -100,6 +105,7 @@ impl Options {
             checkpoint_bytes: 256 << 20,
             open_files: 512,
             clock_step_us: 5_000_000,
+            weave: WeaveLimits::default(),
             privileged: true,
             new_store_id: [0; 16],
         }
@@ -131,6 +137,7 @@ pub struct Engine {
     kept: Kept,
     /// What was durable when the session began.
     begun: Seq,
+    weaver: weaving::Weaving,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -200,6 +207,7 @@ impl Engine {
         let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files));
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
+        let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
         Ok(Arc::new(Engine {
             kept: Kept::new(Arc::clone(&disk), paths.kept_pins(), store),
             begun: live.journal.durable(),
@@ -212,6 +220,7 @@ impl Engine {
             index,
             pages,
             indexer: Arc::new(indexer),
+            weaver,
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),
@@ -384,6 +393,12 @@ impl Engine {
         }
     }
 
+    /// Bytes of pages that hold data: what `st_blocks` tells.
+    pub fn data_bytes(&self, file: FileId) -> Result<u64> {
+        self.live.data_bytes(file)
+    }
+
+    /// The next data or hole, by pages, as far as it has been written here.
     pub fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
         self.live.seek(file, offset, hole)
     }

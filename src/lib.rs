@@ -13,3 +13,4 @@ pub mod meta;
 pub mod past;
 pub mod sync;
 pub mod types;
+pub mod weave;

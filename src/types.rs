@@ -1,5 +1,9 @@
 //! L0: the nouns every layer speaks. Bare integers for these never cross a function boundary.
 
+mod page_set;
+
+pub use page_set::PageSet;
+
 use std::fmt;
 
 /// Identity of a file, directory, link or node. Weft's own: never reused, unlike an inode number.

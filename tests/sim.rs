@@ -27,7 +27,8 @@ use support::trees::{difference, plain_difference};
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
 use weft::engine::{
-    Caller, Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr,
+    Caller, Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr, Unpaced,
+    Weaving,
 };
 use weft::error::Result;
 use weft::index::kv::Kv;
@@ -369,7 +370,7 @@ impl History {
 
     /// One random operation; `Err` once the disk is dead.
     fn step(&mut self, engine: &Engine) -> Result<()> {
-        match self.rng.random_range(0..100) {
+        match self.rng.random_range(0..102) {
             0..35 => self.write(engine)?,
             35..45 => self.truncate(engine)?,
             45..50 => self.zero(engine)?,
@@ -384,8 +385,20 @@ impl History {
             90 => self.set_clock(engine),
             91..94 => drop(engine.apply()?),
             94..96 => drop(engine.checkpoint()?),
+            96..98 => self.weave(engine)?,
             _ => drop(engine.index_some()?),
         }
+        Ok(())
+    }
+
+    /// What earlier sessions left sealed is woven, with a cut anywhere in it.
+    fn weave(&mut self, engine: &Engine) -> Result<()> {
+        engine.checkpoint()?;
+        while engine.index_some()? {}
+        if self.cut_at.is_none() && self.rng.random_bool(0.3) {
+            self.plan_cut(40);
+        }
+        while let Weaving::Wove(_) = engine.weave(&Unpaced)? {}
         Ok(())
     }
 
@@ -700,7 +713,7 @@ impl History {
 
 #[test]
 fn a_history_survives_a_cut_at_each_of_its_operations() {
-    for seed in 9_000..9_003 {
+    for seed in 9_010..9_013 {
         let mut at = 1;
         while History::run_cut_at(seed, at) {
             at += 1;

@@ -64,6 +64,9 @@ pub struct Config {
     pub open_files: usize,
     pub threads: usize,
     pub clock_step_secs: u64,
+    pub weave: bool,
+    pub weave_cpu_percent: u32,
+    pub weave_mib_per_sec: u64,
 }
 
 impl Default for Config {
@@ -79,6 +82,9 @@ impl Default for Config {
             open_files: 512,
             threads: 4,
             clock_step_secs: 5,
+            weave: true,
+            weave_cpu_percent: 25,
+            weave_mib_per_sec: 64,
         }
     }
 }
@@ -119,6 +125,16 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 # A step of the wall clock by more seconds than this, either way, begins a new clock epoch; a smaller one is waited out
 # (1 to 3600).
 #clock_step_secs = 5
+
+# Make old journal compact in the background ("weave" it), at lowest priority. What `weft weave --now` does is not
+# bound by this.
+#weave = true
+
+# Share of one core that weaving may take, in percent (1 to 100).
+#weave_cpu_percent = 25
+
+# What weaving may read and write in a second, in MiB (1 to 65536).
+#weave_mib_per_sec = 64
 "#;
 
 impl Config {
@@ -156,6 +172,8 @@ impl Config {
             ("open_files", self.open_files as u64, 16, 1 << 20),
             ("threads", self.threads as u64, 1, 64),
             ("clock_step_secs", self.clock_step_secs, 1, 3_600),
+            ("weave_cpu_percent", u64::from(self.weave_cpu_percent), 1, 100),
+            ("weave_mib_per_sec", self.weave_mib_per_sec, 1, 1 << 16),
         ];
         for (key, value, least, most) in limits {
             if value < least || value > most {
@@ -180,7 +198,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 10);
+        assert_eq!(active.lines().count(), 13);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -191,6 +209,7 @@ mod tests {
             ("capture = \"lazy\"", "line 1"),
             ("threads = 0", "threads = 0: use 1 to 64"),
             ("segment_mib = 4", "8 to 1024"),
+            ("weave_cpu_percent = 101", "1 to 100"),
             ("timezone = \"Mars\"", "timezone"),
             ("threads = ", "line 1"),
         ] {

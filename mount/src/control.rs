@@ -17,8 +17,10 @@ use std::time::Duration;
 
 /// The socket's name in STORE.
 pub const SOCKET: &str = "control.sock";
-/// Longest request or answer.
+/// Longest request.
 const LINE_MAX: u64 = 1 << 20;
+/// Longest answer: a hundred thousand differences fit.
+const ANSWER_MAX: u64 = 256 << 20;
 
 /// What can be asked of a running daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub enum Ask {
     ViewName {
         time: String,
     },
+    /// Weave all that can be, and answer when it is done.
+    WeaveNow,
     /// Names the instant of a time.
     Tag {
         name: String,
@@ -42,6 +46,12 @@ pub enum Ask {
     },
     Tags,
     Log(AskLog),
+    /// What differs at or below a path between two times.
+    Diff {
+        from: String,
+        to: String,
+        names: Vec<Vec<u8>>,
+    },
     Unmount,
 }
 
@@ -95,7 +105,7 @@ pub fn ask(store: &Path, ask: &Ask) -> Outcome<Value> {
     let line = serde_json::to_string(ask).map_err(|cause| cause.to_string())?;
     writeln!(reader.get_mut(), "{line}").map_err(failed)?;
     let mut answer = String::new();
-    reader.by_ref().take(LINE_MAX).read_line(&mut answer).map_err(failed)?;
+    reader.by_ref().take(ANSWER_MAX).read_line(&mut answer).map_err(failed)?;
     if *ask == Ask::Unmount {
         // The end of the connection is the end of the process, and so of its locks.
         let _ = reader.read_to_string(&mut String::new());

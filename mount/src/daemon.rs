@@ -3,6 +3,7 @@
 use crate::check::{self, Plan, Request};
 use crate::control;
 use crate::handlers::WeftFs;
+use crate::held::Held;
 use crate::process::{self, Report, Side};
 use crate::running::{Event, Rates, Running};
 use crate::{Outcome, config, kernel, mountinfo, place};
@@ -13,14 +14,14 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
-use weft::engine::{Capture, Engine, Options};
+use weft::engine::{Capture, Engine, Options, WeaveLimits};
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::past::when;
@@ -201,6 +202,11 @@ fn options(plan: &Plan, beneath: &Path) -> Outcome<Options> {
         checkpoint_bytes: config.checkpoint_mib * MIB,
         open_files: config.open_files,
         clock_step_us: i64::try_from(config.clock_step_secs).unwrap_or(i64::MAX / 1_000_000) * 1_000_000,
+        weave: WeaveLimits {
+            on: config.weave,
+            cpu_percent: config.weave_cpu_percent,
+            bytes_per_sec: config.weave_mib_per_sec * MIB,
+        },
         privileged: kernel::is_root(),
         new_store_id: random()?,
         ..Options::new(beneath, &plan.store)
@@ -221,7 +227,10 @@ fn mount_engine(
     events: Sender<Event>,
 ) -> Outcome<(Arc<Running>, JoinHandle<std::io::Result<()>>)> {
     let zone = when::zone(&plan.config.timezone).map_err(|cause| cause.message)?;
-    let fs = WeftFs::new(Arc::clone(engine), plan.capture, zone.clone());
+    let notifier = Arc::new(OnceLock::new());
+    let held = Held::start(Arc::clone(engine), Arc::clone(&notifier))
+        .map_err(|cause| format!("cannot start a thread: {cause}"))?;
+    let fs = WeftFs::new(Arc::clone(engine), plan.capture, zone.clone(), held);
     let mounted = kernel::mount_over(&plan.point, &plan.store)?;
     if !mounted.shared {
         tracing::warn!(
@@ -236,6 +245,7 @@ fn mount_engine(
         config.acl = SessionACL::All;
         let session = Session::from_fd(fs, mounted.device, SessionACL::All, config)
             .map_err(|cause| format!("the kernel refused the connection: {cause}"))?;
+        let _ = notifier.set(session.notifier());
         let mounts = mountinfo::read()?;
         let mount = mountinfo::at(&mounts, &plan.point).filter(|mount| mount.fstype == mountinfo::FSTYPE);
         let mount = mount.ok_or("the mount was gone at once: see the kernel's log (dmesg)")?.clone();

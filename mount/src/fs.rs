@@ -153,13 +153,13 @@ impl Filesystem for WeftFs {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let make = Make { kind, mode, umask, rdev, target: &[] };
         let made = self.make(req, Node::of(parent), name.as_bytes(), make);
-        Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let make = Make { kind: FileKind::Directory, mode, umask, rdev: 0, target: &[] };
         let made = self.make(req, Node::of(parent), name.as_bytes(), make);
-        Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -176,7 +176,7 @@ impl Filesystem for WeftFs {
         let target = target.as_os_str().as_bytes();
         let make = Make { kind: FileKind::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
         let made = self.make(req, Node::of(parent), name.as_bytes(), make);
-        Found::send(made.map(|(file, attr)| Found::live(file, &attr)), reply);
+        Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn rename(
@@ -213,7 +213,7 @@ impl Filesystem for WeftFs {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         BUFFER.with_borrow_mut(|buffer| {
@@ -222,7 +222,11 @@ impl Filesystem for WeftFs {
                 buffer.resize(size, 0);
             }
             let Some(buffer) = buffer.get_mut(..size) else { return reply.error(Errno::EINVAL) };
-            match self.read(Node::of(ino), offset, buffer) {
+            let node = Node::of(ino);
+            match self.read(node, offset, buffer) {
+                Ok(read) if read < size && self.may_be_longer(node, lock_owner) => {
+                    self.read_past_end(node, offset, size, reply);
+                }
                 Ok(read) => reply.data(buffer.get(..read).unwrap_or_default()),
                 Err(errno) => reply.error(errno),
             }
@@ -429,10 +433,7 @@ impl Filesystem for WeftFs {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.seek(Node::of(ino), offset, whence) {
-            Ok(offset) => reply.offset(offset),
-            Err(errno) => reply.error(errno),
-        }
+        self.seek(Node::of(ino), offset, whence, reply);
     }
 
     /// The kernel then copies by reading and writing, and does not ask again.

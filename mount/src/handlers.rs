@@ -2,15 +2,18 @@
 
 use crate::convert::{Complaints, LIVE_TTL, VIEW_TTL, file_attr, live_attr_ttl};
 use crate::dirs::{Dirs, Offer};
+use crate::held::{Ask, Held};
 use crate::inode::Node;
 use crate::views::{Open, Views};
-use fuser::{Errno, FileAttr, FileHandle, FopenFlags, Generation, ReplyEntry};
+use fuser::{
+    Errno, FileAttr, FileHandle, FopenFlags, Generation, LockOwner, ReplyData, ReplyEntry, ReplyLseek,
+};
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 use std::time::Duration;
 use weft::engine::{Capture, Engine, View};
 use weft::error::Result;
-use weft::types::{Attr, FileId};
+use weft::types::{Attr, FileId, FileKind};
 
 /// The answer of a handler.
 pub type Answer<T> = std::result::Result<T, Errno>;
@@ -24,6 +27,7 @@ pub struct WeftFs {
     pub views: Views<View>,
     pub dirs: Dirs,
     pub complaints: Complaints,
+    pub held: Held,
 }
 
 /// The answer to a lookup.
@@ -35,19 +39,13 @@ pub struct Found {
 }
 
 impl Found {
-    pub fn live(file: FileId, attr: &Attr) -> Found {
-        let attr = file_attr(Node::Live(file), attr);
+    pub fn live(attr: FileAttr) -> Found {
         let attr_ttl = live_attr_ttl(&attr);
         Found { attr, generation: Generation(0), attr_ttl, name_ttl: LIVE_TTL }
     }
 
-    pub fn past(node: Node, attr: &Attr, generation: u64) -> Found {
-        Found {
-            attr: file_attr(node, attr),
-            generation: Generation(generation),
-            attr_ttl: VIEW_TTL,
-            name_ttl: VIEW_TTL,
-        }
+    pub fn past(attr: FileAttr, generation: u64) -> Found {
+        Found { attr, generation: Generation(generation), attr_ttl: VIEW_TTL, name_ttl: VIEW_TTL }
     }
 
     /// Sends it, or the error.
@@ -70,7 +68,7 @@ pub struct Line<'a> {
 }
 
 impl WeftFs {
-    pub fn new(core: Arc<Engine>, capture: Capture, zone: TimeZone) -> WeftFs {
+    pub fn new(core: Arc<Engine>, capture: Capture, zone: TimeZone, held: Held) -> WeftFs {
         WeftFs {
             core,
             capture,
@@ -78,6 +76,7 @@ impl WeftFs {
             views: Views::new(),
             dirs: Dirs::default(),
             complaints: Complaints::default(),
+            held,
         }
     }
 
@@ -99,15 +98,39 @@ impl WeftFs {
         }
     }
 
+    /// Attributes of a live file as the kernel takes them, with the space of its data.
+    pub fn live_attr(&self, file: FileId, attr: &Attr) -> FileAttr {
+        let mut told = file_attr(Node::Live(file), attr);
+        if attr.kind == FileKind::Regular
+            && let Ok(bytes) = self.core.data_bytes(file)
+        {
+            // tar takes a file without blocks for a hole and does not read it; the kernel may hold bytes of one.
+            let may_hold = attr.size > 0 || self.capture == Capture::Writeback;
+            told.blocks = (bytes / 512).max(u64::from(may_hold));
+        }
+        told
+    }
+
+    /// Attributes of a file in a view, with the space of its data.
+    pub fn past_attr(&self, open: &Open<View>, file: FileId, attr: &Attr) -> FileAttr {
+        let mut told = file_attr(Node::View(open.slot, file), attr);
+        match self.told(open.view.data_bytes(file, attr)) {
+            Ok(bytes) if attr.kind == FileKind::Regular => told.blocks = bytes / 512,
+            // It stays what follows from the size.
+            _ => {}
+        }
+        told
+    }
+
     pub fn attr(&self, node: Node) -> Answer<(FileAttr, Duration)> {
         match node {
             Node::Live(file) => {
-                let attr = file_attr(node, &self.told(self.core.attr(file))?);
+                let attr = self.live_attr(file, &self.told(self.core.attr(file))?);
                 Ok((attr, live_attr_ttl(&attr)))
             }
             Node::View(slot, file) => {
                 let open = self.open_view(slot)?;
-                Ok((file_attr(node, &self.told(open.view.attr(file))?), VIEW_TTL))
+                Ok((self.past_attr(&open, file, &self.told(open.view.attr(file))?), VIEW_TTL))
             }
             Node::Alias(number) => Ok((file_attr(node, &self.alias_attr(number)?), VIEW_TTL)),
         }
@@ -131,18 +154,41 @@ impl WeftFs {
         }
     }
 
-    pub fn seek(&self, node: Node, offset: i64, whence: i32) -> Answer<i64> {
+    /// Whether the end that a read has met may not be the file's: the kernel's writeback cache may have made it longer.
+    /// Cached reads know that themselves. Only reads past the cache name an owner (fs/fuse/file.c, `fuse_send_read`), and
+    /// only those hold no page locked that would have to be written back.
+    pub fn may_be_longer(&self, node: Node, owner: Option<LockOwner>) -> bool {
+        self.capture == Capture::Writeback && owner.is_some() && matches!(node, Node::Live(_))
+    }
+
+    /// Reads again when the kernel has written back what lies behind the end.
+    pub fn read_past_end(&self, node: Node, offset: u64, len: usize, reply: ReplyData) {
+        match node {
+            Node::Live(file) => self.held.ask(Ask::Read { file, offset, len, reply }),
+            Node::View(..) | Node::Alias(_) => reply.error(Errno::EINVAL),
+        }
+    }
+
+    /// Answers SEEK_DATA and SEEK_HOLE: of a live file when the kernel has written back what stands in the way.
+    pub fn seek(&self, node: Node, offset: i64, whence: i32, reply: ReplyLseek) {
         let hole = match whence {
             libc::SEEK_DATA => false,
             libc::SEEK_HOLE => true,
-            _ => return Err(Errno::EINVAL),
+            _ => return reply.error(Errno::EINVAL),
         };
-        let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-        let at = match node {
-            Node::Live(file) => self.told(self.core.seek(file, offset, hole))?,
-            Node::View(slot, file) => self.told(self.open_view(slot)?.view.seek(file, offset, hole))?,
-            Node::Alias(_) => return Err(Errno::EINVAL),
-        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        match node {
+            Node::Live(file) => self.held.ask(Ask::Seek { file, offset, hole, reply }),
+            Node::View(slot, file) => match self.seek_past(slot, file, offset, hole) {
+                Ok(at) => reply.offset(at),
+                Err(errno) => reply.error(errno),
+            },
+            Node::Alias(_) => reply.error(Errno::EINVAL),
+        }
+    }
+
+    fn seek_past(&self, slot: crate::inode::Slot, file: FileId, offset: u64, hole: bool) -> Answer<i64> {
+        let at = self.told(self.open_view(slot)?.view.seek(file, offset, hole))?;
         at.and_then(|at| i64::try_from(at).ok()).ok_or(Errno::ENXIO)
     }
 

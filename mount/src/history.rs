@@ -116,6 +116,23 @@ impl Running {
         self.seq_of(instant)?.ok_or_else(|| format!("{shown} is out of reach: `weft resolve` says why"))
     }
 
+    /// What differs between two instants, the earlier one first whatever the order they are given in. Where a time has
+    /// none: the four-way answer, as `resolve` gives it.
+    pub(crate) fn diff(&self, from: &str, to: &str, names: &[Name]) -> Outcome<Value> {
+        let (mut from, mut to) = (self.resolve(from)?, self.resolve(to)?);
+        for answer in [&from, &to] {
+            if answer["answer"] != "found" {
+                return Ok(answer.clone());
+            }
+        }
+        let seq = |answer: &Value| Seq(answer["seq"].as_u64().unwrap_or(0));
+        if seq(&from) > seq(&to) {
+            std::mem::swap(&mut from, &mut to);
+        }
+        let differences = self.engine.diff((seq(&from), seq(&to)), names, shown::kind).map_err(told)?;
+        Ok(json!({ "answer": "found", "from": from, "to": to, "differences": differences }))
+    }
+
     /// The last event at or before an instant; all there is for one in the future.
     fn seq_of(&self, instant: Instant) -> Outcome<Option<Seq>> {
         Ok(match self.engine.resolve(instant).map_err(|cause| cause.to_string())? {

@@ -8,6 +8,7 @@ mod convert;
 mod dirs;
 mod fs;
 mod handlers;
+mod held;
 mod history;
 mod inode;
 mod live;

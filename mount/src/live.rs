@@ -1,7 +1,7 @@
 //! Changes to the live tree: what the kernel asks, as the engine takes it.
 
 use crate::caller;
-use crate::convert::{file_attr, live_attr_ttl};
+use crate::convert::live_attr_ttl;
 use crate::handlers::{Answer, Found, WeftFs};
 use crate::inode::Node;
 use fuser::{Errno, FileAttr, FopenFlags, OpenFlags, RenameFlags, ReplyEmpty, Request, WriteFlags};
@@ -43,7 +43,7 @@ impl WeftFs {
         let make = Make { kind: FileKind::Regular, mode, umask, rdev: 0, target: &[] };
         let (file, attr) = self.make(req, dir, name, make)?;
         self.told(self.core.open_file(file))?;
-        Ok((Found::live(file, &attr), self.open_flags()))
+        Ok((Found::live(self.live_attr(file, &attr)), self.open_flags()))
     }
 
     /// OPEN of any node. Views are held while a handle is open, live files by the engine.
@@ -100,7 +100,7 @@ impl WeftFs {
         if set.size.is_some() {
             self.drop_privileges(req, file)?;
         }
-        let attr = file_attr(node, &self.told(self.core.set_attr(file, set))?);
+        let attr = self.live_attr(file, &self.told(self.core.set_attr(file, set))?);
         Ok((attr, live_attr_ttl(&attr)))
     }
 
@@ -187,7 +187,7 @@ impl WeftFs {
         self.may_be_named(dir, name)?;
         let file = self.writable(node).map_err(|_| Errno::EXDEV)?;
         let attr = self.told(self.core.link(file, parent, name))?;
-        Ok(Found::live(file, &attr))
+        Ok(Found::live(self.live_attr(file, &attr)))
     }
 
     /// UNLINK and RMDIR; `remove` is the engine's call for the sort of name.

@@ -3,6 +3,7 @@
 //! A tag is a directory of its own, not a link to one: `cp -a` and `find` do not follow links. As a tag can be taken back
 //! and given to another instant, the kernel asks at every look whose it is; what it leads to never changes.
 
+use crate::convert::file_attr;
 use crate::handlers::{Answer, Found, WeftFs};
 use crate::inode::{Node, Slot};
 use crate::views::{Called, Open};
@@ -19,7 +20,7 @@ impl WeftFs {
             Node::Live(FileId::ROOT) if when::is_reserved(name) => self.find_view(name),
             Node::Live(dir) => {
                 let (file, attr) = self.told(self.core.lookup(dir, name))?;
-                Ok(Found::live(file, &attr))
+                Ok(Found::live(self.live_attr(file, &attr)))
             }
             Node::View(slot, dir) => self.find_past(slot, dir, name),
             Node::Alias(_) => Err(Errno::ENOTDIR),
@@ -36,7 +37,7 @@ impl WeftFs {
         let open = self.open_view(slot)?;
         let (file, attr) = self.told(open.view.lookup(dir, name))?.ok_or(Errno::ENOENT)?;
         self.views.hold(slot);
-        Ok(Found::past(Node::View(slot, file), &attr, open.generation))
+        Ok(Found::past(self.past_attr(&open, file, &attr), open.generation))
     }
 
     fn find_view(&self, name: &[u8]) -> Answer<Found> {
@@ -55,7 +56,7 @@ impl WeftFs {
         }
         let number = self.views.alias(name, target);
         let attr = self.alias_attr(number).inspect_err(|_| self.views.forget_alias(number, 1))?;
-        Ok(Found::past(Node::Alias(number), &attr, 0))
+        Ok(Found::past(file_attr(Node::Alias(number), &attr), 0))
     }
 
     fn find_tag(&self, name: &str) -> Answer<Found> {
@@ -71,7 +72,7 @@ impl WeftFs {
         };
         let attr =
             self.told(open.view.attr(FileId::ROOT)).inspect_err(|_| self.views.release(open.slot, 1))?;
-        Ok(Found::past(Node::View(open.slot, FileId::ROOT), &attr, open.generation))
+        Ok(Found::past(self.past_attr(&open, FileId::ROOT, &attr), open.generation))
     }
 
     fn resolve(&self, called: Called) -> Answer<Open<View>> {

@@ -69,10 +69,12 @@ impl Running {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time),
             Ask::ViewName { time } => self.when(&time).map(|when| json!(when.instant.view_name())),
+            Ask::WeaveNow => self.weave_now(),
             Ask::Tag { name, time } => self.tag(&name, &time),
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),
             Ask::Log(ask) => self.log(&ask),
+            Ask::Diff { from, to, names } => self.diff(&from, &to, &names),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.events.send(Event::Unmount(answer));
@@ -101,6 +103,11 @@ impl Running {
             all.extend(status);
         }
         Ok(all)
+    }
+
+    fn weave_now(&self) -> Outcome<Value> {
+        let woven = self.engine.weave_now().map_err(|cause| cause.to_string())?;
+        serde_json::to_value(woven).map_err(|cause| cause.to_string())
     }
 
     /// A time, or a tag, as people write it.

@@ -123,6 +123,9 @@ pub trait DiskFile: Send + Sync {
     fn sync(&self, op: Op) -> Result<()>;
     fn len(&self, op: Op) -> Result<u64>;
     fn set_len(&self, op: Op, len: u64) -> Result<()>;
+    /// The next stretch of bytes at or after `offset` that may differ from zero, as `(start, end)`; `None`: only a hole is
+    /// left. What the filesystem does not tell apart is data.
+    fn next_data(&self, op: Op, offset: u64) -> Result<Option<(u64, u64)>>;
     /// Makes a range read as zeros, freeing its space where the filesystem can; the length stays.
     fn punch(&self, op: Op, offset: u64, len: u64) -> Result<()>;
     /// Reserves space for a range and extends the length to its end if that is farther.

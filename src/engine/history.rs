@@ -2,6 +2,7 @@
 
 use super::{Capture, Engine};
 use crate::error::Result;
+use crate::past::diff::{Diff, Difference, FileKindName};
 use crate::past::history::{Teller, Told, Wanted};
 use crate::past::paths::find_last;
 use crate::types::{FileId, FileKind, Name, Seq, Timestamp};
@@ -48,6 +49,16 @@ impl Engine {
         let now = self.catch_up()?;
         let wanted = Wanted { upto: wanted.upto.min(now), ..wanted };
         Teller::new(&self.index, self.live.journal.segments()).tell(file, wanted)
+    }
+
+    /// What differs at or below a path between two instants that are resolved, by path.
+    pub fn diff(
+        &self,
+        (before, after): (Seq, Seq),
+        names: &[Name],
+        kind_name: fn(FileKind) -> FileKindName,
+    ) -> Result<Vec<Difference>> {
+        Diff { index: &self.index, before, after, kind_name }.below(names)
     }
 
     /// In which session, and how, the events up to a Seq arrived. The Seq is that of a resolved instant.

@@ -1,6 +1,6 @@
 //! What an engine says of itself.
 
-use super::Engine;
+use super::{Engine, WovenSoFar};
 use crate::journal::epochs::TimeNow;
 use crate::live::recover::Report;
 use crate::sync::atomic::Ordering;
@@ -21,6 +21,10 @@ pub struct Status {
     pub indexed_seq: u64,
     pub checkpoint_seq: u64,
     pub journal_bytes: u64,
+    pub woven_bytes: u64,
+    /// Journal segments that are ready to be woven.
+    pub weave_waiting: u64,
+    pub woven_so_far: WovenSoFar,
     pub index_bytes: u64,
     pub base_bytes: u64,
     pub overlay_bytes: u64,
@@ -62,6 +66,9 @@ impl Engine {
             indexed_seq: self.indexer.reached().0,
             checkpoint_seq: self.live.checkpointed().0,
             journal_bytes: self.dir_bytes(&self.paths.journal_dir()),
+            woven_bytes: self.dir_bytes(journal.segments().woven().dir()),
+            weave_waiting: self.weaving_state().0,
+            woven_so_far: self.woven_so_far(),
             index_bytes: self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages")),
             base_bytes: self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes(),
             overlay_bytes: self.live.overlay_bytes(),
@@ -115,7 +122,11 @@ impl Engine {
         let indexer = self.indexer.trouble().map(|error| {
             format!("the index cannot go on, new views fail: {error}. Try `weft index rebuild`")
         });
-        [journal, applier, indexer].into_iter().flatten().collect()
+        let weaver = self
+            .weaving_state()
+            .1
+            .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
+        [journal, applier, indexer, weaver].into_iter().flatten().collect()
     }
 
     /// What opening did, in words.

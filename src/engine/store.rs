@@ -20,6 +20,7 @@ pub(super) fn make_dirs(disk: &dyn Disk, paths: &Paths) -> Result<()> {
         paths.checkpoint_dir(),
         paths.store_limbo_dir(),
         paths.store.join("pages"),
+        paths.store.join("woven"),
     ];
     for dir in &dirs {
         if disk.stat("store.create", dir)?.is_none() {

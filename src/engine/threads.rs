@@ -32,8 +32,12 @@ pub struct Threads {
 
 impl Threads {
     pub fn start(&self, engine: &Arc<Engine>) -> Result<()> {
-        let jobs: [(&str, Job); 3] =
-            [("weft-flush", keep_house), ("weft-apply", apply), ("weft-index", index)];
+        let jobs: [(&str, Job); 4] = [
+            ("weft-flush", keep_house),
+            ("weft-apply", apply),
+            ("weft-index", index),
+            ("weft-weave", super::weaving::weave),
+        ];
         for (name, job) in jobs {
             let (engine, stop) = (Arc::clone(engine), Arc::clone(&self.stop));
             let thread = thread::Builder::new()
@@ -43,6 +47,11 @@ impl Threads {
             self.running.lock().push(thread);
         }
         Ok(())
+    }
+
+    /// Set once the threads are told to end.
+    pub fn stopping(&self) -> &AtomicBool {
+        &self.stop
     }
 
     /// Tells the threads to end, and waits for them.

@@ -12,4 +12,5 @@ pub mod record;
 pub mod sections;
 pub mod segment;
 pub mod superblock;
+pub mod woven;
 mod xattrs;

@@ -9,6 +9,7 @@ use crate::types::{FileId, Name, RootId, Seq, Timestamp};
 const ROOTS: u64 = 1;
 const TAGS: u64 = 2;
 const EPOCHS: u64 = 3;
+const DATA_PAGES: u64 = 6;
 
 /// One of several roots in the journal. The first is not listed: it is root 0, without a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,12 +42,21 @@ pub struct EpochState {
     pub wall: Timestamp,
 }
 
+/// Which pages of a file hold data. Files without holes are not listed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataPages {
+    pub file: FileId,
+    /// A serialised roaring bitmap of page numbers.
+    pub pages: Vec<u8>,
+}
+
 /// All sections.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sections {
     pub roots: Vec<RootState>,
     pub tags: Vec<TagState>,
     pub epochs: Vec<EpochState>,
+    pub data_pages: Vec<DataPages>,
 }
 
 impl Sections {
@@ -56,6 +66,7 @@ impl Sections {
             (ROOTS, list(&self.roots, put_root)),
             (TAGS, list(&self.tags, put_tag)),
             (EPOCHS, list(&self.epochs, put_epoch)),
+            (DATA_PAGES, list(&self.data_pages, put_data_pages)),
         ];
         let present = sections.iter().filter_map(|(id, body)| body.as_ref().map(|body| (*id, body)));
         put_varint(out, present.clone().count() as u64);
@@ -75,6 +86,7 @@ impl Sections {
                 ROOTS => sections.roots = items(body, get_root)?,
                 TAGS => sections.tags = items(body, get_tag)?,
                 EPOCHS => sections.epochs = items(body, get_epoch)?,
+                DATA_PAGES => sections.data_pages = items(body, get_data_pages)?,
                 other => {
                     let message =
                         format!("section {other} is not known to this build; use the weft that wrote it");
@@ -146,6 +158,15 @@ fn get_epoch(reader: &mut Reader<'_>) -> Result<EpochState> {
     })
 }
 
+fn put_data_pages(out: &mut Vec<u8>, data: &DataPages) {
+    put_varint(out, data.file.0);
+    put_bytes(out, &data.pages);
+}
+
+fn get_data_pages(reader: &mut Reader<'_>) -> Result<DataPages> {
+    Ok(DataPages { file: FileId(reader.varint()?), pages: reader.bytes()?.to_vec() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +177,7 @@ mod tests {
             roots: vec![RootState { root: RootId(1), file: FileId(7), name: b"wal".to_vec() }],
             tags: vec![TagState { name: b"before".to_vec(), at: Seq(4), made: Timestamp(-9) }],
             epochs: vec![EpochState { epoch: 1, seq: Seq(8), ts: Timestamp(5), wall: Timestamp(-6) }],
+            data_pages: vec![DataPages { file: FileId(9), pages: vec![1, 0, 2] }],
         };
         for sections in [sections, Sections::default()] {
             let mut bytes = Vec::new();

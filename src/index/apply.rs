@@ -2,6 +2,7 @@
 
 use super::build::Build;
 use super::data::{self, Sample, Track};
+use super::holes::{self, Touch};
 use super::naming::{self, Naming};
 use super::page::Change;
 use super::{IndexedGroup, attr, base, name, page, pin, time, xattr};
@@ -51,13 +52,18 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
             record_names(build, when, event);
             record_naming(build, when, event);
             record_attrs(build, when, event);
-            Ok(())
+            match event {
+                Event::Rebase { file, attr, .. } => {
+                    holes::rebased(build, *file, (when.seq, when.ts), attr.size)
+                }
+                _ => Ok(()),
+            }
         }
     }
 }
 
 fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: &Event) -> Result<()> {
-    let (file, size, change, what) = match *event {
+    let (file, size, touch, change, what) = match *event {
         Event::Write { file, offset, len, size, payload } => {
             let source = Location::Journal {
                 segment: group.segment,
@@ -71,13 +77,14 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
                 size,
                 source,
             };
-            (file, size, change, (data::Change::Write, u64::from(len)))
+            (file, size, Touch::Write(offset, change.end), change, (data::Change::Write, u64::from(len)))
         }
         Event::Zero { file, offset, len, size } => {
             // Beyond the end of the file there is nothing to zero.
             let end = offset.saturating_add(len).min(size);
             let what = (data::Change::Zero, end.saturating_sub(offset));
-            (file, size, Change::zero(file, when.seq, offset, end, size), what)
+            let change = Change::zero(file, when.seq, offset, end, size);
+            (file, size, Touch::Zero(offset, change.end), change, what)
         }
         Event::Resize { file, old_size, size } => {
             let change = Change::zero(file, when.seq, size, old_size, size);
@@ -85,13 +92,14 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
                 true => (data::Change::Shrink, old_size - size),
                 false => (data::Change::Extend, size - old_size),
             };
-            (file, size, change, what)
+            (file, size, Touch::Resize, change, what)
         }
         _ => return Ok(()),
     };
     let (kind, bytes) = what;
     let sample = Sample { seq: when.seq, ts: when.ts, value: size, change: kind, bytes };
     build.push_sample(file, Track::Content, sample);
+    holes::record(build, file, (when.seq, when.ts), touch, size)?;
     match change.offset < change.end {
         true => page::record(build, &change),
         false => Ok(()),
@@ -168,6 +176,7 @@ fn record_birth(build: &mut Build<'_>, when: When, birth: &Birth) {
     if let Some(slot) = &birth.slot {
         name::record(build, slot, when.seq, birth.file, birth.attr.kind);
     }
+    holes::born(build, birth.file, birth.attr.size);
     if birth.attr.kind == FileKind::Symlink {
         attr::record_target(build, birth.file, when.seq, &birth.target);
     }

@@ -1,10 +1,11 @@
 //! One batch in the making.
 
-use super::counts::Counts;
 use super::data::{Change, Runs, Sample, Track};
 use super::kv::{Batch, Kv};
 use super::levels::{Extended, Levels};
+use super::memory::Memory;
 use super::page::Compose;
+use super::state::Watermark;
 use crate::error::Result;
 use crate::types::{FileId, Seq, Timestamp};
 
@@ -12,7 +13,9 @@ use crate::types::{FileId, Seq, Timestamp};
 pub(super) struct Build<'a> {
     pub kv: &'a dyn Kv,
     pub levels: &'a Levels,
-    pub counts: &'a mut Counts,
+    pub memory: &'a mut Memory,
+    /// The last event in the store.
+    pub known: Seq,
     pub batch: Batch,
     pub composes: Vec<Compose>,
     /// Clock epoch of the event that comes next.
@@ -22,14 +25,20 @@ pub(super) struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    pub(super) fn new(kv: &'a dyn Kv, levels: &'a Levels, counts: &'a mut Counts, epoch: u32) -> Build<'a> {
+    pub(super) fn new(
+        kv: &'a dyn Kv,
+        levels: &'a Levels,
+        memory: &'a mut Memory,
+        known: Watermark,
+    ) -> Build<'a> {
         Build {
             kv,
             levels,
-            counts,
+            memory,
+            known: known.seq,
             batch: Batch::default(),
             composes: Vec::new(),
-            epoch,
+            epoch: known.epoch,
             runs: Runs::default(),
             extended: Extended::default(),
         }

@@ -68,11 +68,6 @@ impl Counts {
             self.old = std::mem::take(&mut self.young);
         }
     }
-
-    /// A batch failed: only the store knows now.
-    pub(super) fn forget(&mut self) {
-        *self = Counts::default();
-    }
 }
 
 /// The count that the newest partial version before `seq` carries.

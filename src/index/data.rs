@@ -29,6 +29,8 @@ pub(super) enum Track {
     Change = 2,
     /// A program chose mtime.
     ChosenTime = 3,
+    /// Pages that hold data, in `value`: of files with holes.
+    Data = 4,
 }
 
 /// What an event did to a file's content.

@@ -15,6 +15,8 @@ use std::collections::HashMap;
 const LEVELS: u8 = 2;
 /// The file has partial versions.
 pub(super) const PARTIALS: u64 = 1 << 63;
+/// The file had a page without data at some Seq.
+pub(super) const HOLES: u64 = 1 << 62;
 /// Files whose mask is kept in memory; the cache starts anew beyond it.
 const CACHED_FILES: usize = 1 << 16;
 
@@ -40,7 +42,7 @@ pub(super) struct Extended {
 
 /// The levels in a mask, lowest first.
 pub(super) fn levels(mask: u64) -> impl Iterator<Item = u32> {
-    let mut rest = mask & !PARTIALS;
+    let mut rest = mask & !(PARTIALS | HOLES);
     std::iter::from_fn(move || {
         let level = rest.trailing_zeros();
         rest &= rest.wrapping_sub(1);
@@ -135,8 +137,8 @@ mod tests {
 
     #[test]
     fn levels_of_a_mask() {
-        assert_eq!(levels(PARTIALS | 0b1011).collect::<Vec<_>>(), [0, 1, 3]);
+        assert_eq!(levels(PARTIALS | HOLES | 0b1011).collect::<Vec<_>>(), [0, 1, 3]);
         assert_eq!(levels(0).count(), 0);
-        assert_eq!(levels(u64::MAX).count(), 63);
+        assert_eq!(levels(u64::MAX).count(), 62);
     }
 }

@@ -163,11 +163,7 @@ impl Bulk<'_> {
         let scan = Scan { kv: self.kv, space: Space::Page, from, end: &end, at };
         scan.newest(
             split_block,
-            |subject| {
-                let mut key = block_prefix(file, level, block_index(subject)?.saturating_add(1));
-                put_seq(&mut key, at);
-                Ok(key)
-            },
+            |subject| end_of_block_key(file, level, subject, at),
             |hit| self.take_block(level, &hit),
         )
     }
@@ -241,8 +237,15 @@ impl Bulk<'_> {
     }
 }
 
+/// Where to go on behind the versions of a block.
+pub(super) fn end_of_block_key(file: FileId, level: u32, subject: &[u8], at: Seq) -> Result<Vec<u8>> {
+    let mut key = block_prefix(file, level, block_index(subject)?.saturating_add(1));
+    put_seq(&mut key, at);
+    Ok(key)
+}
+
 /// Length of a block key's subject, and its Seq.
-fn split_block(key: &[u8]) -> Result<(usize, Seq)> {
+pub(super) fn split_block(key: &[u8]) -> Result<(usize, Seq)> {
     let mut reader = Reader::new(key);
     reader.ascending()?;
     reader.byte()?;
@@ -250,7 +253,7 @@ fn split_block(key: &[u8]) -> Result<(usize, Seq)> {
     end_with_seq(key, reader)
 }
 
-fn block_index(subject: &[u8]) -> Result<u64> {
+pub(super) fn block_index(subject: &[u8]) -> Result<u64> {
     let mut reader = Reader::new(subject);
     reader.ascending()?;
     reader.byte()?;
@@ -258,7 +261,7 @@ fn block_index(subject: &[u8]) -> Result<u64> {
 }
 
 /// Length of a partial key's subject, and its Seq.
-fn split_partial(key: &[u8]) -> Result<(usize, Seq)> {
+pub(super) fn split_partial(key: &[u8]) -> Result<(usize, Seq)> {
     let mut reader = Reader::new(key);
     reader.ascending()?;
     reader.ascending()?;
@@ -266,7 +269,7 @@ fn split_partial(key: &[u8]) -> Result<(usize, Seq)> {
 }
 
 /// The page of a partial key.
-fn last_page(key: &[u8]) -> Result<u64> {
+pub(super) fn last_page(key: &[u8]) -> Result<u64> {
     let mut reader = Reader::new(key);
     reader.ascending()?;
     reader.ascending()
@@ -278,6 +281,11 @@ pub(super) fn end_with_seq(key: &[u8], mut reader: Reader<'_>) -> Result<(usize,
     let seq = reader.seq()?;
     reader.finish()?;
     Ok((len, seq))
+}
+
+/// Whether a full version is a hole.
+pub(super) fn is_zero(value: &[u8]) -> Result<bool> {
+    Ok(read_full(Seq::ZERO, value, 0)?.location == Location::Zero)
 }
 
 /// The full version of a page `skipped` pages into a block.

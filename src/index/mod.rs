@@ -17,11 +17,13 @@ mod counts;
 mod cover;
 mod data;
 mod history;
+mod holes;
 pub mod kv;
 mod levels;
 mod lookup;
 pub mod lsm;
 pub mod mem;
+mod memory;
 mod name;
 mod naming;
 mod page;
@@ -53,10 +55,10 @@ use crate::format::event::Record;
 use crate::sync::{Arc, Mutex, RwLock};
 use crate::types::{Attr, FileId, FileKind, Location, Name, PageNo, SegmentNo, Seq, StoreId, Timestamp};
 use build::Build;
-use counts::Counts;
 use kv::Kv;
 use levels::Levels;
 use lookup::Window;
+use memory::Memory;
 use std::ops::RangeInclusive;
 
 /// A group of the journal, decoded: a write's bytes stand at `offset` plus its payload's offset.
@@ -74,7 +76,7 @@ pub struct Index {
     kv: Arc<dyn Kv>,
     levels: Levels,
     watermark: RwLock<Watermark>,
-    writer: Mutex<Counts>,
+    writer: Mutex<Memory>,
 }
 
 impl Index {
@@ -86,7 +88,7 @@ impl Index {
             kv,
             levels: Levels::default(),
             watermark: RwLock::new(watermark),
-            writer: Mutex::new(Counts::default()),
+            writer: Mutex::new(Memory::default()),
         })
     }
 
@@ -99,12 +101,12 @@ impl Index {
     /// at or before the present watermark are skipped. Tells which pages to compose, oldest first. After an error
     /// nothing of the batch stands.
     pub fn apply(&self, groups: &[IndexedGroup], watermark: Watermark) -> Result<Vec<Compose>> {
-        let mut counts = self.writer.lock();
-        let done = self.apply_locked(groups, watermark, &mut counts);
+        let mut memory = self.writer.lock();
+        let done = self.apply_locked(groups, watermark, &mut memory);
         if done.is_err() {
-            counts.forget();
+            memory.forget();
         }
-        counts.trim();
+        memory.trim();
         done
     }
 
@@ -112,10 +114,10 @@ impl Index {
         &self,
         groups: &[IndexedGroup],
         watermark: Watermark,
-        counts: &mut Counts,
+        memory: &mut Memory,
     ) -> Result<Vec<Compose>> {
         let known = self.watermark();
-        let mut build = Build::new(&*self.kv, &self.levels, counts, known.epoch);
+        let mut build = Build::new(&*self.kv, &self.levels, memory, known);
         for group in groups {
             apply::record_group(&mut build, group, known.seq)?;
         }
@@ -132,8 +134,8 @@ impl Index {
         if pages.is_empty() {
             return Ok(());
         }
-        let mut counts = self.writer.lock();
-        let mut build = Build::new(&*self.kv, &self.levels, &mut counts, self.watermark().epoch);
+        let mut memory = self.writer.lock();
+        let mut build = Build::new(&*self.kv, &self.levels, &mut memory, self.watermark());
         for (compose, location) in pages {
             page::record_composed(&mut build, *compose, *location)?;
         }
@@ -157,6 +159,19 @@ impl Index {
     ) -> Result<Vec<PageVersion>> {
         let mask = self.levels.of(&*self.kv, file)?;
         lookup::pages(&*self.kv, mask, file, pages, Window { at, floor })
+    }
+
+    /// How many pages of a file hold data, `size` being its bytes at that instant. The others are holes.
+    pub fn data_pages(&self, file: FileId, at: Seq, size: u64) -> Result<u64> {
+        let mask = self.levels.of(&*self.kv, file)?;
+        holes::count(&*self.kv, mask, file, at, size)
+    }
+
+    /// The next byte at or after `offset` that is data or in a hole, by pages, as lseek(2) has it; `size`: the file's bytes
+    /// at that instant.
+    pub fn seek(&self, file: FileId, at: Seq, offset: u64, size: u64, hole: bool) -> Result<Option<u64>> {
+        let mask = self.levels.of(&*self.kv, file)?;
+        holes::seek(&*self.kv, mask, file, at, (offset, size, hole))
     }
 
     /// The attributes of a file; `None` before its birth. A file without names (`nlink == 0`) still has them.
@@ -244,6 +259,13 @@ impl Index {
     /// Up to `limit` events of a file at or before a Seq, newest first; empty only at the end.
     pub fn history(&self, file: FileId, at: Seq, limit: usize) -> Result<Vec<Happened>> {
         history::newest(&*self.kv, file, at, limit)
+    }
+
+    /// Whether a file's content changed after one Seq, up to another.
+    pub fn content_changed(&self, file: FileId, after: Seq, upto: Seq) -> Result<bool> {
+        let newest = data::newest(&*self.kv, file, data::Track::Content, upto)?;
+        let based = base::adoption(&*self.kv, file, upto)?.is_some_and(|adoption| adoption.seq > after);
+        Ok(based || newest.is_some_and(|sample| sample.seq > after))
     }
 
     /// Up to `limit` events of the names of a file at or before a Seq, newest first.

@@ -87,7 +87,7 @@ pub(super) fn record(build: &mut Build<'_>, change: &Change) -> Result<()> {
         put_full(build, change.file, block, change.seq, location, PAGE_LEN);
         bits |= 1 << block.level;
     }
-    build.counts.full(change.file, cover.whole.start, pages);
+    build.memory.counts.full(change.file, cover.whole.start, pages);
     if let Some(tail) = cover.tail {
         bits |= record_tail(build, change, tail)?;
     }
@@ -107,7 +107,7 @@ fn record_tail(build: &mut Build<'_>, change: &Change, tail: Piece) -> Result<u6
     let block = single(tail.page);
     let len = tail.len as usize;
     put_full(build, change.file, block, change.seq, location, len);
-    build.counts.full(change.file, tail.page.0, 1);
+    build.memory.counts.full(change.file, tail.page.0, 1);
     Ok(1)
 }
 
@@ -117,10 +117,10 @@ fn single(page: PageNo) -> Block {
 
 fn record_partial(build: &mut Build<'_>, change: &Change, piece: Piece, location: Location) -> Result<()> {
     let (file, page, seq) = (change.file, piece.page, change.seq);
-    let mut count = build.counts.add(build.kv, (file, page), seq)?;
+    let mut count = build.memory.counts.add(build.kv, (file, page), seq)?;
     if count >= COMPOSE_AFTER {
         build.composes.push(Compose { file, page, seq });
-        build.counts.composed((file, page));
+        build.memory.counts.composed((file, page));
         count = 0;
     }
     let mut key = partial_prefix(file, page);

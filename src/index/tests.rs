@@ -121,6 +121,7 @@ impl<'a> Rig<'a> {
             let adoption = adoption.map(|adoption| (adoption.seq, adoption.size));
             assert_eq!(adoption, expected.adoption);
             self.check_bytes(*file, at, &expected.bytes, bound);
+            self.check_holes(*file, at, &expected.bytes);
         }
         let unborn = FileId(1 + world.files.len() as u64);
         assert_eq!(self.index.attr(unborn, at).unwrap(), None);
@@ -143,6 +144,24 @@ impl<'a> Rig<'a> {
         }
         let part = self.index.pages(file, PageNo(1)..=last, at, floor).unwrap();
         assert_eq!(part, versions[1..]);
+    }
+
+    /// A hole holds zeros only, and is no page that has data; the count is that of the pages found.
+    fn check_holes(&self, file: FileId, at: Seq, expected: &[u8]) {
+        let size = expected.len() as u64;
+        let seek = |offset, hole| self.index.seek(file, at, offset, size, hole).unwrap();
+        let (mut offset, mut pages) = (0, 0);
+        while let Some(data) = seek(offset, false) {
+            assert!(expected[offset as usize..data as usize].iter().all(|byte| *byte == 0));
+            offset = seek(data, true).unwrap();
+            assert!(offset > data && offset <= size);
+            pages += offset.div_ceil(PAGE) - data / PAGE;
+        }
+        assert!(expected[offset as usize..].iter().all(|byte| *byte == 0), "{file} at {at} from {offset}");
+        // A page that was only partly zeroed is sought as data, and may be counted as none.
+        let told = self.index.data_pages(file, at, size).unwrap();
+        assert!(told <= pages, "{file} at {at}: {told} pages told, {pages} found");
+        assert_eq!(seek(size, false), None);
     }
 
     fn check_names(&self, at: Seq, world: &World) {

@@ -15,6 +15,7 @@ pub mod segment;
 mod spare;
 mod state;
 pub mod walk;
+pub mod woven;
 pub mod writer;
 
 pub use close::Closed;

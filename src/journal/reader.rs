@@ -3,10 +3,11 @@
 
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Place;
-use crate::format::event::Record;
+use crate::format::event::{Event, Record};
 use crate::format::group::{GroupHeader, payloads_intact};
 use crate::journal::group::GroupPlace;
-use crate::journal::segment::Segments;
+use crate::journal::segment::{Form, Segments};
+use crate::journal::woven::WovenFile;
 use crate::sync::Arc;
 use crate::types::{PAGE, PAGE_LEN, SegmentNo};
 
@@ -90,12 +91,8 @@ impl Reader {
     }
 
     fn end_by_successor(&self) -> Result<Option<u64>> {
-        let next = SegmentNo(self.at.segment.0 + 1);
-        let path = self.segments.path(next);
-        if self.segments.disk().stat("journal.segment.find", &path)?.is_none() {
-            return Ok(None);
-        }
-        Ok(self.segments.header(next)?.map(|header| header.previous_end))
+        let next = self.segments.header(SegmentNo(self.at.segment.0 + 1))?;
+        Ok(next.map(|header| header.previous_end))
     }
 
     fn next_segment(&mut self) -> Result<()> {
@@ -115,7 +112,10 @@ impl Reader {
 
     /// The group at the present place, if a valid successor of the last one is there.
     fn group_here(&mut self) -> Result<Option<ReadGroup>> {
-        let file = self.segments.open(self.at.segment)?;
+        let file = match self.segments.form(self.at.segment)? {
+            Form::Journal(file) => file,
+            Form::Woven(file) => return self.woven_group(&file),
+        };
         self.buffer.resize(PAGE_LEN, 0);
         let got = file.read_at("journal.read", &mut self.buffer, self.at.offset)?;
         let Some(header) = GroupHeader::peek(self.buffer.get(..got).unwrap_or(&[]), self.segments.store())
@@ -146,9 +146,40 @@ impl Reader {
         if self.check == Check::Payloads && !payloads_intact(&records, &self.buffer) {
             return Ok(None);
         }
+        Ok(Some(self.found(header, records)))
+    }
+
+    /// The same in a woven segment, whose pieces have checksums of their own.
+    fn woven_group(&self, file: &WovenFile) -> Result<Option<ReadGroup>> {
+        let found = self.segments.woven().group(file, self.at.segment, self.at.offset)?;
+        let fits =
+            found.filter(|(header, _)| header.first_seq == self.at.seq && header.chain == self.at.chain);
+        let Some((header, records)) = fits else { return Ok(None) };
+        if self.check == Check::Payloads {
+            self.check_woven(file, &records)?;
+        }
+        Ok(Some(self.found(header, records)))
+    }
+
+    fn check_woven(&self, file: &WovenFile, records: &[Record]) -> Result<()> {
+        let Place { segment, offset, .. } = self.at;
+        for record in records {
+            let Event::Write { len, payload, .. } = record.event else { continue };
+            let mut bytes = vec![0; len as usize];
+            let address = offset + u64::from(payload.offset);
+            self.segments.woven().read(file, segment, address, &mut bytes)?;
+            if crc32fast::hash(&bytes) != payload.crc {
+                let message = format!("the bytes of event {} are not those that were written", record.seq);
+                return Err(Error::corrupt("journal.read", message).at(&self.segments.woven().path(segment)));
+            }
+        }
+        Ok(())
+    }
+
+    fn found(&self, header: GroupHeader, records: Vec<Record>) -> ReadGroup {
         let area_start = u32::try_from(header.area_start()).unwrap_or(u32::MAX);
         let place = GroupPlace { segment: self.at.segment, offset: self.at.offset, area_start };
-        Ok(Some(ReadGroup { place, header, records }))
+        ReadGroup { place, header, records }
     }
 }
 
@@ -162,12 +193,20 @@ pub fn records_at(segments: &Segments, segment: SegmentNo, offset: u64) -> Resul
         .at(&segments.path(segment))
         .offset(offset)
     };
+    // One form from the first byte to the last: the segment may be woven meanwhile.
+    let file = match segments.form(segment)? {
+        Form::Journal(file) => file,
+        Form::Woven(file) => {
+            let found = segments.woven().group(&file, segment, offset)?;
+            return found.map(|(_, records)| records).ok_or_else(damaged);
+        }
+    };
     let mut head = vec![0; PAGE_LEN];
-    segments.read(segment, offset, &mut head)?;
-    let header = GroupHeader::peek(&head, segments.store()).ok_or_else(damaged)?;
+    let got = file.read_at("journal.read", &mut head, offset)?;
+    let header = GroupHeader::peek(head.get(..got).unwrap_or(&[]), segments.store()).ok_or_else(damaged)?;
     if header.area_start() > PAGE_LEN {
         head.resize(header.area_start(), 0);
-        segments.read(segment, offset, &mut head)?;
+        file.read_at("journal.read", &mut head, offset)?;
     }
     if !header.verify(&head) {
         return Err(damaged());

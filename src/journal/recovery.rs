@@ -78,17 +78,13 @@ pub fn replay(
 
 /// Whether the segment of `from` was ever begun. Only the very first may be missing.
 fn begun(segments: &Segments, from: Place) -> Result<bool> {
-    let path = segments.path(from.segment);
-    let header = match segments.disk().stat("journal.segment.find", &path)? {
-        Some(_) => segments.header(from.segment)?,
-        None => None,
-    };
+    let header = segments.header(from.segment)?;
     if header.is_none() && from != START {
         return Err(Error::corrupt(
             "journal.recover",
             "this segment is needed and is missing or has no header; restore it from a copy of the store",
         )
-        .at(&path));
+        .at(&segments.path(from.segment)));
     }
     Ok(header.is_some())
 }

@@ -128,7 +128,7 @@ fn beginning(segments: &Segments, number: SegmentNo) -> Option<Place> {
 }
 
 /// The last segment that begins at or before what is asked for; the first, if none does.
-fn start(segments: &Segments, from: From) -> Result<Option<Place>> {
+fn start(segments: &Arc<Segments>, from: From) -> Result<Option<Place>> {
     let mut best = None;
     for number in segments.list()? {
         let Some(place) = beginning(segments, number) else { continue };

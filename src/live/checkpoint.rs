@@ -5,6 +5,7 @@
 
 use super::Live;
 use super::paths::Paths;
+use super::sparse;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase, Place};
@@ -77,11 +78,18 @@ impl Live {
         let names_seq = self.journal.last_seq();
         let mut slots = tree.slots();
         let mut nodes = Vec::with_capacity(tree.nodes.len());
+        let mut sections = Sections {
+            roots: super::roots::states(&tree),
+            tags: self.tags.lock().states(),
+            epochs: self.journal.epochs().list().to_vec(),
+            ..Sections::default()
+        };
         for (file, node) in &tree.nodes {
             let state = node.lock();
             if state.attr.nlink == 0 && node.kind != FileKind::Regular {
                 continue;
             }
+            sections.data_pages.extend(sparse::to_section(*file, &state));
             nodes.push(NodeState {
                 file: *file,
                 root: node.root,
@@ -96,6 +104,7 @@ impl Live {
             });
         }
         nodes.sort_by_key(|node| node.file);
+        sections.data_pages.sort_by_key(|data| data.file);
         Checkpoint {
             store: self.journal.segments().store(),
             id,
@@ -107,11 +116,7 @@ impl Live {
             birth: *self.birth.lock(),
             base_scanned: self.base.position(),
             nodes,
-            sections: Sections {
-                roots: super::roots::states(&tree),
-                tags: self.tags.lock().states(),
-                epochs: self.journal.epochs().list().to_vec(),
-            },
+            sections,
         }
     }
 }

@@ -6,11 +6,12 @@
 
 use super::overlay::{Overlay, Piece, Source};
 use crate::format::checkpoint::BaseState;
-use crate::types::{PAGE, PageNo, Seq};
+use crate::types::{PAGE, PageNo, PageSet, Seq};
 use roaring::RoaringBitmap;
 
-/// Files are kept below 16 TiB, so that a page number fits 32 bits.
-pub const SIZE_MAX: u64 = 1 << 44;
+/// The largest file, as ext4 has it with 4 KiB blocks (`ext4_max_size`): page numbers fit 32 bits, and the applier can
+/// carry down whatever was acknowledged.
+pub const SIZE_MAX: u64 = (1 << 44) - PAGE;
 
 /// Bytes that come from before Weft, as far as the past needs them.
 #[derive(Clone)]
@@ -86,6 +87,8 @@ pub struct Content {
     pub exists: bool,
     pub shrink: Option<Shrink>,
     pub base: Option<Base>,
+    /// Pages that hold data, of the file as its last event left it.
+    pub data: PageSet,
     /// It waits for the applier.
     pub queued: bool,
     /// Its file has no name any more: it is not applied, and does not count as waiting.
@@ -109,13 +112,25 @@ impl Content {
             live_len: base.size,
             disk_len: base.size,
             exists: true,
+            data: PageSet::dense(base.size),
             base: Some(base),
             ..Content::default()
         }
     }
 
     pub fn put(&mut self, offset: u64, len: u64, seq: Seq, source: Source) {
+        if let Source::Journal(_) = source {
+            self.data.write(offset, offset + len);
+        }
         self.overlay.insert(offset, Piece { len, seq, source });
+    }
+
+    /// A range of a file of `size` bytes is zero from now on.
+    pub fn zero(&mut self, offset: u64, len: u64, size: u64, seq: Seq) {
+        let end = offset + len;
+        // Behind the end of the file everything is zero already: the last page goes whole.
+        self.data.zero(offset, if end >= size { end.next_multiple_of(PAGE) } else { end });
+        self.put(offset, len, seq, Source::Zero);
     }
 
     pub fn resize(&mut self, old: u64, size: u64, seq: Seq) {
@@ -123,6 +138,7 @@ impl Content {
             return;
         }
         self.overlay.truncate(size);
+        self.data.truncate(size);
         self.live_len = self.live_len.min(size);
         if self.disk_len > size || self.shrink.is_some() {
             let (first, to) = self.shrink.map_or((seq, size), |shrink| (shrink.first, shrink.to.min(size)));

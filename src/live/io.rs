@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::event::{Event, Payload};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
-use crate::types::{FileId, FileKind, Seq};
+use crate::types::{FileId, FileKind, PAGE, Seq};
 use std::time::Duration;
 
 /// Longest write event.
@@ -147,10 +147,19 @@ impl Live {
         Ok(())
     }
 
-    /// The next data (or hole) at or after `offset`: the whole file counts as data.
+    /// The next data (or hole) at or after `offset`, by pages, as far as events tell: what the kernel holds and has not
+    /// written back is not known here.
     pub fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
-        let size = self.regular(file)?.lock().attr.size;
-        Ok((offset < size).then_some(if hole { size } else { offset }))
+        let node = self.regular(file)?;
+        let state = node.lock();
+        Ok(state.content.data.seek(offset, state.attr.size, hole))
+    }
+
+    /// Bytes of pages that hold data; 0 of anything but a regular file.
+    pub fn data_bytes(&self, file: FileId) -> Result<u64> {
+        let node = self.node(file)?;
+        let pages = node.lock().content.data.count();
+        Ok(pages * PAGE)
     }
 
     /// Waits while too much is unapplied; an applier that cannot go on for want of space makes this ENOSPC.

@@ -24,6 +24,7 @@ pub mod pool;
 pub mod recover;
 pub mod roots;
 pub mod scatter;
+mod sparse;
 mod tags;
 pub mod tree;
 pub mod walk;

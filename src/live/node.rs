@@ -89,7 +89,7 @@ impl NodeState {
                 self.bytes_changed(seq, ts, *size);
             }
             Event::Zero { offset, len, size, .. } => {
-                self.content.put(*offset, *len, seq, Source::Zero);
+                self.content.zero(*offset, *len, *size, seq);
                 self.bytes_changed(seq, ts, *size);
             }
             Event::Resize { old_size, size, .. } => {

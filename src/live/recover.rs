@@ -17,6 +17,7 @@ use super::paths::{Paths, RootPaths};
 use super::pool::Pool;
 use super::roots::{self, Asked};
 use super::scatter::{finish_clean, remove_leftovers};
+use super::sparse;
 use super::tree::{Dir, Root, Tree};
 use super::walk::Differences;
 use super::{Limits, Live};
@@ -36,7 +37,7 @@ use crate::journal::{Config, Extent, Group, Journal};
 use crate::meta::tags::Tags;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, FileKind, Seq, StoreId, Timestamp};
+use crate::types::{FileId, FileKind, PageSet, Seq, StoreId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What opening needs.
@@ -204,6 +205,7 @@ fn tree_of(checkpoint: &Checkpoint) -> Result<Tree> {
         }
         tree.nodes.insert(state.file, Arc::new(node));
     }
+    sparse::from_section(&tree, &checkpoint.sections.data_pages)?;
     for state in &checkpoint.nodes {
         for slot in &state.slots {
             let dir = tree.dirs.get_mut(&slot.dir).ok_or_else(|| {
@@ -223,6 +225,9 @@ fn node_of(state: &NodeState) -> Result<Node> {
     let mut inner = node.lock();
     inner.xattrs = state.xattrs.iter().cloned().collect();
     inner.content.exists = state.live;
+    if state.attr.kind == FileKind::Regular {
+        inner.content.data = PageSet::dense(state.attr.size);
+    }
     if let Some(base) = &state.base {
         let base = Base::from_state(base).ok_or_else(|| {
             Error::corrupt("recover.names", format!("the saved pages of {} are damaged", state.file))

@@ -4,6 +4,7 @@ use super::Live;
 use super::names::Held;
 use super::node::Node;
 use super::paths::{NOTICE, OWN_DIR, join_bytes};
+use super::sparse;
 use crate::disk::Stat;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Fingerprint;
@@ -191,6 +192,8 @@ impl<'a> Look<'a> {
             let attr = Attr { nlink: state.attr.nlink, ..stat.attr };
             let event = Event::Rebase { file: node.file, attr, inode: stat.ino };
             self.live.emit(node, &mut state, &[], |_| event)?;
+            drop(state);
+            sparse::look(self.live, node, path, stat)?;
             self.found.changed += 1;
         }
         match node.kind {
@@ -226,6 +229,8 @@ impl<'a> Look<'a> {
         if !is_dir {
             self.by_inode.insert(stat.ino, file);
             self.attributes(file, path, stat)?;
+            let node = self.live.node(file)?;
+            sparse::look(self.live, &node, path, stat)?;
         }
         self.found.adopted += 1;
         Ok(file)

@@ -3,6 +3,7 @@
 //! A view at S is, per byte, the newest version at or before S; else the base; else a hole. It knows the index, the
 //! journal's segments and the live tree's bases; it does not know who asks.
 
+pub mod diff;
 pub mod history;
 pub mod indexer;
 pub mod kept;

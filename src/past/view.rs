@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::live::names::Entry;
 use crate::sync::Arc;
-use crate::types::{Attr, FileId, FileKind, Name, Seq};
+use crate::types::{Attr, FileId, FileKind, Name, PAGE, Seq};
 
 /// Read-only, never changing.
 pub struct View {
@@ -77,9 +77,17 @@ impl View {
         self.index.xattrs(file, self.seq)
     }
 
-    /// The next data (or hole) at or after `offset`: the whole file counts as data.
+    /// The next data (or hole) at or after `offset`, by pages. What stood before Weft counts as data.
     pub fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
         let size = self.attr(file)?.size;
-        Ok((offset < size).then_some(if hole { size } else { offset }))
+        self.index.seek(file, self.seq, offset, size, hole)
+    }
+
+    /// Bytes of pages that hold data, of a regular file with these attributes; 0 of anything else.
+    pub fn data_bytes(&self, file: FileId, attr: &Attr) -> Result<u64> {
+        match attr.kind {
+            FileKind::Regular => Ok(self.index.data_pages(file, self.seq, attr.size)? * PAGE),
+            _ => Ok(0),
+        }
     }
 }

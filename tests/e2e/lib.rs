@@ -5,12 +5,16 @@
 //! `WEFT_E2E_KEEP=1` keeps it for a look. They run as root; a missing prerequisite fails the test and says what to
 //! install.
 
+#[path = "harness/again.rs"]
+pub mod again;
 #[path = "harness/bank.rs"]
 pub mod bank;
 #[path = "harness/cluster.rs"]
 pub mod cluster;
 #[path = "harness/cmd.rs"]
 pub mod cmd;
+#[path = "harness/exercise/mod.rs"]
+pub mod exercise;
 #[path = "harness/mount.rs"]
 pub mod mount;
 #[path = "harness/ops.rs"]

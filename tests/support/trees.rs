@@ -15,6 +15,8 @@ pub trait Tree {
     fn bytes(&self, file: FileId, size: u64) -> Vec<u8>;
     fn target(&self, file: FileId) -> Vec<u8>;
     fn xattrs(&self, file: FileId) -> BTreeMap<Vec<u8>, Vec<u8>>;
+    fn seek(&self, file: FileId, offset: u64, hole: bool) -> Option<u64>;
+    fn data_bytes(&self, file: FileId) -> u64;
 }
 
 impl Tree for Engine {
@@ -40,6 +42,12 @@ impl Tree for Engine {
     fn xattrs(&self, file: FileId) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let names = self.xattr_names(file).unwrap();
         names.into_iter().map(|name| (name.clone(), self.xattr(file, &name).unwrap().unwrap())).collect()
+    }
+    fn seek(&self, file: FileId, offset: u64, hole: bool) -> Option<u64> {
+        Engine::seek(self, file, offset, hole).unwrap()
+    }
+    fn data_bytes(&self, file: FileId) -> u64 {
+        Engine::data_bytes(self, file).unwrap()
     }
 }
 
@@ -73,6 +81,12 @@ impl Tree for View {
     }
     fn xattrs(&self, file: FileId) -> BTreeMap<Vec<u8>, Vec<u8>> {
         View::xattrs(self, file).unwrap().into_iter().collect()
+    }
+    fn seek(&self, file: FileId, offset: u64, hole: bool) -> Option<u64> {
+        View::seek(self, file, offset, hole).unwrap()
+    }
+    fn data_bytes(&self, file: FileId) -> u64 {
+        View::data_bytes(self, file, &View::attr(self, file).unwrap()).unwrap()
     }
 }
 
@@ -148,10 +162,36 @@ fn compare_file(
     }
     let found = tree.bytes(file, attr.size);
     if found == bytes {
-        return None;
+        return compare_holes(tree, file, bytes, path);
     }
     let at = found.iter().zip(bytes).position(|(left, right)| left != right);
     Some(format!("{path}: bytes differ at {at:?} (lengths {} and {})", found.len(), bytes.len()))
+}
+
+/// A hole may hold zeros only, and what is not a hole counts as space.
+fn compare_holes(tree: &dyn Tree, file: FileId, bytes: &[u8], path: &str) -> Option<String> {
+    let (mut at, mut pages) = (0, 0);
+    let end = bytes.len() as u64;
+    while at < end {
+        let data = tree.seek(file, at, false).unwrap_or(end);
+        if bytes[at as usize..data as usize].iter().any(|byte| *byte != 0) {
+            return Some(format!("{path}: bytes in the hole {at}..{data}"));
+        }
+        if data == end {
+            break;
+        }
+        let hole = tree.seek(file, data, true);
+        let Some(hole) = hole.filter(|hole| *hole > data && *hole <= end) else {
+            return Some(format!(
+                "{path}: the hole behind the data at {data} is at {hole:?}, the end at {end}"
+            ));
+        };
+        at = hole;
+        pages += at.div_ceil(4096) - data / 4096;
+    }
+    // What was only partly zeroed may count as data in one of the two.
+    let told = tree.data_bytes(file) / 4096;
+    (told > pages).then(|| format!("{path}: {told} pages of data, and {pages} were found"))
 }
 
 /// The first difference between a plain directory and a root of the model.

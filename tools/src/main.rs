@@ -2,6 +2,7 @@
 //! wrong command line.
 
 mod at;
+mod diff;
 mod index;
 mod journal;
 mod log;
@@ -13,6 +14,7 @@ mod status;
 mod tag;
 mod tags;
 mod unmount;
+mod weave;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -37,9 +39,11 @@ enum Command {
     Status(status::Args),
     At(at::Args),
     Resolve(resolve::Args),
+    Weave(weave::Args),
     Tag(tag::Args),
     Tags(tags::Args),
     Log(log::Args),
+    Diff(diff::Args),
     #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
@@ -59,9 +63,11 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, store),
         Command::At(args) => at::run(&args, store),
         Command::Resolve(args) => resolve::run(&args, store),
+        Command::Weave(args) => weave::run(&args, store),
         Command::Tag(args) => tag::run(&args, store),
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
+        Command::Diff(args) => diff::run(&args, store),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };

@@ -21,7 +21,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     if args.json { output::print_json(&status) } else { output::print(&table(&status)) }
 }
 
-fn number(status: &Value, key: &str) -> u64 {
+pub fn number(status: &Value, key: &str) -> u64 {
     status.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
@@ -38,7 +38,7 @@ fn time(status: &Value, key: &str) -> String {
 }
 
 /// Bytes in the largest unit that leaves a whole part.
-fn bytes(count: f64) -> String {
+pub fn bytes(count: f64) -> String {
     let mut value = count;
     let mut unit = "B";
     for next in ["KiB", "MiB", "GiB", "TiB"] {
@@ -81,12 +81,14 @@ fn table(status: &Value) -> String {
         (
             "stored",
             format!(
-                "journal {}, index {}, base {}",
+                "journal {}, woven {}, index {}, base {}",
                 size("journal_bytes"),
+                size("woven_bytes"),
                 size("index_bytes"),
                 size("base_bytes")
             ),
         ),
+        ("weaving", crate::weave::state(status)),
         (
             "lag",
             format!(

@@ -167,6 +167,17 @@ impl OsFile {
         Ok(())
     }
 
+    /// `lseek` for data or a hole; `None`: there is none. It moves the descriptor's position, which nothing here uses.
+    fn seek(&self, offset: u64, whence: i32) -> io::Result<Option<u64>> {
+        let offset = to_off(offset)?;
+        // SAFETY: the descriptor is open for as long as self is borrowed.
+        match retry(|| unsafe { libc::lseek(self.file.as_raw_fd(), offset, whence) }) {
+            Ok(found) => Ok(Some(u64::try_from(found).unwrap_or(0))),
+            Err(err) if err.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
     fn extend_to(&self, end: u64) -> io::Result<()> {
         if self.file.metadata()?.len() < end {
             self.file.set_len(end)?;
@@ -269,6 +280,22 @@ impl DiskFile for OsFile {
         match self.file.metadata() {
             Ok(meta) => Ok(meta.len()),
             Err(err) => Err(self.error(op, &err)),
+        }
+    }
+
+    fn next_data(&self, op: Op, offset: u64) -> Result<Option<(u64, u64)>> {
+        let found = || -> io::Result<Option<(u64, u64)>> {
+            let Some(start) = self.seek(offset, libc::SEEK_DATA)? else { return Ok(None) };
+            // The end of the file is a hole, unless it was cut in between.
+            Ok(self.seek(start, libc::SEEK_HOLE)?.map(|end| (start, end)))
+        };
+        match found() {
+            // No such call here (lseek(2)): all of it is data.
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
+                let len = self.len(op)?;
+                Ok((offset < len).then_some((offset, len)))
+            }
+            other => other.map_err(|err| self.error_at(op, offset, &err)),
         }
     }
 

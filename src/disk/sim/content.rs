@@ -132,6 +132,18 @@ impl Content {
         (last - first) - self.allocated.covered(first, last)
     }
 
+    /// The next stretch of pages that were written, as bytes; pages only reserved are a hole.
+    pub(super) fn next_data(&self, offset: u64) -> Option<(u64, u64)> {
+        let mut pages = self.seen.pages.range(offset / PAGE..).map(|(&no, _)| no).peekable();
+        let first = pages.next()?;
+        let mut end = first + 1;
+        while pages.next_if_eq(&end).is_some() {
+            end += 1;
+        }
+        let (start, end) = ((first * PAGE).max(offset), (end * PAGE).min(self.len));
+        (start < end).then_some((start, end))
+    }
+
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         let count = (buf.len() as u64).min(self.len.saturating_sub(offset));
         let mut done = 0;

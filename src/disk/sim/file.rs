@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Largest file, as ext4 with 4 KiB blocks has it.
-const SIZE_MAX: u64 = 1 << 44;
+const SIZE_MAX: u64 = (1 << 44) - PAGE;
 
 /// An open file. It outlives its names, and dies with its disk.
 pub struct SimFile {
@@ -238,6 +238,13 @@ impl DiskFile for SimFile {
         let mut state = self.shared.state.lock();
         let len = state.read(op, &self.path).and_then(|world| Ok(world.content(self.node)?.len()));
         len.map_err(|errno| self.error(op, None, errno))
+    }
+
+    fn next_data(&self, op: Op, offset: u64) -> Result<Option<(u64, u64)>> {
+        let mut state = self.shared.state.lock();
+        let found =
+            state.read(op, &self.path).and_then(|world| Ok(world.content(self.node)?.next_data(offset)));
+        found.map_err(|errno| self.error(op, Some(offset), errno))
     }
 
     fn set_len(&self, op: Op, len: u64) -> Result<()> {

@@ -254,22 +254,6 @@ fn another_user_is_kept_out_where_the_mode_says_so() {
 }
 
 #[test]
-fn seek_finds_data_and_holes() {
-    let (_place, mount) = mounted();
-    let file = File::create(mount.point.join("sparse")).unwrap();
-    file.set_len(1 << 20).unwrap();
-    file.write_all_at(&[1; 4_096], 512 * 1024).unwrap();
-    file.sync_all().unwrap();
-    use std::os::fd::AsRawFd;
-    // SAFETY: an open descriptor and plain numbers.
-    let seek = |from: i64, what: i32| unsafe { libc::lseek(file.as_raw_fd(), from, what) };
-    let data = seek(0, libc::SEEK_DATA);
-    assert!((0..=512 * 1024).contains(&data), "SEEK_DATA from 0 gives {data}: it would skip the data");
-    let hole = seek(512 * 1024, libc::SEEK_HOLE);
-    assert!((512 * 1024 + 4_096..=1 << 20).contains(&hole), "SEEK_HOLE gives {hole}");
-}
-
-#[test]
 fn a_separate_mount_point_shows_the_same_tree() {
     let place = Place::new();
     let (data, point) = (place.join("data"), place.join("point"));

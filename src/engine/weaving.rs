@@ -1,0 +1,188 @@
+//! The weaver's thread and its budget.
+
+use super::Engine;
+use crate::error::Result;
+use crate::journal::segment::Segments;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, thread};
+use crate::types::Seq;
+use crate::weave::{Outcome, Pace, Weaver, Woven};
+use std::time::{Duration, Instant};
+
+/// Rest when no segment is ready.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After an error the weaver tries again this much later.
+const AFTER_ERROR: Duration = Duration::from_secs(30);
+/// Longest sleep before the weaver looks whether it is to stop.
+const NAP: Duration = Duration::from_millis(50);
+
+/// How much of the machine the weaver takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WeaveLimits {
+    /// Weave in the background at all.
+    pub on: bool,
+    /// Share of one core, 1 to 100.
+    pub cpu_percent: u32,
+    /// Bytes read and written in a second.
+    pub bytes_per_sec: u64,
+}
+
+impl Default for WeaveLimits {
+    fn default() -> WeaveLimits {
+        WeaveLimits { on: true, cpu_percent: 25, bytes_per_sec: 64 << 20 }
+    }
+}
+
+/// What was woven since the engine was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct WovenSoFar {
+    pub segments: u64,
+    /// Bytes that writes had brought.
+    pub payload_bytes: u64,
+    /// Bytes of groups in the journal.
+    pub journal_bytes: u64,
+    pub woven_bytes: u64,
+}
+
+impl WovenSoFar {
+    fn add(&mut self, woven: &Woven) {
+        self.segments += 1;
+        self.payload_bytes += woven.payload_bytes;
+        self.journal_bytes += woven.journal_bytes;
+        self.woven_bytes += woven.woven_bytes;
+    }
+}
+
+/// The weaver as an engine has it.
+pub(super) struct Weaving {
+    weaver: Weaver,
+    limits: WeaveLimits,
+    /// Somebody waits: no budget meanwhile.
+    hurry: AtomicBool,
+    so_far: Mutex<WovenSoFar>,
+}
+
+impl Weaving {
+    pub(super) fn new(segments: Arc<Segments>, limits: WeaveLimits) -> Result<Weaving> {
+        let (hurry, so_far) = (AtomicBool::new(false), Mutex::new(WovenSoFar::default()));
+        Ok(Weaving { weaver: Weaver::new(segments)?, limits, hurry, so_far })
+    }
+}
+
+/// Keeps to a share of a core and a rate of bytes, by sleeping.
+struct Budget<'a> {
+    limits: WeaveLimits,
+    hurry: &'a AtomicBool,
+    stop: &'a AtomicBool,
+    /// When the work since the last call began.
+    since: Mutex<Instant>,
+}
+
+impl Pace for Budget<'_> {
+    fn go_on(&self, bytes: u64) -> bool {
+        let mut since = self.since.lock();
+        let worked = since.elapsed();
+        let percent = self.limits.cpu_percent.clamp(1, 100);
+        let by_share = worked * (100 - percent) / percent;
+        let micros = bytes.saturating_mul(1_000_000) / self.limits.bytes_per_sec.max(1);
+        let by_rate = Duration::from_micros(micros).saturating_sub(worked);
+        let mut rest = by_share.max(by_rate);
+        while !rest.is_zero() && !self.stop.load(Ordering::Relaxed) && !self.hurry.load(Ordering::Relaxed) {
+            let nap = rest.min(NAP);
+            thread::sleep(nap);
+            rest -= nap;
+        }
+        *since = Instant::now();
+        !self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The thread.
+pub(super) fn weave(engine: &Engine, stop: &AtomicBool) {
+    let weaving = &engine.weaver;
+    if !weaving.limits.on {
+        return;
+    }
+    yield_to_others();
+    while !stop.load(Ordering::Relaxed) {
+        let since = Mutex::new(Instant::now());
+        let budget = Budget { limits: weaving.limits, hurry: &weaving.hurry, stop, since };
+        let rest = match engine.weave(&budget) {
+            Ok(Outcome::Wove(_)) => continue,
+            Ok(_) => LOOK_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "a journal segment cannot be woven; it stays as it is");
+                AFTER_ERROR
+            }
+        };
+        let until = Instant::now() + rest;
+        while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+            thread::sleep(NAP);
+        }
+    }
+}
+
+/// Lowest priority of this thread for CPU and disk: nobody waits for it. Not granted is as well.
+fn yield_to_others() {
+    // From linux/ioprio.h: who a thread is, and the class that gets the disk when nobody else wants it.
+    const WHO_THREAD: libc::c_int = 1;
+    const CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: both calls take numbers only, and concern this thread (0).
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+        libc::syscall(libc::SYS_ioprio_set, WHO_THREAD, 0, CLASS_IDLE);
+    }
+}
+
+impl Engine {
+    /// Up to here no recovery replays, and the index has it all.
+    fn settled(&self) -> Seq {
+        self.live.checkpointed().min(self.indexer.reached())
+    }
+
+    /// Weaves one segment, by hand.
+    pub fn weave(&self, pace: &dyn Pace) -> Result<Outcome> {
+        let outcome = self.weaver.weaver.step(self.settled(), pace)?;
+        if let Outcome::Wove(woven) = &outcome {
+            self.weaver.so_far.lock().add(woven);
+        }
+        Ok(outcome)
+    }
+
+    /// Weaves everything that can be, without a budget; what came of it.
+    pub fn weave_now(&self) -> Result<WovenSoFar> {
+        let before = self.woven_so_far();
+        self.weaver.hurry.store(true, Ordering::Relaxed);
+        let result = self.weave_all();
+        self.weaver.hurry.store(false, Ordering::Relaxed);
+        result?;
+        let after = self.woven_so_far();
+        Ok(WovenSoFar {
+            segments: after.segments - before.segments,
+            payload_bytes: after.payload_bytes - before.payload_bytes,
+            journal_bytes: after.journal_bytes - before.journal_bytes,
+            woven_bytes: after.woven_bytes - before.woven_bytes,
+        })
+    }
+
+    fn weave_all(&self) -> Result<()> {
+        self.checkpoint()?;
+        self.indexer.wait_for(self.live.journal.durable())?;
+        let stop = self.threads.stopping();
+        let since = Mutex::new(Instant::now());
+        let budget = Budget { limits: self.weaver.limits, hurry: &self.weaver.hurry, stop, since };
+        while let Outcome::Wove(_) = self.weave(&budget)? {}
+        Ok(())
+    }
+
+    /// What was woven since this engine was opened.
+    pub fn woven_so_far(&self) -> WovenSoFar {
+        *self.weaver.so_far.lock()
+    }
+
+    /// Sealed segments that wait to be woven, and what kept one from it.
+    pub(super) fn weaving_state(&self) -> (u64, Option<crate::error::Error>) {
+        let waiting = self.weaver.weaver.waiting(self.settled()).map_or(0, |list| list.len() as u64);
+        (waiting, self.weaver.weaver.trouble())
+    }
+}

@@ -1,0 +1,162 @@
+//! Which segment is woven next, and the steps from one form to the other.
+
+use super::Pace;
+use super::make::make;
+use super::source::Source;
+use crate::disk::Disk;
+use crate::error::{Error, Kind, Result};
+use crate::journal::segment::Segments;
+use crate::journal::woven::WovenFile;
+use crate::live::paths::join_bytes;
+use crate::sync::{Arc, Mutex};
+use crate::types::{SegmentNo, Seq};
+use std::collections::BTreeSet;
+
+/// How the name of an unfinished file ends.
+const UNFINISHED: &str = "new";
+
+/// A segment that was woven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Woven {
+    pub segment: SegmentNo,
+    /// Bytes that writes brought.
+    pub payload_bytes: u64,
+    /// Bytes of groups in the journal segment.
+    pub journal_bytes: u64,
+    pub woven_bytes: u64,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// No segment is ready to be woven.
+    Nothing,
+    /// Told to stop; nothing has changed.
+    Stopped,
+    Wove(Woven),
+}
+
+/// Weaves one segment at a time.
+pub struct Weaver {
+    disk: Arc<dyn Disk>,
+    segments: Arc<Segments>,
+    /// Held through a step; segments that cannot be woven.
+    turn: Mutex<BTreeSet<SegmentNo>>,
+    trouble: Mutex<Option<Error>>,
+}
+
+impl Weaver {
+    /// Removes what an earlier weaver left unfinished.
+    pub fn new(segments: Arc<Segments>) -> Result<Weaver> {
+        let disk = Arc::clone(segments.disk());
+        let dir = segments.woven().dir();
+        for entry in disk.read_dir("weave.tidy", dir)? {
+            let path = join_bytes(dir, &entry.name);
+            if path.extension().is_some_and(|ending| ending == UNFINISHED) {
+                disk.unlink("weave.tidy", &path)?;
+            }
+        }
+        let (turn, trouble) = (Mutex::new(BTreeSet::new()), Mutex::new(None));
+        Ok(Weaver { disk, segments, turn, trouble })
+    }
+
+    /// What kept a segment from being woven.
+    pub fn trouble(&self) -> Option<Error> {
+        self.trouble.lock().clone()
+    }
+
+    /// Journal segments whose successors begin at or before `settled`, ascending. First Seqs rise with the numbers, so
+    /// few headers have to be read.
+    pub fn waiting(&self, settled: Seq) -> Result<Vec<SegmentNo>> {
+        let mut numbers = self.segments.list_journal()?;
+        let (mut ready, mut unknown) = (0, numbers.len());
+        while ready < unknown {
+            let middle = ready + (unknown - ready) / 2;
+            let Some(number) = numbers.get(middle) else { break };
+            match self.segments.header(SegmentNo(number.0 + 1))? {
+                Some(next) if next.first_seq <= settled => ready = middle + 1,
+                _ => unknown = middle,
+            }
+        }
+        numbers.truncate(ready);
+        Ok(numbers)
+    }
+
+    /// Weaves the oldest segment that is ready. `settled`: no recovery replays an event at or before it, and the index
+    /// has them all. A damaged segment is an error once, and stays as it is; the next step goes on behind it.
+    pub fn step(&self, settled: Seq, pace: &dyn Pace) -> Result<Outcome> {
+        let mut damaged = self.turn.lock();
+        let waiting = self.waiting(settled)?;
+        let Some(number) = waiting.into_iter().find(|number| !damaged.contains(number)) else {
+            return Ok(Outcome::Nothing);
+        };
+        let result = self.weave(number, pace);
+        match &result {
+            Err(error) => {
+                *self.trouble.lock() = Some(error.clone());
+                if error.kind == Kind::Corrupt {
+                    damaged.insert(number);
+                }
+            }
+            Ok(_) if damaged.is_empty() => *self.trouble.lock() = None,
+            Ok(_) => {}
+        }
+        result
+    }
+
+    fn weave(&self, number: SegmentNo, pace: &dyn Pace) -> Result<Outcome> {
+        let path = self.segments.woven().path(number);
+        if let Some(done) = self.finished(number)? {
+            return Ok(Outcome::Wove(done));
+        }
+        let source = Source::open(&self.segments, number)?;
+        let unfinished = path.with_extension(UNFINISHED);
+        let made = make(&*self.disk, &self.segments, &source, &unfinished, pace);
+        if !matches!(made, Ok(Some(_))) {
+            // It is of no use to anyone, least of all on a full disk; the next start removes it at latest.
+            let _ = self.disk.unlink("weave.drop", &unfinished);
+        }
+        if made?.is_none() {
+            return Ok(Outcome::Stopped);
+        }
+        self.disk.rename("weave.name", &unfinished, &path)?;
+        self.disk.sync_dir("weave.name", self.segments.woven().dir())?;
+        match self.finished(number)? {
+            Some(done) => Ok(Outcome::Wove(done)),
+            None => Err(Error::corrupt("weave.check", "what was written cannot be read back").at(&path)),
+        }
+    }
+
+    /// Removes the journal's form of a segment if the woven one is there and whole. One that is not is removed itself:
+    /// as long as the journal's is there nobody needs it.
+    fn finished(&self, number: SegmentNo) -> Result<Option<Woven>> {
+        let path = self.segments.woven().path(number);
+        let store = self.segments.store();
+        let opened = WovenFile::open(&*self.disk, &path, number.0, store).and_then(|file| {
+            file.check()?;
+            file.contents().segment(number)?;
+            Ok(file)
+        });
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.is(libc::ENOENT) => return Ok(None),
+            Err(error) if error.kind == Kind::Corrupt => {
+                tracing::warn!(%error, "a woven segment is damaged, and made anew from the journal's");
+                self.disk.unlink("weave.drop", &path)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let contents = file.contents();
+        let done = Woven {
+            segment: number,
+            payload_bytes: contents.payload_bytes,
+            journal_bytes: contents.journal_bytes,
+            woven_bytes: file.len_bytes(),
+        };
+        // Its name may stand in memory only, if a daemon was killed after it had given it.
+        self.disk.sync_dir("weave.name", self.segments.woven().dir())?;
+        self.segments.remove(number)?;
+        Ok(Some(done))
+    }
+}
