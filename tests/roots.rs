@@ -16,7 +16,7 @@ use support::Ticking;
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, NewFile, Options, Resolution, RootDir};
+use weft::engine::{Engine, Instant, NewFile, Options, RenameMode, Resolution, RootDir};
 use weft::error::{Error, Kind, Result};
 use weft::index::kv::Kv;
 use weft::types::{FileId, FileKind, RootId, Seq};
@@ -180,6 +180,37 @@ fn roots_share_one_order_and_each_has_its_own_space() {
     assert!(engine.link(made, FileId::ROOT, b"made").unwrap_err().is(libc::EXDEV));
     engine.close().unwrap();
     assert!(set.disk.stat("test", Path::new("/wal/made")).unwrap().is_some());
+}
+
+#[test]
+fn the_way_up_from_a_link_is_that_of_the_instant() {
+    let set = Set::new();
+    let engine = set.open().unwrap();
+    let new = |kind, target: &[u8]| NewFile {
+        kind,
+        mode: 0o700,
+        umask: 0,
+        rdev: 0,
+        target: target.to_vec(),
+        uid: 0,
+        gid: 0,
+    };
+    let ts1 = root(&engine, "ts1");
+    let (one, _) = engine.create(ts1, b"one", new(FileKind::Directory, b"")).unwrap();
+    let (two, _) = engine.create(ts1, b"two", new(FileKind::Directory, b"")).unwrap();
+    let (link, _) = engine.create(one, b"l", new(FileKind::Symlink, b"../..")).unwrap();
+    let before = now(&engine);
+    engine.rename((one, b"l"), (two, b"m"), RenameMode::Replace).unwrap();
+    engine.rename((ts1, b"two"), (one, b"below"), RenameMode::Replace).unwrap();
+    let after = now(&engine);
+    engine.rename((one, b"below"), (ts1, b"whose"), RenameMode::Exchange).unwrap();
+    let last = now(&engine);
+    let path = |seq| {
+        let names = engine.view(seq).unwrap().path(link).unwrap();
+        names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join("/")
+    };
+    assert_eq!([path(before), path(after), path(last)], ["one/l", "one/below/m", "whose/m"]);
+    assert_eq!(engine.view(last).unwrap().path(ts1).unwrap(), Vec::<Vec<u8>>::new());
 }
 
 #[test]

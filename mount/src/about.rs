@@ -17,7 +17,7 @@ impl WeftFs {
         let text = match what {
             b"seq" => Some(open.view.seq().to_string()),
             b"requested" => Some(open.called.name().trim_start_matches('@').to_owned()),
-            b"actual" => self.found(open)?.map(|found| canonical(found.actual)),
+            b"actual" => self.resolution(open)?.map(|found| canonical(found.actual)),
             b"consistency" => self.origin(open)?.map(|origin| origin.capture.name().to_owned()),
             b"session" => self.origin(open)?.map(|origin| canonical(origin.session.1)),
             b"store-id" => Some(self.core.store_id().to_string()),
@@ -26,7 +26,7 @@ impl WeftFs {
         Ok(text.map(String::into_bytes))
     }
 
-    fn found(&self, open: &Open<View>) -> Answer<Option<Found>> {
+    fn resolution(&self, open: &Open<View>) -> Answer<Option<Found>> {
         match self.told(self.core.resolve(open.called.instant()))? {
             Resolution::Found(found) => Ok(Some(found)),
             _ => Ok(None),

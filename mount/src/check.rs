@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::mountinfo::{self, Mount};
 use crate::profile::Profile;
+use crate::roots::{self, Place, Root};
 use crate::{Outcome, control, holders, kernel, place};
 use nix::unistd::{AccessFlags, access};
 use std::os::unix::ffi::OsStrExt;
@@ -20,6 +21,10 @@ pub struct Request {
     pub data: PathBuf,
     pub mountpoint: Option<PathBuf>,
     pub store: Option<PathBuf>,
+    /// Name and directory of each `--root`.
+    pub roots: Vec<(String, PathBuf)>,
+    /// Names of roots that leave the set.
+    pub without: Vec<String>,
     pub capture: Option<Capture>,
     pub foreground: bool,
 }
@@ -30,6 +35,11 @@ pub struct Plan {
     pub data: PathBuf,
     pub point: PathBuf,
     pub store: PathBuf,
+    pub roots: Vec<Root>,
+    /// Names of roots that leave the set.
+    pub without: Vec<String>,
+    /// What STORE is to remember of the set.
+    pub places: Vec<Place>,
     pub capture: Capture,
     pub config: Config,
     pub profile: Profile,
@@ -47,36 +57,46 @@ pub fn plan(request: &Request) -> Outcome<Plan> {
             .map_err(|cause| format!("{cause}: MOUNTPOINT must be an existing directory"))?,
         None => data.clone(),
     };
-    clear_dead_mounts(&data, &point)?;
+    clear_dead_mounts(&[&data, &point])?;
     directory(&data, "DATA")?;
     directory(&point, "MOUNTPOINT")?;
     let store = store_for(&data, request.store.as_deref())?;
     apart(&data, &point, &store)?;
     not_served(&store)?;
+    let (roots, mut places) = roots::choose(&request.roots, &request.without, &roots::load(&store)?)?;
+    clear_dead_mounts(&roots.iter().map(|root| root.dir.as_path()).collect::<Vec<_>>())?;
+    for root in &roots {
+        directory(&root.dir, &format!("the root {}", root.name))?;
+        roots::keeps_marks(root)?;
+    }
+    roots::apart(&data, &point, &store, &roots)?;
     let config = Config::load(&store)?;
     let profile = config.profile.choose(&data);
-    no_reserved_names(&data)?;
-    profile.check_links(&data)?;
-    let users = holders::in_tree(&data);
-    if !users.is_empty() {
-        let users = holders::describe(&users);
-        return Err(format!(
-            "{} is in use: {users}; stop that first, its writes would bypass Weft",
-            data.display()
-        ));
+    profile.check_links(&data, &roots)?;
+    for dir in [&data].into_iter().chain(roots.iter().map(|root| &root.dir)) {
+        no_reserved_names(dir)?;
+        not_in_use(dir)?;
+        may_change(dir)?;
     }
-    may_change(&data)?;
+    let as_given = std::path::absolute(&request.data).map(|path| place::normal(&path)).unwrap_or_default();
+    roots::note_data(&mut places, &data, &[point.clone(), as_given]);
+    for link in profile.plain_links(&data) {
+        for root in &roots {
+            roots::note_alias(&mut places, &root.name, &root.dir, &link.text, &link.real);
+        }
+    }
     room_for(&store, &config)?;
     kernel::open_device()?;
     if !kernel::is_root() {
         kernel::helper()?;
     }
     let capture = request.capture.unwrap_or(config.capture.into());
-    Ok(Plan { data, point, store, capture, config, profile })
+    let without = request.without.clone();
+    Ok(Plan { data, point, store, roots, without, places, capture, config, profile })
 }
 
-fn clear_dead_mounts(data: &Path, point: &Path) -> Outcome<()> {
-    for path in [data, point] {
+fn clear_dead_mounts(paths: &[&Path]) -> Outcome<()> {
+    for path in paths {
         let mounts = mountinfo::read()?;
         let Some(mount) = mountinfo::at(&mounts, path).filter(|mount| mount.fstype == mountinfo::FSTYPE)
         else {
@@ -177,6 +197,18 @@ fn no_reserved_names(data: &Path) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+fn not_in_use(dir: &Path) -> Outcome<()> {
+    let users = holders::in_tree(dir);
+    match users.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "{} is in use: {}; stop that first, its writes would bypass Weft",
+            dir.display(),
+            holders::describe(&users)
+        )),
+    }
 }
 
 fn may_change(data: &Path) -> Outcome<()> {

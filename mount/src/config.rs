@@ -40,12 +40,17 @@ pub enum ProfileName {
 
 impl ProfileName {
     pub fn choose(self, data: &Path) -> Profile {
+        self.fixed().unwrap_or_else(|| Profile::detect(data))
+    }
+
+    /// What does not have to be found out.
+    pub fn fixed(self) -> Option<Profile> {
         match self {
-            ProfileName::Auto => Profile::detect(data),
-            ProfileName::Postgres => Profile::Postgres,
-            ProfileName::Mariadb => Profile::Mariadb,
-            ProfileName::Sqlite => Profile::Sqlite,
-            ProfileName::Generic => Profile::Generic,
+            ProfileName::Auto => None,
+            ProfileName::Postgres => Some(Profile::Postgres),
+            ProfileName::Mariadb => Some(Profile::Mariadb),
+            ProfileName::Sqlite => Some(Profile::Sqlite),
+            ProfileName::Generic => Some(Profile::Generic),
         }
     }
 }

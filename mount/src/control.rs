@@ -48,6 +48,9 @@ pub enum Ask {
     Log(AskLog),
     /// What differs at or below a path between two times.
     Diff {
+        /// The root that the path is in; DATA without a name.
+        #[serde(default)]
+        root: String,
         from: String,
         to: String,
         names: Vec<Vec<u8>>,
@@ -58,6 +61,9 @@ pub enum Ask {
 /// The history of one file, in parts: a part says where the next begins.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AskLog {
+    /// The root that the path is in; DATA without a name.
+    #[serde(default)]
+    pub root: String,
     /// The path from the root, name by name; the first may be that of a view.
     pub names: Vec<Vec<u8>>,
     /// The file, once an earlier part has told it.

@@ -1,7 +1,6 @@
 //! The kernel's types and the core's, one into the other.
 
-use crate::inode::Node;
-use fuser::{Errno, FileAttr, FileType, TimeOrNow};
+use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -46,9 +45,9 @@ pub fn kind_of_mode(mode: u32) -> Option<FileKind> {
     }
 }
 
-pub fn file_attr(node: Node, attr: &Attr) -> FileAttr {
+pub fn file_attr(ino: INodeNo, attr: &Attr) -> FileAttr {
     FileAttr {
-        ino: node.ino(),
+        ino,
         size: attr.size,
         blocks: attr.size.div_ceil(512),
         atime: to_system(attr.atime),

@@ -2,26 +2,27 @@
 
 use crate::check::{self, Plan, Request};
 use crate::control;
-use crate::handlers::WeftFs;
-use crate::held::Held;
+use crate::handlers::Here;
+use crate::links::{Linked, Links};
 use crate::process::{self, Report, Side};
+use crate::roots::{self, Root};
 use crate::running::{Event, Rates, Running};
+use crate::served::{Common, Served};
 use crate::{Outcome, config, kernel, mountinfo, place};
-use fuser::{Session, SessionACL};
 use nix::sys::signal::SigSet;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
-use weft::engine::{Capture, Engine, Options, WeaveLimits};
+use weft::engine::{Asked, Capture, Engine, Options, RootDir, RootInfo, WeaveLimits};
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::past::when;
@@ -69,7 +70,7 @@ pub fn mount(request: &Request) -> Outcome<()> {
 ///
 /// # Errors
 /// One line saying what is wrong and what to do.
-pub fn recover(data: &Path, store: Option<&Path>) -> Outcome<String> {
+pub fn recover(data: &Path, store: Option<&Path>, given: &[(String, PathBuf)]) -> Outcome<String> {
     let data = place::real(data)?;
     let store = match store {
         Some(store) => place::real(store)?,
@@ -78,17 +79,24 @@ pub fn recover(data: &Path, store: Option<&Path>) -> Outcome<String> {
     if !store.is_dir() {
         return Err(format!("there is no STORE {}: say where it is with --store DIR", store.display()));
     }
-    if control::is_served(&store) {
+    // The socket of a daemon that was killed takes connections until it is gone: only an answer counts.
+    if control::is_served(&store) && control::ask(&store, &control::Ask::Status).is_ok() {
         return Err(format!("{} is mounted: nothing to recover (`weft status`)", data.display()));
     }
-    if mountinfo::at(&mountinfo::read()?, &data).is_some_and(|mount| mount.fstype == mountinfo::FSTYPE) {
-        kernel::clear_dead(&data)?;
+    let (roots, mut places) = roots::choose(given, &[], &roots::load(&store)?)?;
+    roots::apart(&data, &data, &store, &roots)?;
+    for path in [&data].into_iter().chain(roots.iter().map(|root| &root.dir)) {
+        if mountinfo::at(&mountinfo::read()?, path).is_some_and(|mount| mount.fstype == mountinfo::FSTYPE) {
+            kernel::clear_dead(path)?;
+        }
     }
+    roots::note_data(&mut places, &data, &[]);
     let config = config::Config::load(&store)?;
     let profile = config.profile.choose(&data);
-    let plan = Plan { point: data.clone(), capture: Capture::Strict, data, store, config, profile };
+    let (point, capture, without) = (data.clone(), Capture::Strict, Vec::new());
+    let plan = Plan { point, capture, data, store, roots, without, places, config, profile };
     process::harden();
-    let (engine, _data) = open_engine(&plan)?;
+    let (engine, _dirs) = open_remembering(&plan)?;
     let told = engine.status().recovery;
     engine.close().map_err(|cause| cause.to_string())?;
     Ok(told)
@@ -109,7 +117,7 @@ fn serve(plan: &Plan, report: Report) -> Outcome<()> {
                 plan.store.display()
             );
             report.send(&Ok(()));
-            let ended = started.running.run(&started.events, started.session);
+            let ended = started.running.run(&started.events);
             match &ended {
                 Ok(()) => tracing::info!("unmounted; {} is plain and current", plan.data.display()),
                 Err(cause) => tracing::error!("{cause}"),
@@ -122,9 +130,8 @@ fn serve(plan: &Plan, report: Report) -> Outcome<()> {
 struct Started {
     running: Arc<Running>,
     events: mpsc::Receiver<Event>,
-    session: JoinHandle<std::io::Result<()>>,
-    /// The directory beneath the mount; the engine reaches it through this descriptor.
-    _data: File,
+    /// The directories beneath the mounts; the engine reaches them through these descriptors.
+    _dirs: Vec<File>,
 }
 
 fn start(plan: &Plan, background: bool) -> Outcome<Started> {
@@ -136,16 +143,16 @@ fn start(plan: &Plan, background: bool) -> Outcome<Started> {
     if background {
         process::log_to_store(&plan.store)?;
     }
-    let opened = open_engine(plan);
+    let opened = open_remembering(plan);
     if opened.is_err() && made {
         unmake_store(&plan.store);
     }
-    let (engine, data) = opened?;
+    let (engine, dirs) = opened?;
     let (sender, events) = mpsc::channel();
     match mount_engine(plan, &engine, sender.clone()) {
-        Ok((running, session)) => {
+        Ok(running) => {
             take_signals(signals, sender)?;
-            Ok(Started { running, events, session, _data: data })
+            Ok(Started { running, events, _dirs: dirs })
         }
         Err(cause) => match engine.close() {
             Ok(()) => Err(cause),
@@ -156,16 +163,38 @@ fn start(plan: &Plan, background: bool) -> Outcome<Started> {
     }
 }
 
-/// Opens the engine on DATA as it is beneath the mount.
-fn open_engine(plan: &Plan) -> Outcome<(Arc<Engine>, File)> {
-    let shown = plan.data.display();
-    let data = File::options()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY)
-        .open(&plan.data)
-        .map_err(|cause| format!("cannot open {shown}: {cause}"))?;
-    let beneath = PathBuf::from(format!("/proc/self/fd/{}", data.as_raw_fd()));
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk::new().alias(&beneath, &plan.data));
+/// Opens the engine. STORE remembers the set from before its first entry moves; when nothing came of it, as before.
+fn open_remembering(plan: &Plan) -> Outcome<(Arc<Engine>, Vec<File>)> {
+    let before = roots::load(&plan.store)?;
+    roots::save(&plan.store, &plan.places)?;
+    let opened = open_engine(plan);
+    match &opened {
+        Ok(_) => {
+            let left = before.iter().filter(|place| plan.without.contains(&place.name));
+            left.filter_map(|place| place.paths.first()).for_each(|dir| roots::unmark(dir));
+        }
+        Err(_) if before.is_empty() => drop(std::fs::remove_file(plan.store.join(roots::FILE))),
+        Err(_) => roots::save(&plan.store, &before)?,
+    }
+    opened
+}
+
+/// Opens the engine on the roots as they are beneath their mounts.
+fn open_engine(plan: &Plan) -> Outcome<(Arc<Engine>, Vec<File>)> {
+    let mut disk = OsDisk::new();
+    let mut opened = Vec::new();
+    for dir in [&plan.data].into_iter().chain(plan.roots.iter().map(|root| &root.dir)) {
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(dir)
+            .map_err(|cause| format!("cannot open {}: {cause}", dir.display()))?;
+        let beneath = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        disk = disk.alias(&beneath, dir);
+        opened.push((file, beneath, dir));
+    }
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let beneath: Vec<&Path> = opened.iter().map(|(_, beneath, _)| beneath.as_path()).collect();
     let options = options(plan, &beneath)?;
     let open = || {
         Engine::open(Arc::clone(&disk), Arc::new(MachineClock), options.clone(), &|dir| {
@@ -183,18 +212,26 @@ fn open_engine(plan: &Plan) -> Outcome<(Arc<Engine>, File)> {
             _ => break,
         }
     }
-    // What the core refuses by DATA's path it names by the one it was given.
+    // What the core refuses by a root's path it names by the one it was given. Longer numbers first: 12 is not 1.
     let engine = engine.map_err(|cause| {
-        cause.to_string().replace(&*beneath.to_string_lossy(), &plan.data.to_string_lossy())
+        opened.iter().rev().fold(cause.to_string(), |text, (_, beneath, dir)| {
+            text.replace(&*beneath.to_string_lossy(), &dir.to_string_lossy())
+        })
     })?;
     engine.start().map_err(|cause| cause.to_string())?;
-    Ok((engine, data))
+    Ok((engine, opened.into_iter().map(|(file, _, _)| file).collect()))
 }
 
-fn options(plan: &Plan, beneath: &Path) -> Outcome<Options> {
+fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
     const MIB: u64 = 1 << 20;
     let config = &plan.config;
+    let (data, further) = beneath.split_first().ok_or("there is no DATA")?;
+    let named = plan.roots.iter().zip(further);
+    let root =
+        |(root, dir): (&Root, &&Path)| RootDir { name: root.name.clone().into(), dir: dir.to_path_buf() };
+    let without = plan.without.iter().map(|name| name.clone().into()).collect();
     Ok(Options {
+        asked: Asked { roots: named.map(root).collect(), without },
         capture: plan.capture,
         segment_bytes: config.segment_mib * MIB,
         overlay_limit_bytes: config.overlay_limit_mib * MIB,
@@ -209,7 +246,7 @@ fn options(plan: &Plan, beneath: &Path) -> Outcome<Options> {
         },
         privileged: kernel::is_root(),
         new_store_id: random()?,
-        ..Options::new(beneath, &plan.store)
+        ..Options::new(data, &plan.store)
     })
 }
 
@@ -221,65 +258,60 @@ fn random() -> Outcome<[u8; 16]> {
     Ok(bytes)
 }
 
-fn mount_engine(
-    plan: &Plan,
-    engine: &Arc<Engine>,
-    events: Sender<Event>,
-) -> Outcome<(Arc<Running>, JoinHandle<std::io::Result<()>>)> {
+/// Mounts every root, and listens; or none.
+fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Outcome<Arc<Running>> {
     let zone = when::zone(&plan.config.timezone).map_err(|cause| cause.message)?;
-    let notifier = Arc::new(OnceLock::new());
-    let held = Held::start(Arc::clone(engine), Arc::clone(&notifier))
-        .map_err(|cause| format!("cannot start a thread: {cause}"))?;
-    let fs = WeftFs::new(Arc::clone(engine), plan.capture, zone.clone(), held);
-    let mounted = kernel::mount_over(&plan.point, &plan.store)?;
-    if !mounted.shared {
-        tracing::warn!(
-            "only this user can use the mount: put user_allow_other into /etc/fuse.conf to share it"
-        );
-    }
-    let begun = || {
-        let mut config = fuser::Config::default();
-        config.n_threads = Some(plan.config.threads);
-        config.clone_fd = true;
-        // Who may do what is the kernel's business (default_permissions, allow_other).
-        config.acl = SessionACL::All;
-        let session = Session::from_fd(fs, mounted.device, SessionACL::All, config)
-            .map_err(|cause| format!("the kernel refused the connection: {cause}"))?;
-        let _ = notifier.set(session.notifier());
-        let mounts = mountinfo::read()?;
-        let mount = mountinfo::at(&mounts, &plan.point).filter(|mount| mount.fstype == mountinfo::FSTYPE);
-        let mount = mount.ok_or("the mount was gone at once: see the kernel's log (dmesg)")?.clone();
-        kernel::widen_readahead(mount.major, mount.minor);
-        let running = Arc::new(Running {
-            engine: Arc::clone(engine),
-            capture: plan.capture,
-            zone,
-            data: plan.data.clone(),
-            store: plan.store.clone(),
-            mount,
-            started: Instant::now(),
-            events: events.clone(),
-            rates: parking_lot::Mutex::new(Rates::default()),
-        });
-        let control = Arc::clone(&running);
-        control::listen(&plan.store, Arc::new(move |ask, answer| control.answer(ask, answer)))?;
-        Ok((running, serve_kernel(session, events)?))
+    let roots = served(plan, engine)?;
+    let linked = |root: &Served| {
+        let place = plan.places.iter().find(|place| place.name.as_bytes() == root.here.name);
+        let place = place.ok_or_else(|| format!("{} is not among the places of the set", root.shown()))?;
+        Ok(Linked { place: place.clone(), point: root.point.clone() })
     };
-    begun().inspect_err(|_: &String| {
-        let _ = kernel::clear_dead(&plan.point);
-    })
+    let linked: Outcome<Vec<Linked>> = roots.iter().map(linked).collect();
+    let links = Links { roots: linked?, profile: plan.config.profile.fixed() };
+    for line in links.uncovered(engine).map_err(|cause| cause.to_string())? {
+        tracing::warn!("{line}");
+    }
+    let common = Common {
+        engine: Arc::clone(engine),
+        capture: plan.capture,
+        zone,
+        store: plan.store.clone(),
+        threads: plan.config.threads,
+        links: Arc::new(links),
+        events,
+    };
+    let started = Instant::now();
+    let rates = parking_lot::Mutex::new(Rates::default());
+    let running = Arc::new(Running { common, data: plan.data.clone(), roots, started, rates });
+    let begun = running.roots.iter().try_for_each(|root| root.mount(&running.common)).and_then(|()| {
+        let control = Arc::clone(&running);
+        control::listen(&plan.store, Arc::new(move |ask, answer| control.answer(ask, answer)))
+    });
+    if let Err(cause) = begun {
+        for root in running.roots.iter().filter(|root| root.is_up()) {
+            let _ = kernel::clear_dead(&root.point);
+            root.join();
+        }
+        return Err(cause);
+    }
+    Ok(running)
 }
 
-fn serve_kernel(session: Session<WeftFs>, events: Sender<Event>) -> Outcome<JoinHandle<std::io::Result<()>>> {
-    let serve = move || {
-        let ended = session.run();
-        let _ = events.send(Event::Ended);
-        ended
+/// The roots of the engine and where each is to be seen.
+fn served(plan: &Plan, engine: &Engine) -> Outcome<Vec<Served>> {
+    let infos = engine.roots().map_err(|cause| cause.to_string())?;
+    let one = |(number, info): (usize, RootInfo)| {
+        let root = plan.roots.iter().find(|root| root.name.as_bytes() == info.name);
+        let point = match (info.name.is_empty(), root) {
+            (true, _) => &plan.point,
+            (false, Some(root)) => &root.dir,
+            (false, None) => return Err("the engine has a root that nobody asked for".to_string()),
+        };
+        let here = Here { root: info.root, name: info.name, dir: info.file, number };
+        Ok(Served::new(here, point))
     };
-    thread::Builder::new()
-        .name("fuse".into())
-        .spawn(serve)
-        .map_err(|cause| format!("cannot start a thread: {cause}"))
+    infos.into_iter().enumerate().map(one).collect()
 }
 
 fn take_signals(signals: SigSet, events: Sender<Event>) -> Outcome<()> {
@@ -314,7 +346,7 @@ fn make_store(store: &Path) -> Outcome<bool> {
 
 /// Takes back what `make_store` made; a STORE that the engine has put anything into stays.
 fn unmake_store(store: &Path) {
-    let mine = [config::FILE, process::LOG];
+    let mine = [config::FILE, process::LOG, roots::FILE];
     let others = std::fs::read_dir(store)
         .map(|entries| entries.flatten().any(|entry| !mine.iter().any(|name| entry.file_name() == *name)));
     if let Ok(false) = others {

@@ -87,11 +87,11 @@ impl Filesystem for WeftFs {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        Found::send(self.find(Node::of(parent), name.as_bytes()), reply);
+        Found::send(self.find(self.node(parent), name.as_bytes()), reply);
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
-        match Node::of(ino) {
+        match self.node(ino) {
             Node::Live(_) => {}
             Node::View(slot, _) => self.views.release(slot, lookups),
             Node::Alias(number) => self.views.forget_alias(number, lookups),
@@ -99,7 +99,7 @@ impl Filesystem for WeftFs {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        answer_attr(self.attr(Node::of(ino)), reply);
+        answer_attr(self.attr(self.node(ino)), reply);
     }
 
     fn setattr(
@@ -130,11 +130,11 @@ impl Filesystem for WeftFs {
             ctime: ctime.map(from_system),
             ..SetAttr::default()
         };
-        answer_attr(self.change(req, Node::of(ino), set), reply);
+        answer_attr(self.change(req, self.node(ino), set), reply);
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.read_link(Node::of(ino)) {
+        match self.read_link(self.node(ino)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
         }
@@ -152,30 +152,33 @@ impl Filesystem for WeftFs {
     ) {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let make = Make { kind, mode, umask, rdev, target: &[] };
-        let made = self.make(req, Node::of(parent), name.as_bytes(), make);
+        let made = self.make(req, self.node(parent), name.as_bytes(), make);
         Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let make = Make { kind: FileKind::Directory, mode, umask, rdev: 0, target: &[] };
-        let made = self.make(req, Node::of(parent), name.as_bytes(), make);
+        let made = self.make(req, self.node(parent), name.as_bytes(), make);
         Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes();
-        answer(self.remove(Node::of(parent), name, |dir| self.core.unlink(dir, name)), reply);
+        answer(self.remove(self.node(parent), name, |dir| self.core.unlink(dir, name)), reply);
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes();
-        answer(self.remove(Node::of(parent), name, |dir| self.core.remove_dir(dir, name)), reply);
+        answer(self.remove(self.node(parent), name, |dir| self.core.remove_dir(dir, name)), reply);
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
         let make = Make { kind: FileKind::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
-        let made = self.make(req, Node::of(parent), name.as_bytes(), make);
+        let made = self.make(req, self.node(parent), name.as_bytes(), make);
+        if made.is_ok() {
+            self.note_link(self.node(parent), name.as_bytes(), target);
+        }
         Found::send(made.map(|(file, attr)| Found::live(self.live_attr(file, &attr))), reply);
     }
 
@@ -189,17 +192,17 @@ impl Filesystem for WeftFs {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let from = (Node::of(parent), name.as_bytes());
-        let to = (Node::of(newparent), newname.as_bytes());
+        let from = (self.node(parent), name.as_bytes());
+        let to = (self.node(newparent), newname.as_bytes());
         answer(self.move_name(from, to, flags), reply);
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        Found::send(self.add_link(Node::of(ino), Node::of(newparent), newname.as_bytes()), reply);
+        Found::send(self.add_link(self.node(ino), self.node(newparent), newname.as_bytes()), reply);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.open_node(req, Node::of(ino), flags) {
+        match self.open_node(req, self.node(ino), flags) {
             Ok(flags) => reply.opened(FileHandle(0), flags),
             Err(errno) => reply.error(errno),
         }
@@ -222,7 +225,7 @@ impl Filesystem for WeftFs {
                 buffer.resize(size, 0);
             }
             let Some(buffer) = buffer.get_mut(..size) else { return reply.error(Errno::EINVAL) };
-            let node = Node::of(ino);
+            let node = self.node(ino);
             match self.read(node, offset, buffer) {
                 Ok(read) if read < size && self.may_be_longer(node, lock_owner) => {
                     self.read_past_end(node, offset, size, reply);
@@ -245,7 +248,7 @@ impl Filesystem for WeftFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.put(req, Node::of(ino), offset, data, how, flags) {
+        match self.put(req, self.node(ino), offset, data, how, flags) {
             Ok(written) => reply.written(written),
             Err(errno) => reply.error(errno),
         }
@@ -265,25 +268,25 @@ impl Filesystem for WeftFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.close_node(Node::of(ino));
+        self.close_node(self.node(ino));
         reply.ok();
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.sync_node(Node::of(ino), reply);
+        self.sync_node(self.node(ino), reply);
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.open_dir(Node::of(ino)) {
+        match self.open_dir(self.node(ino)) {
             Ok((handle, flags)) => reply.opened(handle, flags),
             Err(errno) => reply.error(errno),
         }
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.list(Node::of(ino), fh, offset, |line| {
+        let listed = self.list(self.node(ino), fh, offset, |line| {
             let kind = crate::convert::file_type(line.kind);
-            match reply.add(line.node.ino(), line.next, kind, OsStr::from_bytes(line.name)) {
+            match reply.add(self.ino(line.node), line.next, kind, OsStr::from_bytes(line.name)) {
                 true => Offer::Full,
                 false => Offer::Taken,
             }
@@ -303,7 +306,7 @@ impl Filesystem for WeftFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         let (mut taken, mut failed) = (false, None);
-        let listed = self.list(Node::of(ino), fh, offset, |line| match self.offer_plus(line, &mut reply) {
+        let listed = self.list(self.node(ino), fh, offset, |line| match self.offer_plus(line, &mut reply) {
             Ok(offer) => {
                 taken |= offer == Offer::Taken;
                 offer
@@ -321,16 +324,16 @@ impl Filesystem for WeftFs {
     }
 
     fn releasedir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.close_dir(Node::of(ino), fh);
+        self.close_dir(self.node(ino), fh);
         reply.ok();
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.sync_node(Node::of(ino), reply);
+        self.sync_node(self.node(ino), reply);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.told(self.core.space(weft::types::RootId::default())) {
+        match self.told(self.core.space(self.here.root)) {
             Err(errno) => reply.error(errno),
             Ok(space) => {
                 let block = u64::from(space.block_size.max(512));
@@ -358,19 +361,19 @@ impl Filesystem for WeftFs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        answer(self.put_xattr(req, Node::of(ino), name.as_bytes(), value, flags), reply);
+        answer(self.put_xattr(req, self.node(ino), name.as_bytes(), value, flags), reply);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        answer_xattr(self.xattr(Node::of(ino), name.as_bytes()), size, reply);
+        answer_xattr(self.xattr(self.node(ino), name.as_bytes()), size, reply);
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        answer_xattr(self.xattr_names(Node::of(ino)), size, reply);
+        answer_xattr(self.xattr_names(self.node(ino)), size, reply);
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let file = self.writable(Node::of(ino));
+        let file = self.writable(self.node(ino));
         answer(file.and_then(|file| self.told(self.core.remove_xattr(file, name.as_bytes()))), reply);
     }
 
@@ -389,7 +392,7 @@ impl Filesystem for WeftFs {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.make_open(req, Node::of(parent), name.as_bytes(), (mode, umask)) {
+        match self.make_open(req, self.node(parent), name.as_bytes(), (mode, umask)) {
             Ok((found, flags)) => {
                 reply.created(&found.attr_ttl, &found.attr, found.generation, FileHandle(0), flags);
             }
@@ -421,7 +424,7 @@ impl Filesystem for WeftFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        answer(self.reserve(req, Node::of(ino), mode, offset, length), reply);
+        answer(self.reserve(req, self.node(ino), mode, offset, length), reply);
     }
 
     fn lseek(
@@ -433,7 +436,7 @@ impl Filesystem for WeftFs {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.seek(Node::of(ino), offset, whence, reply);
+        self.seek(self.node(ino), offset, whence, reply);
     }
 
     /// The kernel then copies by reading and writing, and does not ask again.
@@ -475,7 +478,7 @@ impl WeftFs {
         };
         let generation = slot.and_then(|slot| self.views.get(slot)).map_or(0, |open| open.generation);
         let name = OsStr::from_bytes(line.name);
-        if reply.add(line.node.ino(), line.next, name, &ttl, &attr, Generation(generation)) {
+        if reply.add(self.ino(line.node), line.next, name, &ttl, &attr, Generation(generation)) {
             return Ok(Offer::Full);
         }
         if let Some(slot) = slot.filter(|_| !dots) {

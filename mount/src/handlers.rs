@@ -4,26 +4,43 @@ use crate::convert::{Complaints, LIVE_TTL, VIEW_TTL, file_attr, live_attr_ttl};
 use crate::dirs::{Dirs, Offer};
 use crate::held::{Ask, Held};
 use crate::inode::Node;
+use crate::links::Links;
 use crate::views::{Open, Views};
 use fuser::{
-    Errno, FileAttr, FileHandle, FopenFlags, Generation, LockOwner, ReplyData, ReplyEntry, ReplyLseek,
+    Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, LockOwner, ReplyData, ReplyEntry,
+    ReplyLseek,
 };
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 use std::time::Duration;
 use weft::engine::{Capture, Engine, View};
 use weft::error::Result;
-use weft::types::{Attr, FileId, FileKind};
+use weft::types::{Attr, FileId, FileKind, Name, RootId};
 
 /// The answer of a handler.
 pub type Answer<T> = std::result::Result<T, Errno>;
 
-/// A mounted Weft filesystem: translates, calls the engine, replies.
+/// The root that a mount shows.
+#[derive(Clone, Debug)]
+pub struct Here {
+    pub root: RootId,
+    /// Empty for DATA.
+    pub name: Name,
+    /// Its live directory.
+    pub dir: FileId,
+    /// Its number in the list of [`Links`].
+    pub number: usize,
+}
+
+/// One root of a mounted Weft filesystem: translates, calls the engine, replies.
 pub struct WeftFs {
     pub core: Arc<Engine>,
     pub capture: Capture,
     /// How view names without an offset are read.
     pub zone: TimeZone,
+    /// Which root this mount shows.
+    pub here: Here,
+    pub links: Arc<Links>,
     pub views: Views<View>,
     pub dirs: Dirs,
     pub complaints: Complaints,
@@ -68,16 +85,33 @@ pub struct Line<'a> {
 }
 
 impl WeftFs {
-    pub fn new(core: Arc<Engine>, capture: Capture, zone: TimeZone, held: Held) -> WeftFs {
+    pub fn new(
+        core: Arc<Engine>,
+        capture: Capture,
+        zone: TimeZone,
+        (here, links): (Here, Arc<Links>),
+        held: Held,
+    ) -> WeftFs {
         WeftFs {
             core,
             capture,
             zone,
+            here,
+            links,
             views: Views::new(),
             dirs: Dirs::default(),
             complaints: Complaints::default(),
             held,
         }
+    }
+
+    /// What an inode number of this mount stands for.
+    pub fn node(&self, ino: INodeNo) -> Node {
+        Node::of(ino, self.here.dir)
+    }
+
+    pub fn ino(&self, node: Node) -> INodeNo {
+        node.ino(self.here.dir)
     }
 
     /// The core's answer, its error turned into an errno (and logged if it is news).
@@ -100,7 +134,7 @@ impl WeftFs {
 
     /// Attributes of a live file as the kernel takes them, with the space of its data.
     pub fn live_attr(&self, file: FileId, attr: &Attr) -> FileAttr {
-        let mut told = file_attr(Node::Live(file), attr);
+        let mut told = file_attr(self.ino(Node::Live(file)), attr);
         if attr.kind == FileKind::Regular
             && let Ok(bytes) = self.core.data_bytes(file)
         {
@@ -113,7 +147,7 @@ impl WeftFs {
 
     /// Attributes of a file in a view, with the space of its data.
     pub fn past_attr(&self, open: &Open<View>, file: FileId, attr: &Attr) -> FileAttr {
-        let mut told = file_attr(Node::View(open.slot, file), attr);
+        let mut told = file_attr(self.ino(Node::View(open.slot, file)), attr);
         match self.told(open.view.data_bytes(file, attr)) {
             Ok(bytes) if attr.kind == FileKind::Regular => told.blocks = bytes / 512,
             // It stays what follows from the size.
@@ -130,16 +164,17 @@ impl WeftFs {
             }
             Node::View(slot, file) => {
                 let open = self.open_view(slot)?;
-                Ok((self.past_attr(&open, file, &self.told(open.view.attr(file))?), VIEW_TTL))
+                let attr = self.as_shown(&open, file, self.told(open.view.attr(file))?)?;
+                Ok((self.past_attr(&open, file, &attr), VIEW_TTL))
             }
-            Node::Alias(number) => Ok((file_attr(node, &self.alias_attr(number)?), VIEW_TTL)),
+            Node::Alias(number) => Ok((file_attr(self.ino(node), &self.alias_attr(number)?), VIEW_TTL)),
         }
     }
 
     pub fn read_link(&self, node: Node) -> Answer<Vec<u8>> {
         match node {
             Node::Live(file) => self.told(self.core.read_link(file)),
-            Node::View(slot, file) => self.told(self.open_view(slot)?.view.read_link(file)),
+            Node::View(slot, file) => self.past_link(&self.open_view(slot)?, file),
             Node::Alias(number) => {
                 self.views.target(number).map(|target| target.as_bytes().to_vec()).ok_or(Errno::ESTALE)
             }
@@ -197,7 +232,7 @@ impl WeftFs {
             Node::Live(file) => self.told(self.core.xattr(file, name))?,
             Node::View(slot, file) => {
                 let open = self.open_view(slot)?;
-                let own = if file == FileId::ROOT { self.about(&open, name)? } else { None };
+                let own = if file == self.here.dir { self.about(&open, name)? } else { None };
                 match own {
                     Some(value) => Some(value),
                     None => {
@@ -283,9 +318,9 @@ impl WeftFs {
     /// The directory above, for the number beside `..`; a view does not tell it, and its root is near enough.
     fn parent(&self, dir: Node) -> Node {
         match dir {
-            Node::Live(file) => Node::Live(self.core.parent(file).unwrap_or(FileId::ROOT)),
-            Node::View(_, FileId::ROOT) | Node::Alias(_) => Node::Live(FileId::ROOT),
-            Node::View(slot, _) => Node::View(slot, FileId::ROOT),
+            Node::Live(file) => Node::Live(self.core.parent(file).unwrap_or(self.here.dir)),
+            Node::View(slot, file) if file != self.here.dir => Node::View(slot, self.here.dir),
+            Node::View(..) | Node::Alias(_) => Node::Live(self.here.dir),
         }
     }
 }

@@ -92,8 +92,10 @@ impl Answerer {
         else {
             return false;
         };
-        let done =
-            self.notifier.get().map(|notifier| notifier.inval_inode(Node::Live(file).ino(), from, len));
+        let done = self
+            .notifier
+            .get()
+            .map(|notifier| notifier.inval_inode(Node::Live(file).ino(FileId::ROOT), from, len));
         match done {
             Some(Ok(())) => true,
             // The kernel does not know the inode, so it holds nothing of it.

@@ -23,7 +23,7 @@ impl Running {
         else {
             return Ok(answer);
         };
-        let tag = self.engine.tag(name, Seq(seq)).map_err(told)?;
+        let tag = self.common.engine.tag(name, Seq(seq)).map_err(told)?;
         let mut made = self.tag_json(&tag)?;
         if let (Some(made), Some(answer)) = (made.as_object_mut(), answer.as_object()) {
             for (key, value) in answer {
@@ -34,22 +34,23 @@ impl Running {
     }
 
     pub(crate) fn untag(&self, name: &str) -> Outcome<Value> {
-        let tag = self.engine.untag(name).map_err(told)?;
+        let tag = self.common.engine.untag(name).map_err(told)?;
         self.tag_json(&tag)
     }
 
     pub(crate) fn tags(&self) -> Outcome<Value> {
-        let tags = self.engine.tags();
+        let tags = self.common.engine.tags();
         Ok(Value::Array(tags.iter().map(|tag| self.tag_json(tag)).collect::<Outcome<_>>()?))
     }
 
     fn tag_json(&self, tag: &TagState) -> Outcome<Value> {
         let name = String::from_utf8_lossy(&tag.name);
-        let actual = match self.engine.resolve(Instant::Seq(tag.at)).map_err(|cause| cause.to_string())? {
-            Resolution::Found(found) => Some(when::canonical(found.actual)),
-            _ => None,
-        };
-        let path = self.mount.point.join(format!("@tag={name}"));
+        let actual =
+            match self.common.engine.resolve(Instant::Seq(tag.at)).map_err(|cause| cause.to_string())? {
+                Resolution::Found(found) => Some(when::canonical(found.actual)),
+                _ => None,
+            };
+        let path = self.point().join(format!("@tag={name}"));
         Ok(json!({
             "tag": name,
             "seq": tag.at.0,
@@ -64,7 +65,7 @@ impl Running {
         let bound = |time: &Option<String>| time.as_deref().map(|time| self.when(time)).transpose();
         let after = match bound(&ask.since)?.map(|when| when.instant) {
             None => Seq::ZERO,
-            Some(Instant::Time(at)) => self.engine.last_before(at).map_err(told)?,
+            Some(Instant::Time(at)) => self.common.engine.last_before(at).map_err(told)?,
             Some(Instant::Seq(seq)) => Seq(seq.0.saturating_sub(1)),
         };
         let upto = match (ask.upto, bound(&ask.until)?) {
@@ -77,11 +78,11 @@ impl Running {
         };
         let located = match ask.file {
             Some(file) => Err(FileId(file)),
-            None => Ok(self.locate(&ask.names)?),
+            None => Ok(self.locate(&ask.root, &ask.names)?),
         };
         let file = located.as_ref().map_or_else(|file| *file, |located| located.file);
         let wanted = Wanted { upto, after, limit: ask.limit.clamp(1, LINES_MAX), all: ask.all };
-        let log = self.engine.log(file, wanted).map_err(told)?;
+        let log = self.common.engine.log(file, wanted).map_err(told)?;
         let mut answer = json!({
             "file": file.0,
             "versions": log.versions,
@@ -96,18 +97,18 @@ impl Running {
     }
 
     /// The file that a path means: of a view, the one there; else the one that has the path, or had it last.
-    fn locate(&self, names: &[Name]) -> Outcome<Located> {
+    fn locate(&self, root: &str, names: &[Name]) -> Outcome<Located> {
         let (at, names) = match names.split_first() {
             Some((first, rest)) if when::is_reserved(first) => (Some(self.view_of(first)?), rest),
             _ => (None, names),
         };
-        self.engine.locate(names, at).map_err(told)?.ok_or_else(|| unknown(names))
+        self.common.engine.locate(root.as_bytes(), names, at).map_err(told)?.ok_or_else(|| unknown(names))
     }
 
     /// The Seq that the name of a view stands for.
     fn view_of(&self, name: &[u8]) -> Outcome<Seq> {
         let shown = String::from_utf8_lossy(name).into_owned();
-        let instant = match when::parse_view_name(name, &self.zone) {
+        let instant = match when::parse_view_name(name, &self.common.zone) {
             ViewName::Canonical(instant) => instant,
             ViewName::Alias(_) | ViewName::Tag(_) => self.when(&shown)?.instant,
             ViewName::NotAView => return Err(format!("{shown} is not the name of a view")),
@@ -118,7 +119,7 @@ impl Running {
 
     /// What differs between two instants, the earlier one first whatever the order they are given in. Where a time has
     /// none: the four-way answer, as `resolve` gives it.
-    pub(crate) fn diff(&self, from: &str, to: &str, names: &[Name]) -> Outcome<Value> {
+    pub(crate) fn diff(&self, root: &str, (from, to): (&str, &str), names: &[Name]) -> Outcome<Value> {
         let (mut from, mut to) = (self.resolve(from)?, self.resolve(to)?);
         for answer in [&from, &to] {
             if answer["answer"] != "found" {
@@ -129,13 +130,15 @@ impl Running {
         if seq(&from) > seq(&to) {
             std::mem::swap(&mut from, &mut to);
         }
-        let differences = self.engine.diff((seq(&from), seq(&to)), names, shown::kind).map_err(told)?;
+        let instants = (seq(&from), seq(&to));
+        let differences =
+            self.common.engine.diff(instants, (root.as_bytes(), names), shown::kind).map_err(told)?;
         Ok(json!({ "answer": "found", "from": from, "to": to, "differences": differences }))
     }
 
     /// The last event at or before an instant; all there is for one in the future.
     fn seq_of(&self, instant: Instant) -> Outcome<Option<Seq>> {
-        Ok(match self.engine.resolve(instant).map_err(|cause| cause.to_string())? {
+        Ok(match self.common.engine.resolve(instant).map_err(|cause| cause.to_string())? {
             Resolution::Found(found) => Some(found.seq),
             Resolution::Future { last, .. } => Some(last),
             Resolution::Before { .. } | Resolution::Pruned { .. } => None,

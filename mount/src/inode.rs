@@ -1,6 +1,6 @@
 //! Inode numbers as the kernel sees them.
 //!
-//! - Live files: the [`FileId`] as it is; the root is 1 on both sides.
+//! - Live files: the [`FileId`] as it is. The directory of the mount's root is 1 to the kernel, whatever its [`FileId`].
 //! - Files of a view: the view's slot above bit 42, the `FileId` below. Slot 0 is the live tree.
 //! - Alias symlinks (`@ts=` in another spelling): the highest slot, a running number below.
 
@@ -29,17 +29,21 @@ pub enum Node {
 }
 
 impl Node {
-    pub fn of(ino: INodeNo) -> Node {
+    /// In the mount of the root whose directory is `top`.
+    pub fn of(ino: INodeNo, top: FileId) -> Node {
         let (slot, low) = (ino.0 >> SHIFT, ino.0 & (FileId::LIMIT - 1));
         match slot {
+            0 if ino == INodeNo::ROOT => Node::Live(top),
             0 => Node::Live(FileId(low)),
             Slot::ALIASES => Node::Alias(low),
             slot => Node::View(Slot(u32::try_from(slot).unwrap_or(u32::MAX)), FileId(low)),
         }
     }
 
-    pub fn ino(self) -> INodeNo {
+    /// In the mount of the root whose directory is `top`.
+    pub fn ino(self, top: FileId) -> INodeNo {
         INodeNo(match self {
+            Node::Live(file) if file == top => INodeNo::ROOT.0,
             Node::Live(file) => file.0,
             Node::View(slot, file) => u64::from(slot.0) << SHIFT | file.0,
             Node::Alias(number) => Slot::ALIASES << SHIFT | number,
@@ -54,16 +58,18 @@ mod tests {
     #[test]
     fn numbers_round_trip() {
         let file = FileId(FileId::LIMIT - 1);
-        for node in [
-            Node::Live(FileId::ROOT),
-            Node::Live(file),
-            Node::View(Slot(1), FileId::ROOT),
-            Node::View(Slot::LAST, file),
-            Node::Alias(0),
-            Node::Alias(FileId::LIMIT - 1),
-        ] {
-            assert_eq!(Node::of(node.ino()), node);
+        for top in [FileId::ROOT, FileId(77)] {
+            for node in [
+                Node::Live(top),
+                Node::Live(file),
+                Node::View(Slot(1), top),
+                Node::View(Slot::LAST, file),
+                Node::Alias(0),
+                Node::Alias(FileId::LIMIT - 1),
+            ] {
+                assert_eq!(Node::of(node.ino(top), top), node);
+            }
+            assert_eq!(Node::Live(top).ino(top), INodeNo::ROOT);
         }
-        assert_eq!(Node::Live(FileId::ROOT).ino(), INodeNo::ROOT);
     }
 }

@@ -11,6 +11,7 @@ mod handlers;
 mod held;
 mod history;
 mod inode;
+mod links;
 mod live;
 mod past;
 mod views;
@@ -29,7 +30,9 @@ pub mod place;
 pub mod process;
 pub mod profile;
 mod resolve;
+pub mod roots;
 mod running;
+mod served;
 pub mod shown;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.

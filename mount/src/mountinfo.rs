@@ -28,23 +28,32 @@ impl Mount {
         if self.fstype != FSTYPE {
             return None;
         }
-        let escaped = self.source.strip_prefix(b"weft:")?;
-        Some(PathBuf::from(OsString::from_vec(unescape(escaped, b'%', 16)?)))
+        unescape_path(self.source.strip_prefix(b"weft:")?)
     }
 }
 
 /// What a mount of `store` carries as its source.
 pub fn source_of(store: &Path) -> String {
-    let mut source = String::from("weft:");
-    for byte in store.as_os_str().as_bytes() {
+    format!("weft:{}", escape(store))
+}
+
+/// A path with every byte but plain ones as `%XX`.
+pub fn escape(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => {
-                source.push(char::from(*byte))
+                text.push(char::from(*byte))
             }
-            other => source.push_str(&format!("%{other:02X}")),
+            other => text.push_str(&format!("%{other:02X}")),
         }
     }
-    source
+    text
+}
+
+/// The inverse of [`escape`].
+pub fn unescape_path(text: &[u8]) -> Option<PathBuf> {
+    Some(PathBuf::from(OsString::from_vec(unescape(text, b'%', 16)?)))
 }
 
 /// All mounts that this process sees, in the order they were made.

@@ -73,7 +73,8 @@ pub fn log(store: &Path, ask: &AskLog) -> Outcome<Value> {
         Some((first, rest)) if when::is_reserved(first) => (store.view(first)?, rest),
         _ => (Seq(u64::MAX), ask.names.as_slice()),
     };
-    let found = store.core.locate(names, at).map_err(told)?.ok_or_else(|| unknown(names))?;
+    let found =
+        store.core.locate(ask.root.as_bytes(), names, at).map_err(told)?.ok_or_else(|| unknown(names))?;
     let limit = if ask.limit == 0 { usize::MAX } else { ask.limit };
     let wanted = Wanted { upto, after, limit, all: ask.all };
     let (versions, path, gone) = store.core.log(found.file, wanted).map_err(told)?;
@@ -146,7 +147,7 @@ impl Store {
         }
         let names: Vec<Name> =
             text.split('/').filter(|name| !name.is_empty()).map(|name| name.as_bytes().to_vec()).collect();
-        let found = self.core.locate(&names, Seq(u64::MAX)).map_err(told)?;
+        let found = self.core.locate(b"", &names, Seq(u64::MAX)).map_err(told)?;
         found.map(|found| found.file).ok_or_else(|| unknown(&names))
     }
 }

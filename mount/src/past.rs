@@ -11,13 +11,16 @@ use fuser::Errno;
 use std::time::Duration;
 use weft::engine::{Resolution, View};
 use weft::past::when::{self, Instant, ViewName};
-use weft::types::{Attr, FileId, FileKind, FileTime, Seq};
+use weft::types::{Attr, FileId, FileKind, FileTime, RootId, Seq};
+
+/// Longest path that the kernel takes (path_resolution(7)).
+const PATH_MAX: usize = 4096;
 
 impl WeftFs {
     /// Looks a name up in the live tree, in a view, or as the name of a view.
     pub fn find(&self, dir: Node, name: &[u8]) -> Answer<Found> {
         match dir {
-            Node::Live(FileId::ROOT) if when::is_reserved(name) => self.find_view(name),
+            Node::Live(top) if top == self.here.dir && when::is_reserved(name) => self.find_view(name),
             Node::Live(dir) => {
                 let (file, attr) = self.told(self.core.lookup(dir, name))?;
                 Ok(Found::live(self.live_attr(file, &attr)))
@@ -29,13 +32,14 @@ impl WeftFs {
 
     /// A reserved name may not be made: the root of a mount is where views are looked up.
     pub fn may_be_named(&self, dir: Node, name: &[u8]) -> Answer<()> {
-        let reserved = dir == Node::Live(FileId::ROOT) && when::is_reserved(name);
+        let reserved = dir == Node::Live(self.here.dir) && when::is_reserved(name);
         if reserved { Err(Errno::EPERM) } else { Ok(()) }
     }
 
     fn find_past(&self, slot: Slot, dir: FileId, name: &[u8]) -> Answer<Found> {
         let open = self.open_view(slot)?;
         let (file, attr) = self.told(open.view.lookup(dir, name))?.ok_or(Errno::ENOENT)?;
+        let attr = self.as_shown(&open, file, attr)?;
         self.views.hold(slot);
         Ok(Found::past(self.past_attr(&open, file, &attr), open.generation))
     }
@@ -56,7 +60,7 @@ impl WeftFs {
         }
         let number = self.views.alias(name, target);
         let attr = self.alias_attr(number).inspect_err(|_| self.views.forget_alias(number, 1))?;
-        Ok(Found::past(file_attr(Node::Alias(number), &attr), 0))
+        Ok(Found::past(file_attr(self.ino(Node::Alias(number)), &attr), 0))
     }
 
     fn find_tag(&self, name: &str) -> Answer<Found> {
@@ -70,9 +74,13 @@ impl WeftFs {
             Some(open) => open,
             None => self.resolve(called)?,
         };
-        let attr =
-            self.told(open.view.attr(FileId::ROOT)).inspect_err(|_| self.views.release(open.slot, 1))?;
-        Ok(Found::past(self.past_attr(&open, FileId::ROOT, &attr), open.generation))
+        let top = self.told(open.view.root(&self.here.name)).and_then(|top| {
+            // At that instant the set did not have this root yet, or no more.
+            let top = top.ok_or(Errno::ENOENT)?;
+            Ok((top, self.told(open.view.attr(top))?))
+        });
+        let (top, attr) = top.inspect_err(|_| self.views.release(open.slot, 1))?;
+        Ok(Found::past(self.past_attr(&open, top, &attr), open.generation))
     }
 
     fn resolve(&self, called: Called) -> Answer<Open<View>> {
@@ -85,6 +93,31 @@ impl WeftFs {
             Resolution::Found(found) => Ok(found.seq),
             Resolution::Pruned { .. } => Err(Errno::ESTALE),
             Resolution::Future { .. } | Resolution::Before { .. } => Err(Errno::ENOENT),
+        }
+    }
+
+    /// A symlink of a view is as long as what it shows.
+    pub fn as_shown(&self, open: &Open<View>, file: FileId, mut attr: Attr) -> Answer<Attr> {
+        if attr.kind == FileKind::Symlink {
+            attr.size = self.past_link(open, file)?.len() as u64;
+        }
+        Ok(attr)
+    }
+
+    /// Where a symlink of a view leads: never into a live root.
+    pub fn past_link(&self, open: &Open<View>, file: FileId) -> Answer<Vec<u8>> {
+        let called = open.called.instant().view_name();
+        let target = self.told(self.links.shown(&open.view, &called, self.here.number, file))?;
+        // The kernel takes a page; a target cut short would lead elsewhere.
+        if target.len() < PATH_MAX { Ok(target) } else { Err(Errno::ENAMETOOLONG) }
+    }
+
+    /// Says so when a link that was just made takes a part of the database out of reach.
+    pub fn note_link(&self, dir: Node, name: &[u8], target: &[u8]) {
+        if let (Node::Live(dir), RootId(0)) = (dir, self.here.root)
+            && let Some(complaint) = self.links.complaint_of(&self.core, dir, name, target)
+        {
+            tracing::warn!("{complaint}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where things are: DATA, MOUNTPOINT, STORE, and which STORE a path on the command line means.
 
-use crate::{Outcome, mountinfo};
+use crate::{Outcome, mountinfo, roots};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
@@ -59,6 +59,17 @@ pub fn normal(path: &Path) -> PathBuf {
     plain
 }
 
+/// Where the mount around a path is, if it is one of a STORE's.
+pub fn mount_of(path: Option<&Path>, store: &Path) -> Option<PathBuf> {
+    let start = match path {
+        Some(path) => real(path).ok()?,
+        None => std::env::current_dir().ok()?,
+    };
+    let mounts = mountinfo::read().ok()?;
+    let mount = mountinfo::around(&mounts, &start)?;
+    (mount.store()? == store).then(|| mount.point.clone())
+}
+
 /// The STORE that a command means: the one named, else that of the mount around `path`, else the one beside it. Without
 /// a path, the mount around the current directory.
 ///
@@ -88,6 +99,8 @@ pub fn find_store(path: Option<&Path>, store: Option<&Path>) -> Outcome<PathBuf>
 /// A path inside of a mount, or of a DATA that has a STORE: which STORE, and the names from the root on.
 pub struct Inside {
     pub store: PathBuf,
+    /// The root that it is in; DATA without a name.
+    pub root: String,
     pub names: Vec<Vec<u8>>,
 }
 
@@ -108,11 +121,22 @@ pub fn inside(path: &Path, store: Option<&Path>) -> Outcome<Inside> {
         if let Some(names) = below(root)
             && named.as_ref().is_none_or(|named| *named == store)
         {
-            return Ok(Inside { store, names });
+            return Ok(Inside { root: roots::name_at(&store, root)?, store, names });
+        }
+    }
+    if let Some(store) = &named {
+        // Of a STORE that is not mounted: a root of its set, where that was last.
+        for place in roots::load(store)? {
+            let names = place.paths.iter().find_map(|dir| below(dir));
+            if let Some(names) = names.filter(|_| path.is_absolute()) {
+                return Ok(Inside { store: store.clone(), root: place.name, names });
+            }
         }
     }
     match named {
-        Some(store) if path.is_relative() => Ok(Inside { store, names: names_of(&normal(path)) }),
+        Some(store) if path.is_relative() => {
+            Ok(Inside { store, root: String::new(), names: names_of(&normal(path)) })
+        }
         Some(store) => Err(format!(
             "{} is not below what {} is mounted on: give the path from the root of DATA",
             path.display(),

@@ -1,8 +1,11 @@
 //! Which database a directory holds, and what follows from it.
 
 use crate::Outcome;
+use crate::roots::Root;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use weft::engine::Engine;
+use weft::types::{FileId, FileKind, Name};
 
 /// What is known of a kind of database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -14,58 +17,173 @@ pub enum Profile {
     Generic,
 }
 
+/// The names that tell one database from another.
+pub const TELLING: [&str; 4] = ["PG_VERSION", "global", "ibdata1", "aria_log_control"];
+
 impl Profile {
     /// From what lies in DATA; an empty directory is generic until the configuration says otherwise.
     pub fn detect(data: &Path) -> Profile {
         let root = crate::place::contents(data);
-        let has = |name: &str| root.join(name).exists();
+        let other = || if holds_sqlite(&root) { Profile::Sqlite } else { Profile::Generic };
+        Profile::by_names(|name| root.join(name).exists()).unwrap_or_else(other)
+    }
+
+    /// From the names in DATA's root alone.
+    pub fn by_names(has: impl Fn(&str) -> bool) -> Option<Profile> {
         if has("PG_VERSION") && has("global") {
-            Profile::Postgres
+            Some(Profile::Postgres)
         } else if has("ibdata1") || has("aria_log_control") {
-            Profile::Mariadb
-        } else if holds_sqlite(&root) {
-            Profile::Sqlite
+            Some(Profile::Mariadb)
         } else {
-            Profile::Generic
+            None
         }
     }
 
-    /// Refuses a PostgreSQL cluster parts of which lie outside DATA: their history would be missing, and a server
-    /// started on a copy of a view would write into the live ones.
+    /// Refuses a PostgreSQL cluster parts of which lie outside DATA and every root: their history would be missing, and a
+    /// server started on a copy of a view would write into the live ones.
     ///
     /// # Errors
-    /// One line naming the link and what to do.
-    pub fn check_links(self, data: &Path) -> Outcome<()> {
-        if self != Profile::Postgres {
+    /// One line naming the links and what to do.
+    pub fn check_links(self, data: &Path, roots: &[Root]) -> Outcome<()> {
+        let covered =
+            |real: &Path| real.starts_with(data) || roots.iter().any(|root| real.starts_with(&root.dir));
+        let outside: Vec<Link> =
+            self.plain_links(data).into_iter().filter(|link| !covered(&link.real)).collect();
+        if outside.is_empty() {
             return Ok(());
         }
+        let leads: Vec<String> =
+            outside.iter().map(|link| format!("{} to {}", link.name, link.real.display())).collect();
+        let mut proposals: Vec<String> = Vec::new();
+        for link in &outside {
+            let name = free_name(&link.name, roots);
+            proposals.push(format!("--root {name}={}", quoted(&link.real)));
+        }
+        Err(format!(
+            "{} leads out of DATA: {}; history would not cover it, and a copy of the past would write into it; mount \
+             each as a root of the same history: {}",
+            data.display(),
+            leads.join(", "),
+            proposals.join(" ")
+        ))
+    }
+
+    /// The links by which a plain database keeps parts of itself elsewhere.
+    pub fn plain_links(self, data: &Path) -> Vec<Link> {
         let root = crate::place::contents(data);
-        for link in std::iter::once(root.join("pg_wal")).chain(tablespaces(&root)) {
-            let Some(target) = target_of(&link, &root, data) else { continue };
-            if !target.starts_with(data) {
-                return Err(format!(
-                    "{} leads out of DATA to {}: history would not cover it; stop the server, move that directory \
-                     inside, and link to it there",
-                    link.display(),
-                    target.display()
-                ));
+        let mut names: Vec<String> = self.single_links().iter().map(ToString::to_string).collect();
+        for dir in self.dirs_of_links() {
+            let entries = std::fs::read_dir(root.join(dir));
+            let mut below: Vec<String> = entries
+                .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>())
+                .unwrap_or_default()
+                .into_iter()
+                .map(|name| format!("{dir}/{}", name.to_string_lossy()))
+                .collect();
+            below.sort();
+            names.append(&mut below);
+        }
+        names.into_iter().filter_map(|name| link_at(&root, data, name)).collect()
+    }
+
+    /// The same of the live database: the paths from DATA on, name by name.
+    pub fn links(self, core: &Engine) -> weft::error::Result<Vec<Vec<Name>>> {
+        let mut paths: Vec<Vec<Name>> =
+            self.single_links().iter().map(|name| vec![name.as_bytes().to_vec()]).collect();
+        for dir in self.dirs_of_links() {
+            match core.lookup(FileId::ROOT, dir.as_bytes()) {
+                Ok((file, attr)) if attr.kind == FileKind::Directory => {
+                    for entry in core.read_dir(file, None, usize::MAX)? {
+                        paths.push(vec![dir.as_bytes().to_vec(), entry.name]);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if error.is(libc::ENOENT) => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(paths)
     }
+
+    /// Names in DATA that may be links to parts of the database.
+    fn single_links(self) -> &'static [&'static str] {
+        if self == Profile::Postgres { &["pg_wal"] } else { &[] }
+    }
+
+    /// Directories in DATA whose entries may be.
+    pub fn dirs_of_links(self) -> &'static [&'static str] {
+        if self == Profile::Postgres { &["pg_tblspc"] } else { &[] }
+    }
+
+    /// Whether what stands at a path (from DATA on, name by name) is the database's own, so that a copy of the past must
+    /// not reach the live one. Certificates, settings and logs are not.
+    pub fn holds(self, path: &[Name]) -> bool {
+        let first = path.first().map_or(&b""[..], |name| name);
+        self == Profile::Postgres && PG_DIRS.iter().any(|dir| dir.as_bytes() == first)
+    }
+}
+
+/// The directories of a PostgreSQL cluster
+/// (<https://www.postgresql.org/docs/current/storage-file-layout.html>).
+const PG_DIRS: [&str; 17] = [
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_dynshmem",
+    "pg_logical",
+    "pg_multixact",
+    "pg_notify",
+    "pg_replslot",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat",
+    "pg_stat_tmp",
+    "pg_subtrans",
+    "pg_tblspc",
+    "pg_twophase",
+    "pg_wal",
+    "pg_xact",
+];
+
+/// A link of a plain database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// From DATA on.
+    pub name: String,
+    /// What it says, made absolute.
+    pub text: PathBuf,
+    /// Where it leads.
+    pub real: PathBuf,
+}
+
+/// A name for the root that a link leads to: `wal`, `ts16400`.
+pub fn root_name(link: &str) -> String {
+    match link.rsplit_once('/') {
+        Some(("pg_tblspc", oid)) => format!("ts{oid}"),
+        _ => link.trim_start_matches("pg_").to_string(),
+    }
+}
+
+fn free_name(link: &str, roots: &[Root]) -> String {
+    let name = root_name(link);
+    let taken = |name: &str| roots.iter().any(|root| root.name == name);
+    let mut numbered = (2..).map(|number| format!("{name}-{number}"));
+    if taken(&name) { numbered.find(|name| !taken(name)).unwrap_or(name) } else { name }
+}
+
+/// As a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// Where a link leads when its entry stands in DATA, as it does once mounted (after a crash it stands in `root`).
-fn target_of(link: &Path, root: &Path, data: &Path) -> Option<PathBuf> {
-    let target = std::fs::read_link(link).ok()?;
-    let home = data.join(link.strip_prefix(root).ok()?);
-    let target = crate::place::normal(&home.parent()?.join(target));
-    Some(target.canonicalize().unwrap_or(target))
-}
-
-fn tablespaces(data: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(data.join("pg_tblspc"));
-    entries.map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+fn link_at(root: &Path, data: &Path, name: String) -> Option<Link> {
+    let target = std::fs::read_link(root.join(&name)).ok()?;
+    let text = crate::place::normal(&data.join(&name).parent()?.join(target));
+    let real = text.canonicalize().unwrap_or_else(|_| text.clone());
+    Some(Link { name, text, real })
 }
 
 /// Looks at the first bytes of the files in DATA itself (<https://www.sqlite.org/fileformat.html>, section 1.3).
@@ -112,10 +230,15 @@ mod tests {
         fs::create_dir(&other).unwrap();
         fs::create_dir(data.join("inside")).unwrap();
         symlink(data.join("inside"), data.join("pg_wal")).unwrap();
-        assert_eq!(Profile::Postgres.check_links(&data), Ok(()));
+        assert_eq!(Profile::Postgres.check_links(&data, &[]), Ok(()));
         symlink(&other, data.join("pg_tblspc/16400")).unwrap();
-        let refused = Profile::Postgres.check_links(&data).unwrap_err();
-        assert!(refused.contains("pg_tblspc/16400") && refused.contains("wal"), "{refused}");
-        assert_eq!(Profile::Generic.check_links(&data), Ok(()));
+        let refused = Profile::Postgres.check_links(&data, &[]).unwrap_err();
+        let proposal = format!("--root ts16400={}", other.display());
+        assert!(refused.contains("pg_tblspc/16400") && refused.ends_with(&proposal), "{refused}");
+        assert_eq!(Profile::Generic.check_links(&data, &[]), Ok(()));
+        let root = |name: &str, dir: &Path| Root { name: name.into(), dir: dir.into(), remembered: false };
+        assert_eq!(Profile::Postgres.check_links(&data, &[root("ts", &other)]), Ok(()));
+        let refused = Profile::Postgres.check_links(&data, &[root("ts16400", &data)]).unwrap_err();
+        assert!(refused.contains("--root ts16400-2="), "{refused}");
     }
 }

@@ -20,8 +20,8 @@ impl Running {
             Err(cause) => return Ok(self.all(time, json!({ "answer": "malformed", "because": cause }))),
         };
         let (resolution, named) = match when.ago_us {
-            Some(us) => self.engine.resolve_ago(us).map_err(told)?,
-            None => (self.engine.resolve(when.instant).map_err(told)?, when.instant),
+            Some(us) => self.common.engine.resolve_ago(us).map_err(told)?,
+            None => (self.common.engine.resolve(when.instant).map_err(told)?, when.instant),
         };
         let requested = match tags::named(time) {
             Some(tag) => format!("tag={tag}"),
@@ -40,10 +40,10 @@ impl Running {
 
     /// Puts to an answer what every answer has.
     fn all(&self, requested: &str, answer: Value) -> Value {
-        let status = self.engine.status();
+        let status = self.common.engine.status();
         let mut all = json!({
             "requested": requested,
-            "timezone": self.zone.iana_name().unwrap_or("UTC"),
+            "timezone": self.common.zone.iana_name().unwrap_or("UTC"),
             "reach": {
                 "oldest": canonical(Timestamp(status.oldest_us)),
                 "newest": canonical(Timestamp(status.newest_us)),
@@ -58,13 +58,13 @@ impl Running {
 
     fn found(&self, when: &When, found: Found, named: Instant) -> Outcome<Value> {
         let mut notes = Vec::new();
-        if when.moving && self.capture == Capture::Writeback {
+        if when.moving && self.common.capture == Capture::Writeback {
             notes.push(
                 "capture is writeback: what programs have not fsynced or closed may be missing".to_owned(),
             );
         }
         let candidates = match named {
-            Instant::Time(at) => self.engine.candidates(at).map_err(told)?,
+            Instant::Time(at) => self.common.engine.candidates(at).map_err(told)?,
             Instant::Seq(_) => Vec::new(),
         };
         if when.ago_us.is_some() && matches!(named, Instant::Seq(_)) {
@@ -95,7 +95,8 @@ impl Running {
             "seq": found.seq.0,
             "actual": canonical(found.actual),
             "epoch": found.epoch,
-            "path": self.mount.point.join(named.view_name()).display().to_string(),
+            "view": named.view_name(),
+            "path": self.point().join(named.view_name()).display().to_string(),
             "consistency": self.origin(found)?,
             "ambiguous": ambiguous,
             "candidates": listed,
@@ -108,7 +109,7 @@ impl Running {
 
     /// How the events up to an instant arrived.
     fn origin(&self, found: Found) -> Outcome<Value> {
-        let origin = self.engine.origin(found.seq).map_err(told)?;
+        let origin = self.common.engine.origin(found.seq).map_err(told)?;
         Ok(origin.map_or(
             Value::Null,
             |origin| json!({ "capture": origin.capture.name(), "session": canonical(origin.session.1) }),

@@ -1,17 +1,13 @@
 //! A daemon at work: waits for signals, for requests on the control socket, and for the end of the mount.
 
+use crate::Outcome;
 use crate::control::{Answer, Ask};
-use crate::kernel::NotUnmounted;
-use crate::mountinfo::Mount;
-use crate::{Outcome, holders, kernel, mountinfo};
-use jiff::tz::TimeZone;
+use crate::served::{Common, Served};
 use serde_json::{Value, json};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use weft::engine::{Capture, Engine, Status};
+use weft::engine::Status;
 use weft::meta::tags;
 use weft::past::when;
 
@@ -19,20 +15,17 @@ use weft::past::when;
 pub enum Event {
     Signal(String),
     Unmount(Answer),
-    /// The kernel has ended the mount: `umount` by hand, or our own.
+    /// The kernel has ended a mount: `umount` by hand, or our own.
     Ended,
 }
 
 /// What a running daemon knows of itself; shared with the control socket.
 pub struct Running {
-    pub engine: Arc<Engine>,
-    pub capture: Capture,
-    pub zone: TimeZone,
+    pub common: Common,
     pub data: PathBuf,
-    pub store: PathBuf,
-    pub mount: Mount,
+    /// DATA first.
+    pub roots: Vec<Served>,
     pub started: Instant,
-    pub events: Sender<Event>,
     pub rates: parking_lot::Mutex<Rates>,
 }
 
@@ -74,10 +67,10 @@ impl Running {
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),
             Ask::Log(ask) => self.log(&ask),
-            Ask::Diff { from, to, names } => self.diff(&from, &to, &names),
+            Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
-                let _ = self.events.send(Event::Unmount(answer));
+                let _ = self.common.events.send(Event::Unmount(answer));
                 return;
             }
         };
@@ -85,16 +78,17 @@ impl Running {
     }
 
     fn status(&self) -> Outcome<Value> {
-        let status = serde_json::to_value(self.engine.status()).map_err(|cause| cause.to_string())?;
+        let status = serde_json::to_value(self.common.engine.status()).map_err(|cause| cause.to_string())?;
         let [writes, bytes, fsyncs] = self.rates.lock().shown;
         let mut all = json!({
             "data": self.data.display().to_string(),
-            "mountpoint": self.mount.point.display().to_string(),
-            "store": self.store.display().to_string(),
+            "mountpoint": self.point().display().to_string(),
+            "store": self.common.store.display().to_string(),
             "pid": std::process::id(),
             "uptime_secs": self.started.elapsed().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
-            "timezone": self.zone.iana_name().unwrap_or("UTC"),
+            "roots": self.further_roots(),
+            "timezone": self.common.zone.iana_name().unwrap_or("UTC"),
             "writes_per_sec": writes,
             "written_bytes_per_sec": bytes,
             "fsyncs_per_sec": fsyncs,
@@ -102,49 +96,80 @@ impl Running {
         if let (Some(all), Value::Object(status)) = (all.as_object_mut(), status) {
             all.extend(status);
         }
+        let uncovered =
+            self.common.links.uncovered(&self.common.engine).map_err(|cause| cause.to_string())?;
+        if let Some(problems) = all.get_mut("problems").and_then(Value::as_array_mut) {
+            problems.extend(uncovered.into_iter().map(Value::from));
+        }
         Ok(all)
     }
 
+    /// Where DATA is mounted.
+    pub(crate) fn point(&self) -> &Path {
+        self.roots.first().map_or(&self.data, |root| &root.point)
+    }
+
+    fn further_roots(&self) -> Vec<Value> {
+        let root = |root: &Served| {
+            let space = self.common.engine.space(root.here.root);
+            json!({
+                "name": String::from_utf8_lossy(&root.here.name),
+                "mountpoint": root.point.display().to_string(),
+                "free_bytes": space.map_or(Value::Null, |space| Value::from(space.available)),
+            })
+        };
+        self.roots.iter().skip(1).map(root).collect()
+    }
+
     fn weave_now(&self) -> Outcome<Value> {
-        let woven = self.engine.weave_now().map_err(|cause| cause.to_string())?;
+        let woven = self.common.engine.weave_now().map_err(|cause| cause.to_string())?;
         serde_json::to_value(woven).map_err(|cause| cause.to_string())
     }
 
     /// A time, or a tag, as people write it.
     pub(crate) fn when(&self, time: &str) -> Outcome<when::When> {
         if let Some(tag) = tags::named(time) {
-            let tag = self.engine.find_tag(tag).map_err(|cause| cause.message)?;
+            let tag = self.common.engine.find_tag(tag).map_err(|cause| cause.message)?;
             return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false, ago_us: None });
         }
-        when::parse_time(time, self.engine.now(), &self.zone).map_err(|cause| cause.message)
+        when::parse_time(time, self.common.engine.now(), &self.common.zone).map_err(|cause| cause.message)
     }
 
-    /// Waits until the mount ends, and closes the engine. `session` is the thread that serves the kernel.
+    /// Waits until the mounts end, and closes the engine.
     ///
     /// # Errors
     /// What went wrong in closing; DATA is then finished by `weft recover`.
-    pub fn run(&self, events: &Receiver<Event>, session: JoinHandle<std::io::Result<()>>) -> Outcome<()> {
+    pub fn run(&self, events: &Receiver<Event>) -> Outcome<()> {
         let mut asked = Vec::new();
         loop {
             match events.recv_timeout(SAMPLE) {
-                Err(RecvTimeoutError::Timeout) => self.rates.lock().sample(self.engine.status()),
-                Err(RecvTimeoutError::Disconnected) | Ok(Event::Ended) => break,
-                Ok(Event::Signal(name)) => {
-                    tracing::info!("{name}: unmounting");
-                    if let Err(cause) = self.unmount() {
-                        tracing::warn!("staying up: {cause}");
-                    }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.rates.lock().sample(self.common.engine.status());
+                    continue;
                 }
+                Err(RecvTimeoutError::Disconnected) => break,
+                // What came back up is over with.
+                Ok(Event::Ended) if self.roots.iter().all(Served::is_up) => continue,
+                Ok(Event::Ended) => tracing::info!("unmounted by hand: unmounting all of the set"),
+                Ok(Event::Signal(name)) => tracing::info!("{name}: unmounting"),
                 Ok(Event::Unmount(answer)) => match self.unmount() {
-                    Ok(()) => asked.push(answer),
-                    Err(cause) => drop(answer.send(Err(cause))),
+                    Ok(()) => {
+                        asked.push(answer);
+                        break;
+                    }
+                    Err(cause) => {
+                        drop(answer.send(Err(cause)));
+                        continue;
+                    }
                 },
             }
+            match self.unmount() {
+                Ok(()) => break,
+                Err(cause) => tracing::warn!("staying up: {cause}"),
+            }
         }
-        if let Ok(Err(cause)) = session.join() {
-            tracing::warn!("the connection to the kernel ended with: {cause}");
-        }
-        let closed = self.engine.close().map_err(|cause| {
+        self.roots.iter().for_each(Served::join);
+        let closed = self.common.engine.close().map_err(|cause| {
             format!(
                 "unmounted, but DATA could not be finished: {cause}; run `weft recover {}`",
                 self.data.display()
@@ -153,39 +178,45 @@ impl Running {
         // Kept open until the process ends: whoever asked waits for that.
         let waiting: Vec<_> =
             asked.into_iter().map(|answer| answer.send(closed.clone().map(|()| json!({})))).collect();
-        let _ = std::fs::remove_file(self.store.join(crate::control::SOCKET));
+        let _ = std::fs::remove_file(self.common.store.join(crate::control::SOCKET));
         std::mem::forget(waiting);
         closed
     }
 
-    /// Unmounts, or says who is in the way. Processes that are just ending get a second.
+    /// Unmounts all roots, or none: says who is in the way where. Processes that are just ending get a second.
     fn unmount(&self) -> Outcome<()> {
-        let point = &self.mount.point;
-        let mounts = mountinfo::read()?;
-        match mountinfo::at(&mounts, point) {
-            None => return Ok(()),
-            Some(mount) if mount.id != self.mount.id => {
-                return Err(format!(
-                    "something else is mounted over {}: unmount that first",
-                    point.display()
-                ));
-            }
-            Some(_) => {}
-        }
-        for _ in 0..10 {
-            match kernel::unmount(point) {
-                Ok(()) => return Ok(()),
-                Err(NotUnmounted::Other(cause)) => {
-                    return Err(format!("cannot unmount {}: {cause}", point.display()));
+        let unmounted =
+            self.nobody_is_in_the_way().and_then(|()| self.roots.iter().try_for_each(Served::unmount));
+        if unmounted.is_err() {
+            for root in self.roots.iter().filter(|root| !root.is_up()) {
+                root.join();
+                if let Err(cause) = root.mount(&self.common) {
+                    tracing::error!("{} could not be mounted again: {cause}", root.shown());
                 }
-                Err(NotUnmounted::Busy) => std::thread::sleep(Duration::from_millis(100)),
             }
         }
-        let users = holders::on_mount(&self.mount);
-        let users = match users.is_empty() {
-            true => "something that this user cannot see".into(),
-            false => holders::describe(&users),
-        };
-        Err(format!("{} is in use: {users}; stop that first", point.display()))
+        unmounted
+    }
+
+    /// Looked at before the first of several is unmounted; the kernel has the last word.
+    fn nobody_is_in_the_way(&self) -> Outcome<()> {
+        if self.roots.len() < 2 {
+            return Ok(());
+        }
+        let mut users = Vec::new();
+        for _ in 0..10 {
+            let up = self.roots.iter().filter(|root| root.is_up());
+            users = up
+                .filter_map(|root| match root.users() {
+                    users if users.is_empty() => None,
+                    users => Some(format!("{} is in use: {users}", root.shown())),
+                })
+                .collect();
+            if users.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(format!("{}; stop that first", users.join("; ")))
     }
 }

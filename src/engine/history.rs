@@ -34,10 +34,12 @@ impl Engine {
         Ok(last)
     }
 
-    /// The file that a path led to last, at or before an instant (now without one). `None`: the path never was.
-    pub fn locate(&self, names: &[Name], at: Option<Seq>) -> Result<Option<Located>> {
+    /// The file that a path in a root led to last, at or before an instant (now without one). `None`: the path never
+    /// was.
+    pub fn locate(&self, root: &[u8], names: &[Name], at: Option<Seq>) -> Result<Option<Located>> {
         let now = self.catch_up()?;
-        let Some((file, kind)) = find_last(&self.index, names, at.unwrap_or(now))? else { return Ok(None) };
+        let found = find_last(&self.index, root, names, at.unwrap_or(now))?;
+        let Some((file, kind)) = found else { return Ok(None) };
         let teller = Teller::new(&self.index, self.live.journal.segments());
         let path = teller.path(file, now)?.unwrap_or_default();
         let gone = self.index.attr(file, now)?.is_none_or(|attr| attr.nlink == 0);
@@ -51,14 +53,14 @@ impl Engine {
         Teller::new(&self.index, self.live.journal.segments()).tell(file, wanted)
     }
 
-    /// What differs at or below a path between two instants that are resolved, by path.
+    /// What differs at or below a path in a root between two instants that are resolved, by path.
     pub fn diff(
         &self,
         (before, after): (Seq, Seq),
-        names: &[Name],
+        (root, names): (&[u8], &[Name]),
         kind_name: fn(FileKind) -> FileKindName,
     ) -> Result<Vec<Difference>> {
-        Diff { index: &self.index, before, after, kind_name }.below(names)
+        Diff { index: &self.index, before, after, kind_name }.below(root, names)
     }
 
     /// In which session, and how, the events up to a Seq arrived. The Seq is that of a resolved instant.

@@ -44,7 +44,7 @@ pub use base::{Adoption, BasePage, BaseRecord};
 pub use data::Change;
 pub use history::{Did, Happened};
 pub use lookup::{BULK_PAGES, FullVersion, PageVersion, PartialVersion};
-pub use name::{DirEntry, NamePast};
+pub use name::{DirEntry, NamePast, ROOTS};
 pub use naming::{Named, Naming};
 pub use page::{COMPOSE_AFTER, Compose, advance};
 pub use state::Watermark;

@@ -15,7 +15,7 @@ use crate::types::{FileId, FileKind, Name, Seq};
 use std::ops::ControlFlow;
 
 /// No file has this number: in it stand the roots by their names.
-pub(super) const ROOTS: FileId = FileId(0);
+pub const ROOTS: FileId = FileId(0);
 
 const GONE: u8 = 0;
 const CHILD: u8 = 1;

@@ -51,15 +51,15 @@ struct Pair {
 }
 
 impl Diff<'_> {
-    /// Everything at or below a path that differs, by path. The path is that of the later instant, or was there at the
+    /// Everything at or below a path in a root that differs, by path. The path is that of the later instant, or was there at the
     /// earlier one.
-    pub fn below(&self, names: &[Name]) -> Result<Vec<Difference>> {
+    pub fn below(&self, root: &[u8], names: &[Name]) -> Result<Vec<Difference>> {
         let unknown = || {
             let path = text(&names.join(&b'/'));
             Error::invalid(OP, format!("neither instant has a file {path:?}"))
         };
         let at = |seq| -> Result<Option<(FileId, FileKind)>> {
-            let found = find_last(self.index, names, seq)?;
+            let found = find_last(self.index, root, names, seq)?;
             let path = found.map(|(file, _)| path_of(self.index, file, seq)).transpose()?.flatten();
             Ok(found.filter(|_| path == Some(names.join(&b'/'))))
         };

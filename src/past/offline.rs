@@ -5,13 +5,14 @@
 
 use super::history::{Version, entry_names, kind_of, set_detail, text, xattr_detail};
 use super::meaning::Meaning;
+use super::paths::in_root;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
-use crate::format::event::{Event, Record, Slot};
+use crate::format::event::{Event, Record, RootStage, Slot};
 use crate::format::sections::TagState;
 use crate::format::superblock;
-use crate::index::Naming;
+use crate::index::{Naming, ROOTS};
 use crate::journal::reader::Check;
 use crate::journal::segment::Segments;
 use crate::journal::walk::{Found, From, Walk};
@@ -132,18 +133,19 @@ impl Offline {
         }
     }
 
-    /// The file that a path led to last, at or before an event.
-    pub fn locate(&self, names: &[Name], at: Seq) -> Result<Option<OfflineFile>> {
+    /// The file that a path in a root led to last, at or before an event.
+    pub fn locate(&self, root: &[u8], names: &[Name], at: Seq) -> Result<Option<OfflineFile>> {
+        let (top, names) = in_root(root, names);
         let mut tree = Names::default();
-        let root = OfflineFile { file: FileId::ROOT, kind: FileKind::Directory };
-        let mut found = names.is_empty().then_some(root);
+        let whole = OfflineFile { file: top, kind: FileKind::Directory };
+        let mut found = names.is_empty().then_some(whole);
         self.each(From::Start, |record| {
             if record.seq > at {
                 return false;
             }
             tree.fold(&record.event);
-            if concerns(&record.event, names)
-                && let Some((file, kind)) = tree.find(names)
+            if concerns(&record.event, &names)
+                && let Some((file, kind)) = tree.find(top, &names)
             {
                 found = Some(OfflineFile { file, kind });
             }
@@ -188,6 +190,7 @@ fn concerns(event: &Event, names: &[Name]) -> bool {
         Event::Link { slot, .. } | Event::Unlink { slot, .. } => named(slot),
         Event::Rename { from, to, .. } => named(from) || named(to),
         Event::Exchange { left_slot, right_slot, .. } => named(left_slot) || named(right_slot),
+        Event::Root { name, .. } => names.contains(name),
         _ => false,
     }
 }
@@ -211,6 +214,10 @@ impl Names {
             }
             Event::Link { file, slot, attr } => self.put(slot, *file, attr.kind),
             Event::Unlink { slot, .. } => self.take(slot),
+            Event::Root { file, name, stage: RootStage::Present, .. } => {
+                let root = (*file, FileKind::Directory);
+                self.children.entry(ROOTS).or_default().insert(name.clone(), root);
+            }
             Event::Rename { file, from, to, attr, .. } => {
                 self.take(from);
                 self.put(to, *file, attr.kind);
@@ -239,8 +246,8 @@ impl Names {
         }
     }
 
-    fn find(&self, names: &[Name]) -> Option<(FileId, FileKind)> {
-        names.iter().try_fold((FileId::ROOT, FileKind::Directory), |(dir, _), name| {
+    fn find(&self, top: FileId, names: &[Name]) -> Option<(FileId, FileKind)> {
+        names.iter().try_fold((top, FileKind::Directory), |(dir, _), name| {
             self.children.get(&dir)?.get(name).copied()
         })
     }

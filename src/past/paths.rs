@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::event::Slot;
-use crate::index::{Index, Named};
+use crate::index::{Index, Named, ROOTS};
 use crate::types::{FileId, FileKind, Name, Seq};
 
 /// Entries of a name's or a file's history read at a time.
@@ -12,11 +12,21 @@ const LOOKS: usize = 200_000;
 /// Deeper than any path the kernel takes (PATH_MAX is 4096 bytes).
 const DEPTH: usize = 4_096;
 
-/// The file that a path led to last, at or before an instant: the one that has it then, else the one that had it last.
-/// A directory of the path may be gone too. `None`: the path never was.
-pub fn find_last(index: &Index, names: &[Name], at: Seq) -> Result<Option<(FileId, FileKind)>> {
+/// Where a path in a root begins: DATA's (without a name) in its directory, those of others in the directory of all
+/// roots.
+pub fn in_root(root: &[u8], names: &[Name]) -> (FileId, Vec<Name>) {
+    match root.is_empty() {
+        true => (FileId::ROOT, names.to_vec()),
+        false => (ROOTS, [root.to_vec()].into_iter().chain(names.iter().cloned()).collect()),
+    }
+}
+
+/// The file that a path in a root led to last, at or before an instant: the one that has it then, else the one that had
+/// it last. A directory of the path may be gone too. `None`: the path never was.
+pub fn find_last(index: &Index, root: &[u8], names: &[Name], at: Seq) -> Result<Option<(FileId, FileKind)>> {
     let mut looks = LOOKS;
-    search(index, FileId::ROOT, FileKind::Directory, names, at, &mut looks)
+    let (top, names) = in_root(root, names);
+    search(index, top, FileKind::Directory, &names, at, &mut looks)
 }
 
 fn search(
@@ -54,6 +64,11 @@ fn search(
 /// The path of a file at an instant, from the root, without a `/` before it; of one that has no name then, the path
 /// that it had last. `None`: it was not there yet.
 pub fn path_of(index: &Index, file: FileId, at: Seq) -> Result<Option<Vec<u8>>> {
+    Ok(names_of(index, file, at)?.map(|names| names.join(&b'/')))
+}
+
+/// The same, name by name.
+pub fn names_of(index: &Index, file: FileId, at: Seq) -> Result<Option<Vec<Name>>> {
     let mut parts = Vec::new();
     let mut here = file;
     while here != FileId::ROOT && parts.len() < DEPTH {
@@ -67,7 +82,7 @@ pub fn path_of(index: &Index, file: FileId, at: Seq) -> Result<Option<Vec<u8>>> 
         }
     }
     parts.reverse();
-    Ok(Some(parts.join(&b'/')))
+    Ok(Some(parts))
 }
 
 /// The path of a directory entry at an instant.

@@ -1,6 +1,7 @@
 //! One past instant as a tree of names, attributes and bytes.
 
 use super::pages::Pages;
+use super::paths::names_of;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::live::names::Entry;
@@ -27,6 +28,11 @@ impl View {
     /// The directory of a root, DATA's without a name; `None` when the set did not have it.
     pub fn root(&self, name: &[u8]) -> Result<Option<FileId>> {
         if name.is_empty() { Ok(Some(FileId::ROOT)) } else { self.index.root(name, self.seq) }
+    }
+
+    /// The names that lead from its root to a file: none for a root's directory.
+    pub fn path(&self, file: FileId) -> Result<Vec<Name>> {
+        Ok(names_of(&self.index, file, self.seq)?.unwrap_or_default())
     }
 
     /// What stood at a name.

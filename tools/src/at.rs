@@ -17,8 +17,13 @@ pub struct Args {
 pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let store = place::find_store(args.path.as_deref(), store)?;
     let found = control::ask(&store, &control::Ask::Resolve { time: args.time.clone() })?;
-    match found.get("path").and_then(Value::as_str) {
-        Some(path) => output::print(&format!("{path}\n")),
-        None => Err(why_not(&found)),
+    let text = |key| found.get(key).and_then(Value::as_str);
+    let (Some(path), Some(view)) = (text("path"), text("view")) else { return Err(why_not(&found)) };
+    match place::mount_of(args.path.as_deref(), &store).map(|point| point.join(view)) {
+        None => output::print(&format!("{path}\n")),
+        Some(there) if there.is_dir() => output::print(&format!("{}\n", there.display())),
+        Some(there) => {
+            Err(format!("{} is not there: this root was not in the set at that time", there.display()))
+        }
     }
 }

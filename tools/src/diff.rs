@@ -2,7 +2,7 @@ use crate::resolve::{field, why_not};
 use crate::{Outcome, output};
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
-use weft_mount::{control, place};
+use weft_mount::{control, place, roots};
 
 /// Say what differs between two instants: names, attributes, how many bytes; by the index, no file is read
 #[derive(clap::Args)]
@@ -30,7 +30,12 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
         Component::Normal(name) => Some(name.as_bytes().to_vec()),
         _ => None,
     });
-    let ask = control::Ask::Diff { from: args.from.clone(), to: args.to.clone(), names: names.collect() };
+    let root = match place::mount_of(Some(&args.data), &store) {
+        Some(point) => roots::name_at(&store, &point)?,
+        None => String::new(),
+    };
+    let (from, to, names) = (args.from.clone(), args.to.clone(), names.collect());
+    let ask = control::Ask::Diff { root, from, to, names };
     let answer = control::ask(&store, &ask)?;
     match (answer.get("differences"), args.json) {
         (None, _) => Err(why_not(&answer)),

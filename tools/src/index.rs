@@ -38,7 +38,7 @@ pub fn run(command: &Command, store: Option<&Path>) -> Outcome {
     match &args.data {
         None => output::print("the index is gone; it is rebuilt at the next mount\n"),
         Some(data) => {
-            let told = daemon::recover(data, Some(&store))?;
+            let told = daemon::recover(data, Some(&store), &[])?;
             output::print(&format!("the index is rebuilt\n{}\n", told.trim_end()))
         }
     }

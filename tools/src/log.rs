@@ -35,6 +35,7 @@ pub struct Args {
 pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let inside = place::inside(&args.path, store)?;
     let ask = AskLog {
+        root: inside.root,
         names: inside.names,
         file: None,
         upto: None,

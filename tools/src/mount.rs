@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use weft::engine::Capture;
 use weft_mount::check::Request;
-use weft_mount::daemon;
+use weft_mount::{daemon, roots};
 
 /// Mount over a directory, and keep its history from now on
 #[derive(clap::Args)]
@@ -13,6 +13,13 @@ pub struct Args {
     data: PathBuf,
     /// Where to mount; DATA itself by default
     mountpoint: Option<PathBuf>,
+    /// A further directory of the same history, such as an external pg_wal or a tablespace; mounted over itself. Later
+    /// mounts remember it
+    #[arg(long = "root", value_name = "NAME=DIR", value_parser = roots::parse_root)]
+    roots: Vec<(String, PathBuf)>,
+    /// Take a root out of the set for good; what history only had in its plain files goes with it
+    #[arg(long = "without-root", value_name = "NAME")]
+    without: Vec<String>,
     /// How writes arrive; overrides weft.toml
     #[arg(long, value_enum)]
     capture: Option<CaptureArg>,
@@ -43,6 +50,8 @@ pub fn run(args: Args, store: Option<&Path>) -> Outcome {
         data: args.data,
         mountpoint: args.mountpoint,
         store: store.map(Path::to_path_buf),
+        roots: args.roots,
+        without: args.without,
         capture: args.capture.map(Capture::from),
         foreground: args.foreground,
     })?;

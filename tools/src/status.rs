@@ -64,6 +64,7 @@ fn table(status: &Value) -> String {
     let lines = [
         ("health", health),
         ("mounted", format!("{} (DATA {})", text(status, "mountpoint"), text(status, "data"))),
+        ("roots", roots(status)),
         ("store", format!("{} ({})", text(status, "store"), text(status, "store_id"))),
         (
             "daemon",
@@ -122,8 +123,19 @@ fn table(status: &Value) -> String {
         ("recovery", text(status, "recovery").into()),
     ];
     let (first, rest) = lines.split_at(1);
-    let lines = first.iter().cloned().chain(warnings).chain(rest.iter().cloned());
-    lines.map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+    let all = first.iter().cloned().chain(warnings).chain(rest.iter().cloned());
+    let shown = all.filter(|(_, value)| !value.is_empty());
+    shown.map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+}
+
+/// The further roots; empty without.
+fn roots(status: &Value) -> String {
+    let roots = status.get("roots").and_then(Value::as_array).cloned().unwrap_or_default();
+    let one = |root: &Value| {
+        let free = root.get("free_bytes").and_then(Value::as_f64).map_or("?".into(), bytes);
+        format!("{}={} ({free} free)", text(root, "name"), text(root, "mountpoint"))
+    };
+    roots.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -44,9 +44,15 @@ impl Postgres {
     /// initdb with checksums into `dir`, which is there, empty, and the user's.
     #[track_caller]
     pub fn initdb(&self) {
+        self.initdb_with(&[]);
+    }
+
+    /// The same with more arguments, such as `--waldir=DIR`.
+    #[track_caller]
+    pub fn initdb_with(&self, more: &[&str]) {
         let mut command = self.command("initdb");
         command.args(["-A", "trust", "-E", "UTF8", "--no-locale", "--data-checksums", "-D"]).arg(&self.dir);
-        cmd::run(&mut command).ok();
+        cmd::run(command.args(more)).ok();
     }
 
     /// Starts and waits until it answers.

@@ -29,6 +29,8 @@ pub struct Mount {
     /// Where the mount is seen; DATA itself unless a mount point was given.
     pub point: PathBuf,
     pub store: PathBuf,
+    /// `--root NAME=DIR`, given at every mount.
+    pub roots: Vec<(String, PathBuf)>,
     capture: Capture,
     user: Option<String>,
 }
@@ -50,9 +52,16 @@ impl Mount {
             data: data.to_owned(),
             point: data.to_owned(),
             store: PathBuf::from(format!("{}.weft", data.display())),
+            roots: Vec::new(),
             capture: Capture::Strict,
             user: None,
         }
+    }
+
+    /// With a further root.
+    pub fn root(mut self, name: &str, dir: &Path) -> Mount {
+        self.roots.push((name.to_owned(), dir.to_owned()));
+        self
     }
 
     pub fn capture(mut self, capture: Capture) -> Mount {
@@ -99,6 +108,9 @@ impl Mount {
         command.arg("mount").arg(&self.data);
         if self.point != self.data {
             command.arg(&self.point);
+        }
+        for (name, dir) in &self.roots {
+            command.arg("--root").arg(format!("{name}={}", dir.display()));
         }
         if self.capture == Capture::Writeback {
             command.args(["--capture", self.capture.name()]);

@@ -49,6 +49,17 @@ impl Place {
         cmd::call("chown", &[user.as_ref(), path.as_os_str()]).ok();
         path
     }
+
+    /// An empty ext4 filesystem of its own, mounted at `name`.
+    #[track_caller]
+    pub fn volume(&self, name: &str, mib: u64) -> PathBuf {
+        let (image, point) = (self.join(&format!("{name}.img")), self.join(name));
+        fs::File::create(&image).and_then(|file| file.set_len(mib << 20)).expect("make an image");
+        fs::create_dir(&point).expect("mkdir");
+        cmd::call("mkfs.ext4", &["-q".as_ref(), image.as_os_str()]).ok();
+        cmd::call("mount", &["-o".as_ref(), "loop".as_ref(), image.as_os_str(), point.as_os_str()]).ok();
+        point
+    }
 }
 
 impl Default for Place {

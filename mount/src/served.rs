@@ -1,0 +1,163 @@
+//! One root as the kernel sees it: mounted over its directory, served by a session of its own.
+
+use crate::handlers::{Here, WeftFs};
+use crate::held::Held;
+use crate::kernel::{self, NotUnmounted};
+use crate::links::Links;
+use crate::mountinfo::{self, Mount};
+use crate::running::Event;
+use crate::{Outcome, holders};
+use fuser::{Session, SessionACL};
+use jiff::tz::TimeZone;
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use weft::engine::{Capture, Engine};
+
+/// What all roots of a daemon have in common.
+pub struct Common {
+    pub engine: Arc<Engine>,
+    pub capture: Capture,
+    pub zone: TimeZone,
+    pub store: PathBuf,
+    /// Threads that answer the kernel, for each root.
+    pub threads: usize,
+    pub links: Arc<Links>,
+    pub events: Sender<Event>,
+}
+
+/// The mount and its session, while there is one.
+struct Up {
+    mount: Mount,
+    session: JoinHandle<std::io::Result<()>>,
+}
+
+/// See the head of this file.
+pub struct Served {
+    pub here: Here,
+    pub point: PathBuf,
+    up: Mutex<Option<Up>>,
+}
+
+impl Served {
+    pub fn new(here: Here, point: &Path) -> Served {
+        Served { here, point: point.to_path_buf(), up: Mutex::new(None) }
+    }
+
+    /// For messages: the mount point, and which root it is.
+    pub fn shown(&self) -> String {
+        match self.here.name.is_empty() {
+            true => self.point.display().to_string(),
+            false => format!("{} (root {})", self.point.display(), String::from_utf8_lossy(&self.here.name)),
+        }
+    }
+
+    /// Mounts, and begins to answer.
+    ///
+    /// # Errors
+    /// One line saying what is wrong; nothing is mounted then.
+    pub fn mount(&self, common: &Common) -> Outcome<()> {
+        let zone = common.zone.clone();
+        let here = (self.here.clone(), Arc::clone(&common.links));
+        let notifier = Arc::new(OnceLock::new());
+        let held = Held::start(Arc::clone(&common.engine), Arc::clone(&notifier))
+            .map_err(|cause| format!("cannot start a thread: {cause}"))?;
+        let fs = WeftFs::new(Arc::clone(&common.engine), common.capture, zone, here, held);
+        let mounted = kernel::mount_over(&self.point, &common.store)?;
+        if !mounted.shared {
+            tracing::warn!(
+                "only this user can use the mount: put user_allow_other into /etc/fuse.conf to share it"
+            );
+        }
+        let begun = || {
+            let mut config = fuser::Config::default();
+            config.n_threads = Some(common.threads);
+            config.clone_fd = true;
+            // Who may do what is the kernel's business (default_permissions, allow_other).
+            config.acl = SessionACL::All;
+            let session = Session::from_fd(fs, mounted.device, SessionACL::All, config)
+                .map_err(|cause| format!("the kernel refused the connection: {cause}"))?;
+            let _ = notifier.set(session.notifier());
+            let mount = self.find()?.ok_or("the mount was gone at once: see the kernel's log (dmesg)")?;
+            kernel::widen_readahead(mount.major, mount.minor);
+            let events = common.events.clone();
+            let serve = move || {
+                let ended = session.run();
+                let _ = events.send(Event::Ended);
+                ended
+            };
+            let session = thread::Builder::new()
+                .name("fuse".into())
+                .spawn(serve)
+                .map_err(|cause| format!("cannot start a thread: {cause}"))?;
+            *self.up.lock() = Some(Up { mount, session });
+            Ok(())
+        };
+        begun().inspect_err(|_: &String| {
+            let _ = kernel::clear_dead(&self.point);
+        })
+    }
+
+    /// Our kind of mount at this place, if there is one now.
+    fn find(&self) -> Outcome<Option<Mount>> {
+        let mounts = mountinfo::read()?;
+        let mount = mountinfo::at(&mounts, &self.point);
+        Ok(mount.filter(|mount| mount.fstype == mountinfo::FSTYPE).cloned())
+    }
+
+    /// The mount that this daemon made, and whether the kernel still has it.
+    fn state(&self) -> Outcome<Option<(Mount, bool)>> {
+        let Some(mount) = self.up.lock().as_ref().map(|up| up.mount.clone()) else { return Ok(None) };
+        let there = mountinfo::read()?.iter().any(|there| there.id == mount.id && there.point == mount.point);
+        Ok(Some((mount, there)))
+    }
+
+    /// Whether the kernel still has the mount.
+    pub fn is_up(&self) -> bool {
+        self.state().is_ok_and(|state| state.is_some_and(|(_, there)| there))
+    }
+
+    /// Who uses it, in words; empty when nobody that this user can see does.
+    pub fn users(&self) -> String {
+        let mount = self.up.lock().as_ref().map(|up| up.mount.clone());
+        let users = mount.map(|mount| holders::on_mount(&mount)).unwrap_or_default();
+        holders::describe(&users)
+    }
+
+    /// Takes the mount away, unless something uses it. One that is gone already is as good.
+    ///
+    /// # Errors
+    /// One line saying what is in the way; it stays mounted then.
+    pub fn unmount(&self) -> Outcome<()> {
+        let Some((mount, there)) = self.state()? else { return Ok(()) };
+        if !there {
+            return Ok(());
+        }
+        let shown = self.shown();
+        if mountinfo::at(&mountinfo::read()?, &self.point).is_some_and(|top| top.id != mount.id) {
+            return Err(format!("something else is mounted over {shown}: unmount that first"));
+        }
+        for _ in 0..10 {
+            match kernel::unmount(&self.point) {
+                Ok(()) => return Ok(()),
+                Err(NotUnmounted::Other(cause)) => return Err(format!("cannot unmount {shown}: {cause}")),
+                // Processes that are just ending get a second.
+                Err(NotUnmounted::Busy) => thread::sleep(Duration::from_millis(100)),
+            }
+        }
+        let users = self.users();
+        let users = if users.is_empty() { "something that this user cannot see" } else { &users };
+        Err(format!("{shown} is in use: {users}; stop that first"))
+    }
+
+    /// Waits for the session of a mount that is gone.
+    pub fn join(&self) {
+        let up = self.up.lock().take();
+        if let Some(Ok(Err(cause))) = up.map(|up| up.session.join()) {
+            tracing::warn!("{}: the connection to the kernel ended with: {cause}", self.shown());
+        }
+    }
+}
