@@ -52,6 +52,20 @@ fn what_the_kernel_holds_is_in_the_view_of_now() {
     assert_eq!(bytes(&without, "written").len(), 0);
 }
 
+#[test]
+fn a_tag_of_now_has_what_the_kernel_holds() {
+    let place = Place::new();
+    let mount = mounted(&place);
+    let mut holder = Holder::open(&mount.point.join("f"));
+    let tag = |name: &str, more: &[&str]| {
+        cmd::run(mount.weft().args(["tag", name]).arg(&mount.point).args(more)).ok();
+        fs::read(mount.point.join(format!("@tag={name}/f"))).unwrap()
+    };
+    holder.write(b'x', 0, 50_000).unwrap();
+    assert_eq!(tag("without", &["--no-flush"]).len(), 0);
+    assert_eq!(tag("with", &[]), vec![b'x'; 50_000]);
+}
+
 /// The file is renamed and its directories moved all the while; its number finds it.
 #[test]
 fn the_barrier_finds_files_that_are_being_renamed() {
