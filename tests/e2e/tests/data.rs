@@ -62,6 +62,7 @@ fn every_way_into_a_file_agrees_across_4_gib_writeback() {
 /// What fsx draws from: every sort of operation that it knows, but those that two mounts cannot have in common.
 const FSX: &str = "flen = 524288
 [opsize]
+min = 1
 max = 65536
 [weights]
 close_open = 1
