@@ -125,7 +125,7 @@ impl History {
     fn populate(&mut self, root: &str, id: usize) {
         let path = place(root);
         self.disk.create_dir("test", &path, 0o755).unwrap();
-        if !root.is_empty() && self.rng.random_bool(0.7) {
+        if self.rng.random_bool(0.6) {
             self.disk.mount(&path).unwrap();
         }
         self.disk.create_dir("test", &path.join("d"), 0o750).unwrap();

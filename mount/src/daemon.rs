@@ -75,7 +75,8 @@ pub fn recover(data: &Path, store: Option<&Path>, given: &[(String, PathBuf)]) -
     if !store.is_dir() {
         return Err(format!("there is no STORE {}: say where it is with --store DIR", store.display()));
     }
-    if control::is_served(&store) {
+    // The socket of a daemon that was killed takes connections until it is gone: only an answer counts.
+    if control::is_served(&store) && control::ask(&store, &control::Ask::Status).is_ok() {
         return Err(format!("{} is mounted: nothing to recover (`weft status`)", data.display()));
     }
     let (roots, mut places) = roots::choose(given, &[], &roots::load(&store)?)?;

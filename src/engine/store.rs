@@ -27,7 +27,13 @@ pub(super) fn make_dirs(disk: &dyn Disk, paths: &Paths) -> Result<()> {
             disk.create_dir("store.create", dir, 0o700)?;
         }
     }
-    disk.sync_dir("store.create", &paths.store)
+    disk.sync_dir("store.create", &paths.store)?;
+    // Its own name too: where DATA is on another filesystem, nothing else makes it durable.
+    match paths.store.parent().map_or(Ok(()), |parent| disk.sync_dir("store.parent", parent)) {
+        // A directory that may be written in and not be read: what syncs the store's files has to do.
+        Err(error) if error.is(libc::EACCES) => Ok(()),
+        other => other,
+    }
 }
 
 /// The store's id (made when it is new) and its index. A damaged or foreign index is derived data: made anew. So is

@@ -47,7 +47,7 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
             record_names(build, when, event, excluded);
             record_attrs(build, when, event);
             match event {
-                Event::Rebase { file, attr, .. } => {
+                Event::Rebase { file, attr, .. } | Event::Capture { file, attr } => {
                     holes::rebased(build, *file, (when.seq, when.ts), attr.size)
                 }
                 _ => Ok(()),

@@ -64,10 +64,11 @@ pub(super) enum Touch {
 impl Touch {
     /// Whether it leaves a page without data in a file that had none such, and `before` bytes; it has `size` after.
     fn makes_hole(self, before: u64, size: u64) -> bool {
+        let grows = size.div_ceil(PAGE) > before.div_ceil(PAGE);
         match self {
             Touch::Write(start, end) => start < end && start / PAGE > before.div_ceil(PAGE),
-            Touch::Zero(start, end) => start.div_ceil(PAGE) < end / PAGE,
-            Touch::Resize => size.div_ceil(PAGE) > before.div_ceil(PAGE),
+            Touch::Zero(start, end) => grows || start.div_ceil(PAGE) < end / PAGE,
+            Touch::Resize => grows,
         }
     }
 }

@@ -73,6 +73,8 @@ impl Live {
         let newest = checkpoint::newest(&*setup.disk, &setup.paths, setup.store)?;
         let (paths, new) = roots::known(&setup.paths, newest.as_ref(), &setup.asked)?;
         setup.paths = paths;
+        // What a killed process renamed last may be seen and not be durable; it is relied on from now on.
+        setup.disk.sync_dir("recover.checkpoint", &setup.paths.checkpoint_dir())?;
         let (live, report) = match newest {
             None => open_new(setup, new),
             Some(checkpoint) if checkpoint.phase == Phase::Clean => open_clean(setup, new, &checkpoint),
