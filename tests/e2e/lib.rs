@@ -15,6 +15,8 @@ pub mod cluster;
 pub mod cmd;
 #[path = "harness/exercise/mod.rs"]
 pub mod exercise;
+#[path = "harness/mariadb.rs"]
+pub mod mariadb;
 #[path = "harness/mount.rs"]
 pub mod mount;
 #[path = "harness/ops.rs"]
@@ -35,6 +37,7 @@ pub mod tree;
 pub mod wall;
 
 pub use cluster::Postgres;
+pub use mariadb::Mariadb;
 pub use mount::{Capture, Mount};
 pub use place::Place;
 pub use tree::{Tree, What};
