@@ -31,6 +31,8 @@ pub mod random;
 pub mod rights;
 #[path = "harness/session.rs"]
 pub mod session;
+#[path = "harness/sqlite.rs"]
+pub mod sqlite;
 #[path = "harness/tree.rs"]
 pub mod tree;
 #[path = "harness/wall.rs"]
@@ -40,4 +42,5 @@ pub use cluster::Postgres;
 pub use mariadb::Mariadb;
 pub use mount::{Capture, Mount};
 pub use place::Place;
+pub use sqlite::Sqlite;
 pub use tree::{Tree, What};

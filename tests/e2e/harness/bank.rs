@@ -1,7 +1,8 @@
 //! A bank: transfers between accounts, each acknowledged commit recorded with the wall clock before and after it.
 
 use crate::cluster::Postgres;
-use crate::mariadb::{Mariadb, Session};
+use crate::mariadb::{self, Mariadb};
+use crate::sqlite::{self, Sqlite};
 use crate::wall::Wall;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -62,10 +63,26 @@ impl Teller for postgres::Client {
     }
 }
 
-impl Teller for Session {
+impl Teller for mariadb::Session {
     fn run(&mut self, sql: &str) -> bool {
-        Session::run(self, sql).is_some()
+        mariadb::Session::run(self, sql).is_some()
     }
+}
+
+impl Teller for sqlite::Session {
+    fn run(&mut self, sql: &str) -> bool {
+        sqlite::Session::run(self, sql).is_some()
+    }
+}
+
+/// The same tables in SQLite.
+#[track_caller]
+pub fn open_sqlite(database: &Sqlite) {
+    database.sql(&format!(
+        "CREATE TABLE account (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL, filler TEXT);
+         CREATE TABLE transfer (client INTEGER, number INTEGER, amount INTEGER, PRIMARY KEY (client, number));
+         INSERT INTO account SELECT value, {BALANCE}, hex(randomblob(40)) FROM generate_series(0, {ACCOUNTS} - 1);"
+    ));
 }
 
 impl Bank {
@@ -78,6 +95,14 @@ impl Bank {
     /// The same on MariaDB.
     pub fn start_mariadb(server: &Mariadb, clients: i32, round: i32) -> Bank {
         Bank::open(clients, round, || server.connect("bank"))
+    }
+
+    /// The same on SQLite: each client is a process with `pragmas` of its own.
+    pub fn start_sqlite(database: &Sqlite, pragmas: &[&str], round: i32) -> Bank {
+        let pragmas = std::cell::RefCell::new(pragmas.iter());
+        let count = pragmas.borrow().len() as i32;
+        let next = || pragmas.borrow_mut().next().expect("one for each client").to_owned();
+        Bank::open(count, round, || database.connect(next()))
     }
 
     fn open<T: Teller>(clients: i32, round: i32, connect: impl Fn() -> T) -> Bank {
@@ -147,6 +172,19 @@ pub fn check_mariadb(server: &Mariadb, commits: &[Commit], at: Wall) {
     let rows = server.sql("SELECT client, number FROM bank.transfer");
     let row = |line: &str| {
         let (client, number) = line.split_once('\t').expect("two columns");
+        (client.parse().expect("a number"), number.parse().expect("a number"))
+    };
+    check_commits(&rows.lines().map(row).collect(), commits, at);
+}
+
+/// The same on SQLite.
+#[track_caller]
+pub fn check_sqlite(database: &Sqlite, commits: &[Commit], at: Wall) {
+    let sum = database.sql("SELECT sum(balance) FROM account;");
+    assert_eq!(sum, (i64::from(ACCOUNTS) * BALANCE).to_string(), "{}", database.0.display());
+    let rows = database.sql("SELECT client, number FROM transfer;");
+    let row = |line: &str| {
+        let (client, number) = line.split_once('|').expect("two columns");
         (client.parse().expect("a number"), number.parse().expect("a number"))
     };
     check_commits(&rows.lines().map(row).collect(), commits, at);
