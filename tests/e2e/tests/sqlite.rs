@@ -130,7 +130,9 @@ fn several_processes_rollback_strict() {
 
 #[test]
 fn several_processes_rollback_writeback() {
-    several_processes_survive_kill9("truncate", Capture::Writeback, &["PRAGMA synchronous=FULL;"; 2]);
+    // Only WAL mode is kept in the file: each process has to ask for another one.
+    let pragmas = "PRAGMA journal_mode=TRUNCATE; PRAGMA synchronous=FULL;";
+    several_processes_survive_kill9("truncate", Capture::Writeback, &[pragmas; 2]);
 }
 
 /// One process that keeps the file for itself needs no shared memory: there is no -shm, and the past is whole.
