@@ -34,6 +34,22 @@ impl Sqlite {
         session
     }
 
+    /// Signals every process that uses it.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let mut arguments = line.split(|byte| *byte == 0);
+            if arguments.next().is_some_and(|program| program.ends_with(b"sqlite3"))
+                && arguments.any(|argument| argument == self.0.as_os_str().as_encoded_bytes())
+            {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+            }
+        }
+    }
+
     #[track_caller]
     pub fn check(&self) {
         assert_eq!(self.sql("PRAGMA integrity_check;"), "ok", "{}", self.0.display());
