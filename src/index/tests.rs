@@ -46,6 +46,7 @@ impl<'a> Rig<'a> {
                 segment: some[0].segment,
                 offset: some[0].offset,
                 chain: end.seq.0 as u32,
+                epoch: 0,
             };
             for compose in self.index.apply(some, watermark).unwrap() {
                 let bytes = self.page(compose.file, compose.page, compose.seq);
@@ -191,7 +192,7 @@ impl<'a> Rig<'a> {
                 assert_eq!((found.first_ts, found.last_ts), (first.ts, last.ts));
             }
             for ts in [first.ts, last.ts, Timestamp(last.ts.0 + 1)] {
-                let found = self.index.group_at_time(ts).unwrap().unwrap();
+                let found = self.index.group_at_time(0, ts).unwrap().unwrap();
                 let mut all = self.history.groups.iter();
                 let expected = all.rfind(|group| group.records[0].ts <= ts).unwrap();
                 assert_eq!(found.first_seq, expected.records[0].seq);
@@ -199,7 +200,7 @@ impl<'a> Rig<'a> {
         }
         let behind = self.index.group_of_seq(self.history.seq().next()).unwrap();
         assert_eq!(behind, None);
-        assert_eq!(self.index.group_at_time(Timestamp(-5)).unwrap(), None);
+        assert_eq!(self.index.group_at_time(0, Timestamp(-5)).unwrap(), None);
     }
 }
 
