@@ -10,7 +10,7 @@ use weft::past::when::{When, canonical};
 use weft::types::Timestamp;
 
 impl Running {
-    /// The answer as docs/resolve.md describes it: `found`, `future`, `before`, `pruned` or `malformed`, with what was
+    /// The answer as docs/SEMANTICS.md ("Time") describes it: `found`, `future`, `before`, `pruned` or `malformed`, with what was
     /// asked, what it is, and how far history reaches.
     pub(crate) fn resolve(&self, time: &str) -> Outcome<Value> {
         let when = match self.when(time) {
