@@ -2,6 +2,9 @@
 //!
 //! Offset 1 follows `.`, 2 follows `..`, and 2 + n follows the n-th name that was sent on this handle. A listing goes on
 //! after that name in byte order, whatever was created or removed meanwhile.
+//!
+//! The kernel keeps the listings of views, for all handles. Where a part of one is gone from its memory, or is not there
+//! yet, it asks on with an offset that another handle was given: this one then goes by the names up to there first.
 
 use fuser::FileHandle;
 use parking_lot::Mutex;
@@ -45,6 +48,13 @@ impl Cursor {
         }
         let known = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
         self.sent.truncate(known);
+        while self.sent.len() < known {
+            let missing = page(self.sent.last().map(Vec::as_slice), PAGE.min(known - self.sent.len()))?;
+            if missing.is_empty() {
+                break;
+            }
+            self.sent.extend(missing.into_iter().map(|entry| entry.name));
+        }
         let mut after: Option<Name> = self.sent.last().cloned();
         loop {
             let entries = page(after.as_deref(), PAGE)?;
@@ -167,5 +177,19 @@ mod tests {
             )
             .unwrap();
         assert_eq!(again, [(b"b".to_vec(), 4), (b"c".to_vec(), 5)]);
+    }
+
+    #[test]
+    fn a_handle_goes_on_where_another_one_was() {
+        let names: BTreeSet<String> = (0..700).map(|number| format!("f{number:03}")).collect();
+        for offset in [0, 1, 2, 3, 299, 702, 900] {
+            let (mut cursor, mut seen) = (Cursor::default(), Vec::new());
+            let offer = |entry: Option<&Entry>, _| {
+                seen.extend(entry.map(|entry| String::from_utf8(entry.name.clone()).unwrap()));
+                Offer::Taken
+            };
+            cursor.list(offset, |after, limit| page(&names, after, limit), offer).unwrap();
+            assert!(seen.iter().eq(names.iter().skip(offset.saturating_sub(2) as usize)), "offset {offset}");
+        }
     }
 }
