@@ -3,8 +3,9 @@
 
 WEFT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 WEFT_TARGET=${CARGO_TARGET_DIR:-$WEFT_ROOT/target}
-# The file system exerciser (scripts/setup installs it there).
+# The file system exerciser and the POSIX cases (scripts/setup installs them there).
 export WEFT_FSX=${WEFT_FSX:-$WEFT_TARGET/tools/bin/fsx}
+export WEFT_PJDFSTEST=${WEFT_PJDFSTEST:-$WEFT_TARGET/tools/bin/pjdfstest}
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 
 # Newest installed PostgreSQL's directory of programs, or nothing.

@@ -5,6 +5,7 @@
 //! soon: tests run without, and step by hand.
 
 mod history;
+mod instants;
 mod status;
 mod store;
 mod threads;
@@ -26,11 +27,11 @@ use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
 use crate::live::{Limits, Live};
 use crate::past::indexer::Indexer;
+use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
-use crate::past::resolve::Resolver;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::types::{Attr, FileId, Name, RootId, Seq, StoreId, Timestamp};
+use crate::types::{Attr, FileId, Name, RootId, Seq, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -80,6 +81,8 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// Descriptors the engine keeps open beneath.
     pub open_files: usize,
+    /// A step of the wall clock by more µs, either way, begins a clock epoch.
+    pub clock_step_us: i64,
     /// How much of the machine the weaver takes.
     pub weave: WeaveLimits,
     /// May chown to others (running as root).
@@ -101,6 +104,7 @@ impl Options {
             cache_bytes: 64 << 20,
             checkpoint_bytes: 256 << 20,
             open_files: 512,
+            clock_step_us: 5_000_000,
             weave: WeaveLimits::default(),
             privileged: true,
             new_store_id: [0; 16],
@@ -122,7 +126,6 @@ pub type OpenKv<'a> = &'a dyn Fn(&Path) -> Result<Arc<dyn Kv>>;
 /// The core, running.
 pub struct Engine {
     disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
     paths: Paths,
     store: StoreId,
     capture: Capture,
@@ -131,6 +134,9 @@ pub struct Engine {
     index: Arc<Index>,
     pages: Arc<Pages>,
     indexer: Arc<Indexer>,
+    kept: Kept,
+    /// What was durable when the session began.
+    begun: Seq,
     weaver: weaving::Weaving,
     report: Report,
     threads: threads::Threads,
@@ -157,23 +163,34 @@ impl Engine {
                 .at(&paths.store)
         })?;
         let (store, index, index_is_new) = open_index(&*disk, &paths, &options, open_kv)?;
+        let kept = kept::read(&*disk, &paths.kept_pins(), store)?;
+        let is_kept = !kept.is_empty();
         let setup = Setup {
             disk: Arc::clone(&disk),
-            clock: Arc::clone(&clock),
+            clock,
             paths: paths.clone(),
             asked: options.asked.clone(),
             store,
             index: Arc::clone(&index),
             index_is_new,
-            journal: Config { segment_bytes: options.segment_bytes, cache_bytes: options.cache_bytes },
+            journal: Config {
+                segment_bytes: options.segment_bytes,
+                cache_bytes: options.cache_bytes,
+                clock_step_us: options.clock_step_us,
+            },
             limits: Limits {
                 overlay_bytes: options.overlay_limit_bytes,
                 open_files: options.open_files,
                 privileged: options.privileged,
             },
             writeback: options.capture == Capture::Writeback,
+            kept,
         };
         let (live, report) = Live::open(setup)?;
+        if is_kept {
+            live.journal.flush()?;
+            kept::forget(&*disk, &paths.kept_pins())?;
+        }
         if index.watermark().seq > live.journal.last_seq() {
             return Err(Error::new(
                 Kind::Mismatch,
@@ -192,8 +209,9 @@ impl Engine {
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
         Ok(Arc::new(Engine {
+            kept: Kept::new(Arc::clone(&disk), paths.kept_pins(), store),
+            begun: live.journal.durable(),
             disk,
-            clock,
             paths,
             store,
             capture: options.capture,
@@ -368,8 +386,7 @@ impl Engine {
     pub fn fallocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<()> {
         let end = offset.checked_add(len).ok_or_else(|| Error::errno("live.fallocate", libc::EFBIG))?;
         match mode {
-            Fallocate::Reserve { keep_size: true } => Ok(()),
-            Fallocate::Reserve { keep_size: false } => self.live.reserve(file, end),
+            Fallocate::Reserve { keep_size } => self.live.reserve(file, end, keep_size),
             Fallocate::Punch => self.live.zero(file, offset, len, true),
             Fallocate::Zero { keep_size } => self.live.zero(file, offset, len, keep_size),
         }
@@ -406,19 +423,6 @@ impl Engine {
 
     // -- the past --
 
-    /// Closes the instant (durably) when it is found, so that its view can never change.
-    pub fn resolve(&self, instant: Instant) -> Result<Resolution> {
-        let birth = *self.live.birth.lock();
-        let resolver = Resolver {
-            clock: &*self.clock,
-            journal: &self.live.journal,
-            index: &self.index,
-            indexer: &self.indexer,
-            birth,
-        };
-        resolver.resolve(instant)
-    }
-
     /// Opens the view of a resolved instant, waiting for the index to reach it.
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
         self.indexer.wait_for(seq)?;
@@ -443,10 +447,5 @@ impl Engine {
     /// All tags, in byte order of names.
     pub fn tags(&self) -> Vec<TagState> {
         self.live.tags.lock().states()
-    }
-
-    /// Now, as history counts it.
-    pub fn now(&self) -> Timestamp {
-        self.clock.now().max(self.live.journal.last_ts())
     }
 }

@@ -49,10 +49,27 @@ impl fmt::Display for Seq {
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// 0000-01-01T00:00:00Z: earlier years have no four-digit spelling.
+    pub const FIRST: Timestamp = Timestamp(-62_167_219_200_000_000);
+    /// 9999-12-30T00:00:00Z: no clock is believed beyond it, so that a little later still has a name.
+    pub const LAST: Timestamp = Timestamp(253_402_128_000_000_000);
+
     /// One microsecond later.
     #[must_use]
     pub fn next(self) -> Timestamp {
         Timestamp(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// `2026-11-23T10:00:00.000000Z`; what has no four-digit year as the nearest that has.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = jiff::Timestamp::MAX.as_microsecond();
+        let utc = jiff::Timestamp::from_microsecond(self.0.clamp(Timestamp::FIRST.0, last))
+            .map_or(jiff::civil::DateTime::MAX, |ts| jiff::tz::Offset::UTC.to_datetime(ts));
+        let micros = utc.subsec_nanosecond() / 1_000;
+        write!(f, "{:04}-{:02}-{:02}T", utc.year(), utc.month(), utc.day())?;
+        write!(f, "{:02}:{:02}:{:02}.{micros:06}Z", utc.hour(), utc.minute(), utc.second())
     }
 }
 

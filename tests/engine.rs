@@ -24,6 +24,12 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         Timestamp(since.as_micros() as i64)
     }
+
+    fn monotonic(&self) -> std::time::Duration {
+        static START: std::sync::LazyLock<std::time::Instant> =
+            std::sync::LazyLock::new(std::time::Instant::now);
+        START.elapsed()
+    }
 }
 
 fn open(dir: &Path) -> Arc<Engine> {

@@ -23,6 +23,7 @@ use weft::engine::{
 use weft::error::Result;
 use weft::format::event::{Event, Payload};
 use weft::index::kv::Kv;
+use weft::journal::epochs::Epochs;
 use weft::journal::recovery::{START, replay};
 use weft::journal::segment::Segments;
 use weft::journal::{Config, Journal};
@@ -544,13 +545,113 @@ fn what_was_resolved_stays_through_writers_and_power_cuts() {
     });
 }
 
+const HOUR: i64 = 3_600_000_000;
+
+/// Resolves what it is told to, and the present, once.
+fn look(
+    bed: &Bed,
+    engine: &Engine,
+    shared: Timestamp,
+    files: &[FileId],
+    acked: u64,
+) -> Vec<(Instant, Found)> {
+    let mut seen = Vec::new();
+    let one = engine.resolve(Instant::Time(shared));
+    match bed.alive(one) {
+        Some(Resolution::Found(found)) => seen.push((Instant::Time(shared), found)),
+        Some(other) => panic!("{shared:?} is {other:?}"),
+        None => return seen,
+    }
+    match bed.alive(engine.resolve_ago(0)) {
+        Some((Resolution::Found(found), named)) => {
+            if let Some(bytes) = bed.alive(view_bytes(engine, found.seq, files)) {
+                assert!(pages_of(&bytes[0]) >= acked, "a commit from before is not in the view of now");
+            }
+            seen.push((named, found));
+        }
+        Some(other) => panic!("now is {other:?}"),
+        None => {}
+    }
+    seen
+}
+
+#[test]
+fn a_time_means_one_thing_while_the_clock_is_set() {
+    explore(|| {
+        let mut bed = Bed::new(&[("0", b"")]);
+        let engine = bed.open();
+        let files = [engine.lookup(ROOT, b"0").unwrap().0];
+        bed.clock.pass(2 * HOUR);
+        let counts = Arc::new([(); 1].map(|()| (AtomicU64::new(0), AtomicU64::new(0))));
+        let last = Arc::new(Mutex::new(Seq::ZERO));
+        // Shown before the clock is set back, and once more after it.
+        let shared = engine.now();
+        sync_event(&engine, files[0]);
+        if pick(2) == 0 {
+            bed.cut_within(30);
+        }
+        let mut threads = Vec::new();
+        let (writer, beneath) = (Arc::clone(&engine), bed.clone());
+        let (writes, newest) = (Arc::clone(&counts), Arc::clone(&last));
+        threads.push(thread::spawn(move || append(&beneath, &writer, files[0], &writes[0], &newest)));
+        let clock = Arc::clone(&bed.clock);
+        threads.push(thread::spawn(move || {
+            clock.step(-HOUR);
+            thread::yield_now();
+            clock.pass(HOUR);
+            clock.step([HOUR, -HOUR][pick(2) as usize]);
+        }));
+        let looker = {
+            let (bed, engine, counts) = (bed.clone(), Arc::clone(&engine), Arc::clone(&counts));
+            thread::spawn(move || look(&bed, &engine, shared, &files, counts[0].1.load(Ordering::SeqCst)))
+        };
+        let mut seen = look(&bed, &engine, shared, &files, counts[0].1.load(Ordering::SeqCst));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        seen.extend(looker.join().unwrap());
+        drop(engine);
+        check_stamps(&bed);
+        let engine = bed.recover();
+        for (instant, found) in &seen {
+            match engine.resolve(*instant).unwrap() {
+                Resolution::Found(again) => assert_eq!(again, *found, "{instant:?} moved"),
+                other => panic!("{instant:?} was {found:?} and is {other:?}"),
+            }
+        }
+    });
+}
+
+/// An event, so that the epoch has shown the present.
+fn sync_event(engine: &Engine, file: FileId) {
+    engine.set_attr(file, SetAttr { mode: Some(0o640), ..SetAttr::default() }).unwrap();
+    sync(engine).unwrap();
+}
+
+/// Within an epoch time never falls, and an epoch begins with its group.
+fn check_stamps(bed: &Bed) {
+    let journal = Path::new(STORE).join("journal");
+    let segments = Arc::new(Segments::new(Arc::new(bed.disk.cut(1)), journal, StoreId([5; 16])));
+    let mut newest = Timestamp(i64::MIN);
+    let read = replay(&segments, START, Timestamp(0), Epochs::default(), |group| {
+        for (at, record) in group.records.iter().enumerate() {
+            if matches!(record.event, Event::Epoch { .. }) {
+                assert_eq!(at, 0, "an epoch begins in the middle of a group");
+                newest = record.ts;
+            }
+            assert!(record.ts >= newest, "time fell within an epoch");
+            newest = record.ts;
+        }
+        Ok(())
+    });
+    read.unwrap();
+}
+
 // -- 5: group commit --
 
 /// One journal alone, its first segment nearly full.
 fn journal(disk: &SimDisk) -> Arc<Journal> {
     let segments = journal_segments(disk);
-    let (resume, _) = replay(&segments, START, Timestamp(0), |_| Ok(())).unwrap();
-    let config = Config { segment_bytes: 0, cache_bytes: 16 << 10 };
+    let (resume, _) = replay(&segments, START, Timestamp(0), Epochs::default(), |_| Ok(())).unwrap();
+    let config = Config { segment_bytes: 0, cache_bytes: 16 << 10, clock_step_us: 5_000_000 };
     let clock = Arc::new(Ticking::new(1_000_000));
     let journal = Journal::begin(segments, clock, config, resume).unwrap();
     for _ in 0..6 + pick(5) {
@@ -631,7 +732,7 @@ fn whatever_the_journal_acknowledged_is_there() {
         let disk = disk.cut(pick(1 << 32));
         let mut next = START.seq;
         let given = given.lock();
-        let (resume, _) = replay(&journal_segments(&disk), START, Timestamp(0), |group| {
+        let (resume, _) = replay(&journal_segments(&disk), START, Timestamp(0), Epochs::default(), |group| {
             for record in &group.records {
                 assert_eq!(record.seq, next);
                 next = next.next();

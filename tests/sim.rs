@@ -32,7 +32,7 @@ use weft::engine::{
 };
 use weft::error::Result;
 use weft::index::kv::Kv;
-use weft::types::{FileId, FileKind, Seq, Timestamp};
+use weft::types::{FileId, FileKind, Seq};
 
 const DATA: &str = "/data";
 const STORE: &str = "/store";
@@ -52,7 +52,7 @@ struct History {
     /// Everything up to here was acknowledged as durable.
     synced: Seq,
     /// Instants that were resolved, and what they must show for ever.
-    views: Vec<(Timestamp, Seq, Model)>,
+    views: Vec<(Instant, Seq, Model)>,
     /// Tags that were acknowledged; and what became of one when the disk died under it: its name, and its instant.
     tags: BTreeMap<String, Seq>,
     unsure: Option<(String, Option<Seq>)>,
@@ -88,7 +88,7 @@ impl History {
             seed,
             disk,
             kv: CrashKv::new(),
-            clock: Arc::new(Ticking::new(1_000_000)),
+            clock: Arc::new(Ticking::new(1_800_000_000_000_000)),
             model: Model::new(),
             states: Vec::new(),
             synced: Seq::ZERO,
@@ -251,10 +251,12 @@ impl History {
     }
 
     fn check_views(&self, engine: &Engine) {
-        for (ts, seq, model) in &self.views {
-            match engine.resolve(Instant::Time(*ts)).unwrap() {
-                Resolution::Found(found) => assert_eq!(found.seq, *seq, "seed {}: {ts:?} moved", self.seed),
-                other => panic!("seed {}: {ts:?} is {other:?}", self.seed),
+        for (instant, seq, model) in &self.views {
+            match engine.resolve(*instant).unwrap() {
+                Resolution::Found(found) => {
+                    assert_eq!(found.seq, *seq, "seed {}: {instant:?} moved", self.seed)
+                }
+                other => panic!("seed {}: {instant:?} is {other:?}", self.seed),
             }
             let view = engine.view(*seq).unwrap();
             if let Some(difference) = difference(&*view, model) {
@@ -303,11 +305,22 @@ impl History {
         }
     }
 
+    /// The clock is set, by a little or by years, and time passes.
+    fn set_clock(&mut self, engine: &Engine) {
+        const SECOND: i64 = 1_000_000;
+        let by =
+            [SECOND, 10 * SECOND, 3_600 * SECOND, 73 * 365 * 86_400 * SECOND][self.rng.random_range(0..4)];
+        self.clock.step(if self.rng.random_bool(0.5) { by } else { -by });
+        self.clock.pass(self.rng.random_range(0..60 * SECOND));
+        // The first look at the clock may append an event.
+        engine.now();
+        self.note(engine);
+    }
+
     fn resolve(&mut self, engine: &Engine) {
-        let ts = engine.now();
-        if let Ok(Resolution::Found(found)) = engine.resolve(Instant::Time(ts)) {
+        if let Ok((Resolution::Found(found), named)) = engine.resolve_ago(0) {
             self.synced = found.seq;
-            self.views.push((ts, found.seq, self.model.clone()));
+            self.views.push((named, found.seq, self.model.clone()));
             self.note(engine);
         }
     }
@@ -369,7 +382,8 @@ impl History {
             84..86 => self.resolve(engine),
             86 => self.tag(engine),
             87..90 => self.open_or_release(engine)?,
-            90..94 => drop(engine.apply()?),
+            90 => self.set_clock(engine),
+            91..94 => drop(engine.apply()?),
             94..96 => drop(engine.checkpoint()?),
             96..98 => self.weave(engine)?,
             _ => drop(engine.index_some()?),

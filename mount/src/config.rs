@@ -68,6 +68,7 @@ pub struct Config {
     pub checkpoint_mib: u64,
     pub open_files: usize,
     pub threads: usize,
+    pub clock_step_secs: u64,
     pub weave: bool,
     pub weave_cpu_percent: u32,
     pub weave_mib_per_sec: u64,
@@ -85,6 +86,7 @@ impl Default for Config {
             checkpoint_mib: 256,
             open_files: 512,
             threads: 4,
+            clock_step_secs: 5,
             weave: true,
             weave_cpu_percent: 25,
             weave_mib_per_sec: 64,
@@ -124,6 +126,10 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # Threads that answer the kernel (1 to 64).
 #threads = 4
+
+# A step of the wall clock by more seconds than this, either way, begins a new clock epoch; a smaller one is waited out
+# (1 to 3600).
+#clock_step_secs = 5
 
 # Make old journal compact in the background ("weave" it), at lowest priority. What `weft weave --now` does is not
 # bound by this.
@@ -170,6 +176,7 @@ impl Config {
             ("checkpoint_mib", self.checkpoint_mib, 16, 1 << 20),
             ("open_files", self.open_files as u64, 16, 1 << 20),
             ("threads", self.threads as u64, 1, 64),
+            ("clock_step_secs", self.clock_step_secs, 1, 3_600),
             ("weave_cpu_percent", u64::from(self.weave_cpu_percent), 1, 100),
             ("weave_mib_per_sec", self.weave_mib_per_sec, 1, 1 << 16),
         ];
@@ -196,7 +203,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 12);
+        assert_eq!(active.lines().count(), 13);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 

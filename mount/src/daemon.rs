@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
@@ -28,10 +28,10 @@ use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::past::when;
 use weft::types::Timestamp;
 
-/// The machine's wall clock.
-pub struct WallClock;
+/// The machine's clocks.
+pub struct MachineClock;
 
-impl Clock for WallClock {
+impl Clock for MachineClock {
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let micros = since.map_or_else(
@@ -39,6 +39,11 @@ impl Clock for WallClock {
             |after| i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
         );
         Timestamp(micros)
+    }
+
+    /// CLOCK_BOOTTIME goes on while the machine is suspended (clock_gettime(2)), so waking up is no step.
+    fn monotonic(&self) -> Duration {
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
     }
 }
 
@@ -192,7 +197,7 @@ fn open_engine(plan: &Plan) -> Outcome<(Arc<Engine>, Vec<File>)> {
     let beneath: Vec<&Path> = opened.iter().map(|(_, beneath, _)| beneath.as_path()).collect();
     let options = options(plan, &beneath)?;
     let open = || {
-        Engine::open(Arc::clone(&disk), Arc::new(WallClock), options.clone(), &|dir| {
+        Engine::open(Arc::clone(&disk), Arc::new(MachineClock), options.clone(), &|dir| {
             Ok(Arc::new(LsmKv::open(dir, LsmOptions::default())?) as Arc<dyn Kv>)
         })
     };
@@ -233,6 +238,7 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
         cache_bytes: config.cache_mib * MIB,
         checkpoint_bytes: config.checkpoint_mib * MIB,
         open_files: config.open_files,
+        clock_step_us: i64::try_from(config.clock_step_secs).unwrap_or(i64::MAX / 1_000_000) * 1_000_000,
         weave: WeaveLimits {
             on: config.weave,
             cpu_percent: config.weave_cpu_percent,

@@ -1,7 +1,9 @@
 //! Directory handles: the position in a listing is a name, so that it stays right while the directory changes.
 //!
 //! Offset 1 follows `.`, 2 follows `..`, and 2 + n follows the n-th name that was sent on this handle. A listing goes on
-//! after that name in byte order, whatever was created or removed meanwhile.
+//! after that name in byte order, whatever was created or removed meanwhile. An offset that was given out means the
+//! same name until the handle is rewound, also when the listing was taken up again before it (seekdir(3); and the
+//! kernel, which asks again for what did not fit its caller's buffer).
 
 use fuser::FileHandle;
 use parking_lot::Mutex;
@@ -26,6 +28,7 @@ const PAGE: usize = 256;
 /// One open directory.
 #[derive(Default)]
 pub struct Cursor {
+    /// Names as they were sent: each number once, some names twice.
     sent: Vec<Name>,
 }
 
@@ -38,21 +41,32 @@ impl Cursor {
         mut page: impl FnMut(Option<&[u8]>, usize) -> Result<Vec<Entry>, E>,
         mut offer: impl FnMut(Option<&Entry>, u64) -> Offer,
     ) -> Result<(), E> {
+        if offset == 0 {
+            self.sent.clear();
+        }
         for dot in offset + 1..=2 {
             if offer(None, dot) == Offer::Full {
                 return Ok(());
             }
         }
-        let known = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-        self.sent.truncate(known);
-        let mut after: Option<Name> = self.sent.last().cloned();
+        let mut place = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
+        self.know(place, &mut page)?;
+        place = place.min(self.sent.len());
+        let mut after: Option<Name> = place.checked_sub(1).and_then(|last| self.sent.get(last)).cloned();
         loop {
             let entries = page(after.as_deref(), PAGE)?;
             let last = entries.len() < PAGE;
             for entry in entries {
-                match offer(Some(&entry), self.sent.len() as u64 + 3) {
+                // The number that it had before, if nothing came in between.
+                let known = self.sent.get(place) == Some(&entry.name);
+                let number = if known { place } else { self.sent.len() };
+                match offer(Some(&entry), number as u64 + 3) {
                     Offer::Full => return Ok(()),
-                    Offer::Taken => self.sent.push(entry.name.clone()),
+                    Offer::Taken if known => place = number + 1,
+                    Offer::Taken => {
+                        self.sent.push(entry.name.clone());
+                        place = number + 1;
+                    }
                     Offer::Skipped => {}
                 }
                 after = Some(entry.name);
@@ -61,6 +75,24 @@ impl Cursor {
                 return Ok(());
             }
         }
+    }
+
+    /// Sees to it that the first `count` names have numbers: the kernel may go on with one that it has from another
+    /// handle's listing, which it kept (of a view, where every listing is the same).
+    fn know<E>(
+        &mut self,
+        count: usize,
+        page: &mut impl FnMut(Option<&[u8]>, usize) -> Result<Vec<Entry>, E>,
+    ) -> Result<(), E> {
+        while self.sent.len() < count {
+            let limit = (count - self.sent.len()).min(PAGE);
+            let entries = page(self.sent.last().map(Vec::as_slice), limit)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            self.sent.extend(entries.into_iter().map(|entry| entry.name));
+        }
+        Ok(())
     }
 }
 
@@ -150,22 +182,47 @@ mod tests {
         assert_eq!(seen[2..].iter().cloned().collect::<BTreeSet<_>>(), keep);
     }
 
+    /// Lists from an offset until `room` names have come; each with the offset behind it.
+    fn some(cursor: &mut Cursor, names: &BTreeSet<String>, offset: u64, room: usize) -> Vec<(String, u64)> {
+        let mut seen = Vec::new();
+        let offer = |entry: Option<&Entry>, next| {
+            if seen.len() == room {
+                return Offer::Full;
+            }
+            if let Some(entry) = entry {
+                seen.push((String::from_utf8_lossy(&entry.name).into_owned(), next));
+            }
+            Offer::Taken
+        };
+        cursor.list(offset, |after, limit| page(names, after, limit), offer).unwrap();
+        seen
+    }
+
     #[test]
     fn going_back_to_an_offset_resumes_there() {
         let names: BTreeSet<String> = ["a", "b", "c"].iter().map(ToString::to_string).collect();
         let mut cursor = Cursor::default();
-        cursor.list(0, |after, limit| page(&names, after, limit), |_, _| Offer::Taken).unwrap();
-        let mut again = Vec::new();
-        cursor
-            .list(
-                3,
-                |after, limit| page(&names, after, limit),
-                |entry, next| {
-                    again.push((entry.unwrap().name.clone(), next));
-                    Offer::Taken
-                },
-            )
-            .unwrap();
-        assert_eq!(again, [(b"b".to_vec(), 4), (b"c".to_vec(), 5)]);
+        some(&mut cursor, &names, 0, 9);
+        assert_eq!(some(&mut cursor, &names, 3, 9), [("b".into(), 4), ("c".into(), 5)]);
+    }
+
+    #[test]
+    fn an_offset_keeps_its_meaning_when_the_listing_was_taken_up_before_it() {
+        let mut names: BTreeSet<String> = ["a", "c", "e"].iter().map(ToString::to_string).collect();
+        let mut cursor = Cursor::default();
+        let first = some(&mut cursor, &names, 0, 9);
+        names.insert("b".into());
+        let again = some(&mut cursor, &names, first[0].1, 1);
+        assert_eq!(again[0].0, "b");
+        assert_eq!(some(&mut cursor, &names, first[1].1, 9), [("e".into(), first[2].1)]);
+        assert_eq!(some(&mut cursor, &names, again[0].1, 1)[0].0, "c");
+    }
+
+    #[test]
+    fn another_handles_offset_is_found_in_a_listing_that_does_not_change() {
+        let names: BTreeSet<String> = (0..900).map(|n| format!("f{n:04}")).collect();
+        let rest = some(&mut Cursor::default(), &names, 2 + 600, 400);
+        assert_eq!((rest[0].0.as_str(), rest[0].1, rest.len()), ("f0600", 603, 300));
+        assert!(some(&mut Cursor::default(), &names, 2 + 5_000, 400).is_empty());
     }
 }

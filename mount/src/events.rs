@@ -29,6 +29,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Close { .. } => "close",
         Event::Epoch { .. } => "epoch",
         Event::Root { .. } => "root",
+        Event::Pin { .. } => "pin",
     }
 }
 
@@ -202,6 +203,7 @@ fn fields(event: &Event) -> Value {
         }
         Event::Lease { id, at, until } => json!({ "id": id, "at": at.0, "until": canonical(*until) }),
         Event::Close { at } => json!({ "at": canonical(*at) }),
+        Event::Pin { at, seq, kept } => json!({ "at": canonical(*at), "means": seq.0, "kept": kept }),
         Event::Epoch { epoch, wall } => json!({ "epoch": epoch, "to": canonical(*wall) }),
         Event::Root { root, file, name: called, stage } => {
             let stage = match stage {

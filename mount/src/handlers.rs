@@ -315,12 +315,15 @@ impl WeftFs {
         self.told(listed)
     }
 
-    /// The directory above, for the number beside `..`; a view does not tell it, and its root is near enough.
+    /// The directory above, for the number beside `..`. A view's root stands in the root of the mount.
     fn parent(&self, dir: Node) -> Node {
+        let past = |slot, file| self.open_view(slot).ok()?.view.parent(file).ok()?;
         match dir {
             Node::Live(file) => Node::Live(self.core.parent(file).unwrap_or(self.here.dir)),
-            Node::View(slot, file) if file != self.here.dir => Node::View(slot, self.here.dir),
-            Node::View(..) | Node::Alias(_) => Node::Live(self.here.dir),
+            Node::View(slot, file) => {
+                past(slot, file).map_or(Node::Live(self.here.dir), |above| Node::View(slot, above))
+            }
+            Node::Alias(_) => Node::Live(self.here.dir),
         }
     }
 }

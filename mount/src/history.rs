@@ -9,7 +9,7 @@ use weft::engine::{Instant, Located, Resolution, TagState};
 use weft::meta::tags;
 use weft::past::history::Wanted;
 use weft::past::when::{self, ViewName};
-use weft::types::{FileId, Name, Seq, Timestamp};
+use weft::types::{FileId, Name, Seq};
 
 /// Lines of one answer at most: it has to fit the socket's line.
 const LINES_MAX: usize = 1_000;
@@ -63,10 +63,10 @@ impl Running {
     /// One part of a file's history.
     pub(crate) fn log(&self, ask: &AskLog) -> Outcome<Value> {
         let bound = |time: &Option<String>| time.as_deref().map(|time| self.when(time)).transpose();
-        let since = match bound(&ask.since)?.map(|when| when.instant) {
-            None => None,
-            Some(Instant::Time(ts)) => Some(ts),
-            Some(Instant::Seq(seq)) => self.time_of(seq)?,
+        let after = match bound(&ask.since)?.map(|when| when.instant) {
+            None => Seq::ZERO,
+            Some(Instant::Time(at)) => self.common.engine.last_before(at).map_err(told)?,
+            Some(Instant::Seq(seq)) => Seq(seq.0.saturating_sub(1)),
         };
         let upto = match (ask.upto, bound(&ask.until)?) {
             (Some(upto), _) => Seq(upto),
@@ -81,7 +81,7 @@ impl Running {
             None => Ok(self.locate(&ask.root, &ask.names)?),
         };
         let file = located.as_ref().map_or_else(|file| *file, |located| located.file);
-        let wanted = Wanted { upto, since, limit: ask.limit.clamp(1, LINES_MAX), all: ask.all };
+        let wanted = Wanted { upto, after, limit: ask.limit.clamp(1, LINES_MAX), all: ask.all };
         let log = self.common.engine.log(file, wanted).map_err(told)?;
         let mut answer = json!({
             "file": file.0,
@@ -141,14 +141,6 @@ impl Running {
         Ok(match self.common.engine.resolve(instant).map_err(|cause| cause.to_string())? {
             Resolution::Found(found) => Some(found.seq),
             Resolution::Future { last, .. } => Some(last),
-            Resolution::Before { .. } | Resolution::Pruned { .. } => None,
-        })
-    }
-
-    fn time_of(&self, seq: Seq) -> Outcome<Option<Timestamp>> {
-        Ok(match self.common.engine.resolve(Instant::Seq(seq)).map_err(|cause| cause.to_string())? {
-            Resolution::Found(found) => Some(found.actual),
-            Resolution::Future { now, .. } => Some(now.next()),
             Resolution::Before { .. } | Resolution::Pruned { .. } => None,
         })
     }

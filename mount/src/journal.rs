@@ -9,7 +9,7 @@ use weft::format::event::{Event, Record};
 use weft::journal::reader::Check;
 use weft::journal::walk::{Damage, End, Found, From};
 use weft::past::offline::{Names, Slots};
-use weft::past::when::{Instant, canonical};
+use weft::past::when::canonical;
 use weft::types::{FileId, SegmentNo, Seq, Timestamp};
 
 /// Which part of the journal.
@@ -44,12 +44,9 @@ pub struct Ended {
 /// # Errors
 /// The part is not understood, or the STORE cannot be read at all. Damage is met, not an error.
 pub fn walk(store: &Store, part: &Part, mut meet: impl FnMut(Met<'_>) -> Outcome<bool>) -> Outcome<Ended> {
-    let from = match part.from.as_deref().map(|time| instant(store, time)).transpose()? {
-        None => From::Start,
-        Some(Instant::Seq(seq)) => From::Seq(seq),
-        Some(Instant::Time(ts)) => From::Time(ts),
-    };
-    let to = part.to.as_deref().map(|time| instant(store, time)).transpose()?;
+    let after = part.from.as_deref().map(|time| store.last_before(&numbered(time))).transpose()?;
+    let from = after.map_or(From::Start, |after| From::Seq(after.next()));
+    let upto = part.to.as_deref().map(|time| store.seq(&numbered(time))).transpose()?;
     let file = part.file.as_deref().map(|file| store.file(file)).transpose()?;
     let check = if part.check { Check::Payloads } else { Check::Records };
     let mut ended = Ended { end: None, damaged: 0, segments: 0, bytes: 0 };
@@ -65,10 +62,10 @@ pub fn walk(store: &Store, part: &Part, mut meet: impl FnMut(Met<'_>) -> Outcome
                 }
                 ended.bytes += group.header.len_bytes();
                 for record in &group.records {
-                    if is_after(record, to) {
+                    if upto.is_some_and(|upto| record.seq > upto) {
                         return Ok(ended);
                     }
-                    let wanted = !is_before(record, from)
+                    let wanted = after.is_none_or(|after| record.seq > after)
                         && file.is_none_or(|file| events::files(&record.event).contains(&file));
                     if wanted && !meet(Met::Event(record, place))? {
                         return Ok(ended);
@@ -90,27 +87,8 @@ pub fn walk(store: &Store, part: &Part, mut meet: impl FnMut(Met<'_>) -> Outcome
 }
 
 /// A bare number is that of an event.
-fn instant(store: &Store, text: &str) -> Outcome<Instant> {
-    match text.parse() {
-        Ok(number) => Ok(Instant::Seq(Seq(number))),
-        Err(_) => store.instant(text),
-    }
-}
-
-fn is_before(record: &Record, from: From) -> bool {
-    match from {
-        From::Seq(seq) => record.seq < seq,
-        From::Time(ts) => record.ts < ts,
-        From::Start | From::Place(_) => false,
-    }
-}
-
-fn is_after(record: &Record, to: Option<Instant>) -> bool {
-    match to {
-        Some(Instant::Seq(seq)) => record.seq > seq,
-        Some(Instant::Time(ts)) => record.ts > ts,
-        None => false,
-    }
+fn numbered(text: &str) -> String {
+    if text.parse::<u64>().is_ok() { format!("seq={text}") } else { text.to_owned() }
 }
 
 /// Damage as a line of a dump.

@@ -29,6 +29,7 @@ pub mod offline;
 pub mod place;
 pub mod process;
 pub mod profile;
+mod resolve;
 pub mod roots;
 mod running;
 mod served;

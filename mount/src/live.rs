@@ -93,8 +93,7 @@ impl WeftFs {
             && set.ctime.is_some()
             && set.mtime.is_some()
             && set.atime.is_none();
-        let chown = set.uid.is_some() || set.gid.is_some();
-        if chown || is_empty(&set) {
+        if set.uid.is_some() || set.gid.is_some() || is_empty(&set) {
             self.prepare_chown(req, file, &mut set)?;
         }
         if set.size.is_some() {
@@ -104,16 +103,14 @@ impl WeftFs {
         Ok((attr, live_attr_ttl(&attr)))
     }
 
-    /// A chown takes privileges away. So does chown(-1, -1), which comes as a SETATTR of nothing; anybody may do that
-    /// where it takes nothing.
+    /// A chown takes privileges away. So does chown(-1, -1), which comes as a SETATTR of nothing. So does what the kernel
+    /// sends before a write that will take them; the writer need not be the owner. Where it is not, this waits for the
+    /// write: nobody else may strip a file without one.
     fn prepare_chown(&self, req: &Request, file: FileId, set: &mut SetAttr) -> Answer<()> {
         let attr = self.told(self.core.attr(file))?;
-        let by = caller::of_chown(req, &attr, set.gid);
-        let takes = attr.kind != FileKind::Directory && by.after_chown(attr.mode) != attr.mode;
-        if is_empty(set) && takes && !caller::owns(req, attr.uid) {
-            return Err(Errno::EPERM);
+        if !is_empty(set) || caller::owns(req, attr.uid) {
+            set.chown = Some(caller::of_chown(req, &attr, set.gid));
         }
-        set.chown = Some(by);
         Ok(())
     }
 

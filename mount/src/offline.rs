@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::control::AskLog;
-use crate::daemon::WallClock;
+use crate::daemon::MachineClock;
 use crate::{Outcome, shown};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -64,7 +64,7 @@ pub fn tags(store: &Path) -> Outcome<Value> {
 /// One line with the reason.
 pub fn log(store: &Path, ask: &AskLog) -> Outcome<Value> {
     let store = open(store)?;
-    let since = ask.since.as_deref().map(|time| store.time(time)).transpose()?.flatten();
+    let after = ask.since.as_deref().map_or(Ok(Seq::ZERO), |time| store.last_before(time))?;
     let upto = match &ask.until {
         Some(time) => store.seq(time)?,
         None => Seq(u64::MAX),
@@ -76,7 +76,7 @@ pub fn log(store: &Path, ask: &AskLog) -> Outcome<Value> {
     let found =
         store.core.locate(ask.root.as_bytes(), names, at).map_err(told)?.ok_or_else(|| unknown(names))?;
     let limit = if ask.limit == 0 { usize::MAX } else { ask.limit };
-    let wanted = Wanted { upto, since, limit, all: ask.all };
+    let wanted = Wanted { upto, after, limit, all: ask.all };
     let (versions, path, gone) = store.core.log(found.file, wanted).map_err(told)?;
     Ok(json!({
         "file": found.file.0,
@@ -106,14 +106,14 @@ impl Store {
         }
     }
 
-    /// The time of a time, a number or a tag.
+    /// The last event before a time, a number or a tag.
     ///
     /// # Errors
     /// One line saying what would be understood.
-    pub fn time(&self, time: &str) -> Outcome<Option<Timestamp>> {
+    pub fn last_before(&self, time: &str) -> Outcome<Seq> {
         match self.instant(time)? {
-            Instant::Time(ts) => Ok(Some(ts)),
-            Instant::Seq(seq) => self.core.time_of(seq).map_err(told),
+            Instant::Seq(seq) => Ok(Seq(seq.0.saturating_sub(1))),
+            Instant::Time(at) => self.core.seq_at(Timestamp(at.0.saturating_sub(1))).map_err(told),
         }
     }
 
@@ -125,7 +125,7 @@ impl Store {
         if let Some(tag) = tags::named(time) {
             return Ok(Instant::Seq(self.core.find_tag(tag).map_err(told)?.at));
         }
-        when::parse_time(time, WallClock.now(), &self.zone).map(|when| when.instant).map_err(told)
+        when::parse_time(time, MachineClock.now(), &self.zone).map(|when| when.instant).map_err(told)
     }
 
     fn view(&self, name: &[u8]) -> Outcome<Seq> {

@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use weft::engine::{Capture, Resolution, Status};
+use weft::engine::Status;
 use weft::meta::tags;
 use weft::past::when;
-use weft::types::Timestamp;
 
 /// What wakes the daemon's main thread.
 pub enum Event {
@@ -131,58 +130,9 @@ impl Running {
     pub(crate) fn when(&self, time: &str) -> Outcome<when::When> {
         if let Some(tag) = tags::named(time) {
             let tag = self.common.engine.find_tag(tag).map_err(|cause| cause.message)?;
-            return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false });
+            return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false, ago_us: None });
         }
         when::parse_time(time, self.common.engine.now(), &self.common.zone).map_err(|cause| cause.message)
-    }
-
-    /// The four-way answer, with what was asked, what it is, and how far history reaches.
-    pub(crate) fn resolve(&self, time: &str) -> Outcome<Value> {
-        let when = self.when(time)?;
-        let resolution = self.common.engine.resolve(when.instant).map_err(|cause| cause.to_string())?;
-        let name = when.instant.view_name();
-        let requested = match tags::named(time) {
-            Some(tag) => format!("tag={tag}"),
-            None => name.trim_start_matches('@').to_owned(),
-        };
-        let status = self.common.engine.status();
-        let shown = |ts: Timestamp| when::canonical(ts);
-        let mut all = json!({
-            "requested": requested,
-            "timezone": self.common.zone.iana_name().unwrap_or("UTC"),
-            "reach": { "oldest": shown(Timestamp(status.oldest_us)), "newest": shown(Timestamp(status.newest_us)) },
-        });
-        if when.moving && self.common.capture == Capture::Writeback {
-            let note = "capture is writeback: what programs have not fsynced or closed may be missing";
-            all["note"] = json!(note);
-        }
-        let answer = match resolution {
-            Resolution::Found(found) => json!({
-                "answer": "found",
-                "seq": found.seq.0,
-                "actual": shown(found.actual),
-                "view": name,
-                "path": self.point().join(&name).display().to_string(),
-                "consistency": self.origin(found.seq)?,
-            }),
-            Resolution::Future { now, last } => {
-                json!({ "answer": "future", "now": shown(now), "last_seq": last.0 })
-            }
-            Resolution::Before { first, .. } => json!({ "answer": "before", "first": shown(first) }),
-            Resolution::Pruned { oldest } => json!({ "answer": "pruned", "oldest": shown(oldest) }),
-        };
-        if let (Some(all), Value::Object(answer)) = (all.as_object_mut(), answer) {
-            all.extend(answer);
-        }
-        Ok(all)
-    }
-
-    /// How the events up to a Seq arrived.
-    fn origin(&self, seq: weft::types::Seq) -> Outcome<Value> {
-        let origin = self.common.engine.origin(seq).map_err(|cause| cause.to_string())?;
-        Ok(origin.map_or(Value::Null, |origin| {
-            json!({ "capture": origin.capture.name(), "session": when::canonical(origin.session.1) })
-        }))
     }
 
     /// Waits until the mounts end, and closes the engine.

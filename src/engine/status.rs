@@ -1,8 +1,10 @@
 //! What an engine says of itself.
 
 use super::{Engine, WovenSoFar};
+use crate::journal::epochs::TimeNow;
 use crate::live::recover::Report;
 use crate::sync::atomic::Ordering;
+use crate::types::Seq;
 use std::path::Path;
 
 /// Figures for `weft status`.
@@ -29,15 +31,22 @@ pub struct Status {
     pub files: u64,
     pub open_files: u64,
     pub clock_epoch: u32,
+    /// How far the wall clock is behind history: a small step back that is being waited out.
+    pub clock_behind_us: i64,
     pub writes: u64,
     pub written_bytes: u64,
     pub fsyncs: u64,
     pub flushes: u64,
     /// Empty when all is well; otherwise what is wrong and what to do.
     pub problems: Vec<String>,
+    /// What is no fault of Weft's and still should be known.
+    pub warnings: Vec<String>,
     /// What recovery did when this session began.
     pub recovery: String,
 }
+
+/// A step of the clock is told of for a day.
+const TOLD_FOR_US: i64 = 86_400_000_000;
 
 impl Engine {
     /// The figures of this moment.
@@ -45,11 +54,12 @@ impl Engine {
         let journal = &self.live.journal;
         let (flushes, _) = journal.counters();
         let birth = *self.live.birth.lock();
+        let time = journal.time().ok();
         Status {
             store_id: self.store.to_string(),
             capture: self.capture.name().to_owned(),
             oldest_us: birth.1.0,
-            newest_us: self.now().0,
+            newest_us: time.as_ref().map_or_else(|| journal.last_ts(), |time| time.now).0,
             seq: journal.last_seq().0,
             durable_seq: journal.durable().0,
             applied_seq: self.live.applied().0,
@@ -64,14 +74,42 @@ impl Engine {
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
             open_files: self.live.open_files(),
-            clock_epoch: 0,
+            clock_epoch: journal.epochs().current(),
+            clock_behind_us: time.as_ref().map_or(0, |time| time.behind_us),
             writes: self.writes.load(Ordering::Relaxed),
             written_bytes: self.written.load(Ordering::Relaxed),
             fsyncs: self.fsyncs.load(Ordering::Relaxed),
             flushes,
             problems: self.problems(),
+            warnings: time.as_ref().map(|time| self.clock_warnings(time)).unwrap_or_default(),
             recovery: self.recovery(),
         }
+    }
+
+    /// What the clock has done: for a day, and as long as time stands still.
+    fn clock_warnings(&self, time: &TimeNow) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if time.behind_us > 1_000_000 {
+            warnings.push(format!(
+                "the wall clock was set back by a little: time stands still until it has caught up, in {} s",
+                time.behind_us / 1_000_000
+            ));
+        }
+        if let Some(epoch) = time.epochs.list().last()
+            && time.now.0.saturating_sub(epoch.ts.0) < TOLD_FOR_US
+        {
+            let before = self.index.group_of_seq(Seq(epoch.seq.0 - 1)).ok().flatten();
+            let how = before.map_or_else(String::new, |group| {
+                let way = if epoch.ts < group.last_ts { "back" } else { "forward" };
+                format!(" {way} (the event before has {})", group.last_ts)
+            });
+            warnings.push(format!(
+                "the wall clock was set{how}: clock epoch {} began at {}. A time that occurs in two epochs is \
+                 ambiguous: `weft resolve TIME` tells",
+                epoch.epoch, epoch.ts
+            ));
+        }
+        warnings
     }
 
     fn problems(&self) -> Vec<String> {

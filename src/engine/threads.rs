@@ -68,6 +68,9 @@ fn keep_house(engine: &Engine, stop: &AtomicBool) {
     let journal = &engine.live.journal;
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(FLUSH_EVERY);
+        if let Err(error) = journal.check_clock() {
+            tracing::warn!(%error, "the clock was set, and its new epoch cannot be written down yet");
+        }
         if let Err(error) = journal.prepare_spare() {
             tracing::warn!(%error, "no space can be reserved for the journal; writers will see a full disk");
         }

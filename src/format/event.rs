@@ -151,7 +151,7 @@ pub enum Event {
         at: Seq,
         until: Timestamp,
     },
-    /// No later event has a timestamp at or below `at`.
+    /// No later event has a timestamp at or below `at`. Written by early builds; a Pin says more.
     Close {
         at: Timestamp,
     },
@@ -168,6 +168,14 @@ pub enum Event {
         /// As given with `--root NAME=DIR`.
         name: Name,
         stage: RootStage,
+    },
+    /// `at` was asked for and means the state after `seq`, for ever: of several for one time the first counts. No later
+    /// event of the clock epoch of `seq` is at or before `at`.
+    Pin {
+        at: Timestamp,
+        seq: Seq,
+        /// It was answered while the journal could not be written, and stands before those that were not.
+        kept: bool,
     },
 }
 
@@ -186,7 +194,7 @@ pub enum RootStage {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     pub seq: Seq,
-    /// Time of history: never falls.
+    /// Time of history: never falls within a clock epoch.
     pub ts: Timestamp,
     /// What the wall clock said.
     pub wall: Timestamp,

@@ -236,6 +236,7 @@ mod tests {
             Event::Close { at: Timestamp(1) },
             Event::Epoch { epoch: 2, wall: Timestamp(0) },
             Event::Root { root: RootId(4), file, name: b"wal".to_vec(), stage: RootStage::Present },
+            Event::Pin { at: Timestamp(-7), seq: Seq(3), kept: true },
         ]
     }
 

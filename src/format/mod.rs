@@ -7,6 +7,7 @@ pub mod codec;
 pub mod event;
 pub mod fields;
 pub mod group;
+pub mod pins;
 pub mod record;
 pub mod sections;
 pub mod segment;

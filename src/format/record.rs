@@ -40,6 +40,7 @@ const EPOCH: u8 = 19;
 const ROOT: u8 = 20;
 const CREATE_WITH: u8 = 28;
 const SET_ATTR_WITH: u8 = 29;
+const PIN: u8 = 30;
 
 /// Appends one record. `base` is the group's base time; for a write, `spot` says where its bytes are, and inline
 /// `bytes` are appended. Returns the offset of inline bytes in `out`.
@@ -205,6 +206,12 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
             put_varint(out, u64::from(*epoch));
             put_signed(out, wall.0);
         }
+        Event::Pin { at, seq, kept } => {
+            out.push(PIN);
+            put_signed(out, at.0);
+            put_varint(out, seq.0);
+            out.push(u8::from(*kept));
+        }
         Event::Root { root, file, name, stage } => {
             out.push(ROOT);
             put_varint(out, u64::from(root.0));
@@ -365,6 +372,11 @@ fn get_small(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
         },
         CLOSE => Event::Close { at: Timestamp(reader.signed()?) },
         EPOCH => Event::Epoch { epoch: reader.varint32()?, wall: Timestamp(reader.signed()?) },
+        PIN => Event::Pin {
+            at: Timestamp(reader.signed()?),
+            seq: Seq(reader.varint()?),
+            kept: reader.byte()? != 0,
+        },
         ROOT => Event::Root {
             root: get_root(reader)?,
             file: get_file(reader)?,

@@ -5,7 +5,7 @@ use super::data::{self, Sample, Track};
 use super::holes::{self, Touch};
 use super::naming::{self, Naming};
 use super::page::Change;
-use super::{IndexedGroup, attr, base, name, page, time, xattr};
+use super::{IndexedGroup, attr, base, name, page, pin, time, xattr};
 use crate::error::Result;
 use crate::format::event::{Birth, Event, Record, RootStage, Slot};
 use crate::types::{Attr, FileId, FileKind, Location, Seq, Timestamp};
@@ -22,6 +22,10 @@ pub(super) fn record_group(build: &mut Build<'_>, group: &IndexedGroup, known: S
     if group.records.last().is_none_or(|last| last.seq <= known) {
         return Ok(());
     }
+    // An epoch begins with its group.
+    if let Some(Record { event: Event::Epoch { epoch, .. }, .. }) = group.records.first() {
+        build.epoch = *epoch;
+    }
     time::record(build, (group.segment, group.offset), &group.records);
     let new = group.records.iter().filter(|record| record.seq > known);
     for record in new {
@@ -35,6 +39,10 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
     match &record.event {
         Event::Write { .. } | Event::Resize { .. } | Event::Zero { .. } => {
             record_bytes(build, group, when, &record.event)
+        }
+        Event::Pin { at, seq, kept } => {
+            pin::record(build, when.seq, (*at, *seq), *kept);
+            Ok(())
         }
         Event::Session { writeback } => {
             time::record_session(build, (when.seq, when.ts), *writeback);

@@ -76,7 +76,9 @@ pub(super) fn attr(kv: &dyn Kv, file: FileId, at: Seq) -> Result<Option<Attr>> {
     };
     let mut attr = recorded.attr;
     let is_dir = attr.kind == FileKind::Directory;
+    let mut touched = recorded.seq;
     if let Some(content) = data::newest(kv, file, Track::Content, at)? {
+        touched = touched.max(content.seq);
         merge_content(kv, file, &recorded, content, at, &mut attr)?;
     }
     if is_dir
@@ -86,9 +88,9 @@ pub(super) fn attr(kv: &dyn Kv, file: FileId, at: Seq) -> Result<Option<Attr>> {
         attr.nlink = u32::try_from(links.value).unwrap_or(u32::MAX);
     }
     if let Some(change) = data::newest(kv, file, Track::Change, at)?
-        && change.seq > recorded.seq
+        && change.seq > touched
     {
-        attr.ctime = attr.ctime.max(change.ts.into());
+        attr.ctime = change.ts.into();
     }
     Ok(Some(attr))
 }
@@ -106,8 +108,8 @@ fn merge_content(
         if attr.kind != FileKind::Directory {
             attr.size = content.value;
         }
-        attr.ctime = attr.ctime.max(time);
-        attr.mtime = attr.mtime.max(time);
+        // As the live file has it, also where the clock was set back between the two.
+        (attr.mtime, attr.ctime) = (time, time);
         return Ok(());
     }
     if time > attr.mtime && !chosen_since(kv, file, recorded, content.seq, at)? {

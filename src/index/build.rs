@@ -5,6 +5,7 @@ use super::kv::{Batch, Kv};
 use super::levels::{Extended, Levels};
 use super::memory::Memory;
 use super::page::Compose;
+use super::state::Watermark;
 use crate::error::Result;
 use crate::types::{FileId, Seq, Timestamp};
 
@@ -17,19 +18,27 @@ pub(super) struct Build<'a> {
     pub known: Seq,
     pub batch: Batch,
     pub composes: Vec<Compose>,
+    /// Clock epoch of the event that comes next.
+    pub epoch: u32,
     runs: Runs,
     extended: Extended,
 }
 
 impl<'a> Build<'a> {
-    pub(super) fn new(kv: &'a dyn Kv, levels: &'a Levels, memory: &'a mut Memory, known: Seq) -> Build<'a> {
+    pub(super) fn new(
+        kv: &'a dyn Kv,
+        levels: &'a Levels,
+        memory: &'a mut Memory,
+        known: Watermark,
+    ) -> Build<'a> {
         Build {
             kv,
             levels,
             memory,
-            known,
+            known: known.seq,
             batch: Batch::default(),
             composes: Vec::new(),
+            epoch: known.epoch,
             runs: Runs::default(),
             extended: Extended::default(),
         }

@@ -21,7 +21,7 @@ pub enum Space {
     Adopt,
     /// Saved pre-images: (file, adoption, page).
     Base,
-    /// Groups by time: (first timestamp, first seq) -> place of the group.
+    /// Groups by clock epoch and time, and by Seq; pins; sessions.
     Time,
     /// Small state: watermark, format version, levels per file.
     State,

@@ -27,6 +27,7 @@ mod memory;
 mod name;
 mod naming;
 mod page;
+mod pin;
 mod scan;
 mod state;
 mod time;
@@ -101,8 +102,7 @@ impl Index {
     /// nothing of the batch stands.
     pub fn apply(&self, groups: &[IndexedGroup], watermark: Watermark) -> Result<Vec<Compose>> {
         let mut memory = self.writer.lock();
-        let known = self.watermark().seq;
-        let done = self.apply_locked(groups, &watermark, known, &mut memory);
+        let done = self.apply_locked(groups, watermark, &mut memory);
         if done.is_err() {
             memory.forget();
         }
@@ -113,17 +113,18 @@ impl Index {
     fn apply_locked(
         &self,
         groups: &[IndexedGroup],
-        watermark: &Watermark,
-        known: Seq,
+        watermark: Watermark,
         memory: &mut Memory,
     ) -> Result<Vec<Compose>> {
+        let known = self.watermark();
         let mut build = Build::new(&*self.kv, &self.levels, memory, known);
         for group in groups {
-            apply::record_group(&mut build, group, known)?;
+            apply::record_group(&mut build, group, known.seq)?;
         }
-        state::record(&mut build.batch, watermark);
+        let watermark = Watermark { epoch: build.epoch, ..watermark };
+        state::record(&mut build.batch, &watermark);
         let composes = build.commit()?;
-        *self.watermark.write() = *watermark;
+        *self.watermark.write() = watermark;
         Ok(composes)
     }
 
@@ -134,8 +135,7 @@ impl Index {
             return Ok(());
         }
         let mut memory = self.writer.lock();
-        let known = self.watermark().seq;
-        let mut build = Build::new(&*self.kv, &self.levels, &mut memory, known);
+        let mut build = Build::new(&*self.kv, &self.levels, &mut memory, self.watermark());
         for (compose, location) in pages {
             page::record_composed(&mut build, *compose, *location)?;
         }
@@ -236,9 +236,14 @@ impl Index {
         base::range(&*self.kv, file, adoption, pages)
     }
 
-    /// The last group that begins at or before a time.
-    pub fn group_at_time(&self, ts: Timestamp) -> Result<Option<GroupPlace>> {
-        time::group_at_time(&*self.kv, ts)
+    /// The last group of a clock epoch that begins at or before a time.
+    pub fn group_at_time(&self, epoch: u32, ts: Timestamp) -> Result<Option<GroupPlace>> {
+        time::group_at_time(&*self.kv, epoch, ts)
+    }
+
+    /// What a time was pinned to: the Seq of the first pin, if there is one.
+    pub fn pin(&self, at: Timestamp) -> Result<Option<Seq>> {
+        pin::pin(&*self.kv, at)
     }
 
     /// The group that holds a Seq.

@@ -50,21 +50,19 @@ impl File {
         self.data = Some(ts);
         self.data_is_newer = true;
         self.chosen = false;
+        self.changed = None;
     }
 
     /// What `stat` should say.
     pub fn attr(&self) -> Attr {
         let mut attr = self.recorded;
-        if let Some(ts) = self.data {
-            if self.data_is_newer || !self.chosen {
-                attr.mtime = attr.mtime.max(ts.into());
-            }
-            if self.data_is_newer {
-                attr.ctime = attr.ctime.max(ts.into());
-            }
+        match self.data {
+            Some(ts) if self.data_is_newer => (attr.mtime, attr.ctime) = (ts.into(), ts.into()),
+            Some(ts) if !self.chosen => attr.mtime = attr.mtime.max(ts.into()),
+            _ => {}
         }
         if let Some(ts) = self.changed {
-            attr.ctime = attr.ctime.max(ts.into());
+            attr.ctime = ts.into();
         }
         attr.nlink = self.links.unwrap_or(attr.nlink);
         if attr.kind == FileKind::Regular {
@@ -253,6 +251,7 @@ pub struct History {
     pub segments: BTreeMap<SegmentNo, Vec<u8>>,
     pub bases: BTreeMap<(FileId, Seq), Vec<u8>>,
     next_file: u64,
+    epoch: u32,
 }
 
 impl History {
@@ -263,6 +262,7 @@ impl History {
             segments: BTreeMap::new(),
             bases: BTreeMap::new(),
             next_file: 1,
+            epoch: 0,
         };
         history.next_group();
         let root = history.birth(FileKind::Directory, None, Timestamp(0), 0);
@@ -270,6 +270,9 @@ impl History {
         for choice in choices {
             if choice.3 % 7 == 0 {
                 history.next_group();
+            }
+            if choice.3 % 35 == 0 {
+                history.set_clock(i64::from(choice.1 % 40) * 100 - 2_000);
             }
             let ts = Timestamp(history.ts().0 + i64::from(choice.1 % 4) * 300);
             if let Some((event, bytes)) = history.choose(*choice, ts) {
@@ -300,9 +303,19 @@ impl History {
         self.groups.push(IndexedGroup { segment, offset: bytes.len() as u64, records: Vec::new() });
     }
 
-    fn push(&mut self, mut event: Event, bytes: &[u8], step: u32) {
+    /// The clock is set by so many µs: a group begins.
+    fn set_clock(&mut self, by: i64) {
+        self.epoch += 1;
+        let ts = Timestamp(self.ts().0 + by);
+        self.push_at(ts, Event::Epoch { epoch: self.epoch, wall: ts }, &[]);
+    }
+
+    fn push(&mut self, event: Event, bytes: &[u8], step: u32) {
+        self.push_at(Timestamp(self.ts().0 + i64::from(step) * 300), event, bytes);
+    }
+
+    fn push_at(&mut self, ts: Timestamp, mut event: Event, bytes: &[u8]) {
         let seq = self.seq().next();
-        let ts = Timestamp(self.ts().0 + i64::from(step) * 300);
         let group = self.groups.last_mut().unwrap();
         match &mut event {
             Event::Write { payload, .. } => {

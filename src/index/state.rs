@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::types::{SegmentNo, Seq, StoreId, Timestamp};
 
 /// Raised whenever an older build would misread the entries.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 const HEADER_KEY: &[u8] = &[0];
 const WATERMARK_KEY: &[u8] = &[1];
 const HEADER: u8 = 1;
@@ -25,12 +25,21 @@ pub struct Watermark {
     pub offset: u64,
     /// The journal's chained checksum there.
     pub chain: u32,
+    /// Clock epoch of that event. The index finds it itself; what a caller puts here does not count.
+    pub epoch: u32,
 }
 
 impl Default for Watermark {
     /// Before any event.
     fn default() -> Watermark {
-        Watermark { seq: Seq::ZERO, ts: Timestamp(i64::MIN), segment: SegmentNo(0), offset: 0, chain: 0 }
+        Watermark {
+            seq: Seq::ZERO,
+            ts: Timestamp(i64::MIN),
+            segment: SegmentNo(0),
+            offset: 0,
+            chain: 0,
+            epoch: 0,
+        }
     }
 }
 
@@ -84,6 +93,7 @@ pub(super) fn record(batch: &mut Batch, watermark: &Watermark) {
     put_varint(&mut value, watermark.segment.0);
     put_varint(&mut value, watermark.offset);
     put_varint(&mut value, u64::from(watermark.chain));
+    put_varint(&mut value, u64::from(watermark.epoch));
     batch.put(Space::State, WATERMARK_KEY.to_vec(), value);
 }
 
@@ -96,6 +106,7 @@ fn read(value: &[u8]) -> Result<Watermark> {
         segment: SegmentNo(reader.varint()?),
         offset: reader.varint()?,
         chain: reader.small()?,
+        epoch: reader.small()?,
     };
     reader.finish()?;
     Ok(watermark)

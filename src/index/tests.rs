@@ -6,6 +6,7 @@ use super::mem::MemKv;
 use super::model::{Choice, History, World};
 use super::*;
 use crate::error::Kind;
+use crate::format::event::Event;
 use crate::types::{PAGE, PAGE_LEN};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -46,6 +47,7 @@ impl<'a> Rig<'a> {
                 segment: some[0].segment,
                 offset: some[0].offset,
                 chain: end.seq.0 as u32,
+                epoch: 0,
             };
             for compose in self.index.apply(some, watermark).unwrap() {
                 let bytes = self.page(compose.file, compose.page, compose.seq);
@@ -54,7 +56,8 @@ impl<'a> Rig<'a> {
                 let place = Location::PageFile { number: 1, offset };
                 self.index.put_composed(&[(compose, place)]).unwrap();
             }
-            assert_eq!(self.index.watermark(), watermark);
+            let reached = self.index.watermark();
+            assert_eq!(reached, Watermark { epoch: reached.epoch, ..watermark });
         }
     }
 
@@ -182,7 +185,15 @@ impl<'a> Rig<'a> {
     }
 
     fn check_times(&self) {
-        for group in &self.history.groups {
+        let mut epoch = 0;
+        let epochs = self.history.groups.iter().map(|group| {
+            if let Event::Epoch { epoch: number, .. } = group.records[0].event {
+                epoch = number;
+            }
+            (epoch, group)
+        });
+        let groups: Vec<(u32, &IndexedGroup)> = epochs.collect();
+        for (epoch, group) in &groups {
             let (first, last) = (group.records.first().unwrap(), group.records.last().unwrap());
             for record in &group.records {
                 let found = self.index.group_of_seq(record.seq).unwrap().unwrap();
@@ -191,15 +202,16 @@ impl<'a> Rig<'a> {
                 assert_eq!((found.first_ts, found.last_ts), (first.ts, last.ts));
             }
             for ts in [first.ts, last.ts, Timestamp(last.ts.0 + 1)] {
-                let found = self.index.group_at_time(ts).unwrap().unwrap();
-                let mut all = self.history.groups.iter();
-                let expected = all.rfind(|group| group.records[0].ts <= ts).unwrap();
+                let found = self.index.group_at_time(*epoch, ts).unwrap().unwrap();
+                let mut same = groups.iter().filter(|(of, _)| of == epoch).map(|(_, group)| group);
+                let expected = same.rfind(|group| group.records[0].ts <= ts).unwrap();
                 assert_eq!(found.first_seq, expected.records[0].seq);
             }
         }
+        assert_eq!(self.index.watermark().epoch, epoch);
         let behind = self.index.group_of_seq(self.history.seq().next()).unwrap();
         assert_eq!(behind, None);
-        assert_eq!(self.index.group_at_time(Timestamp(-5)).unwrap(), None);
+        assert_eq!(self.index.group_at_time(0, Timestamp(-5)).unwrap(), None);
     }
 }
 
@@ -258,7 +270,7 @@ proptest! {
 /// A file of one page, written a few bytes at a time.
 #[test]
 fn pieces_of_one_page_are_bounded_by_composing() {
-    use crate::format::event::{Event, Payload};
+    use crate::format::event::Payload;
     let index = Index::open(Arc::new(MemKv::new()), STORE).unwrap();
     let (file, page) = (FileId(9), PageNo(0));
     let mut composed = Vec::new();

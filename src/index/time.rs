@@ -1,7 +1,8 @@
 //! Groups of the journal by time and by Seq.
 //!
-//! [`Space::Time`]: (1, first Seq) -> place of the group; (0, first time, first Seq) -> nothing: the other form has it;
-//! (2, descending Seq) -> a session that began there.
+//! [`Space::Time`]: (1, first Seq) -> place of the group; (0, clock epoch, first time, first Seq) -> nothing: the other
+//! form has it; (2, descending Seq) -> a session that began there. Time never falls within an epoch, and a group is
+//! within one.
 
 use super::build::Build;
 use super::codec::{Reader, put_ascending, put_seq, put_signed, put_varint};
@@ -67,7 +68,7 @@ pub(super) fn record(build: &mut Build<'_>, place: (SegmentNo, u64), records: &[
     let (Some(first), Some(last)) = (records.first(), records.last()) else {
         return;
     };
-    let mut key = time_prefix(first.ts);
+    let mut key = time_prefix(build.epoch, first.ts);
     put_ascending(&mut key, first.seq.0);
     build.batch.put(Space::Time, key, vec![GROUP]);
     let mut value = Vec::with_capacity(24);
@@ -80,12 +81,22 @@ pub(super) fn record(build: &mut Build<'_>, place: (SegmentNo, u64), records: &[
     build.batch.put(Space::Time, seq_key(first.seq), value);
 }
 
-/// Times in the order of their bytes.
-fn time_prefix(ts: Timestamp) -> Vec<u8> {
-    let mut key = Vec::with_capacity(20);
+fn epoch_prefix(epoch: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(24);
     key.push(BY_TIME);
-    key.extend_from_slice(&((ts.0 as u64) ^ (1 << 63)).to_be_bytes());
+    key.extend_from_slice(&epoch.to_be_bytes());
     key
+}
+
+fn time_prefix(epoch: u32, ts: Timestamp) -> Vec<u8> {
+    let mut key = epoch_prefix(epoch);
+    key.extend_from_slice(&ordered(ts));
+    key
+}
+
+/// Times in the order of their bytes.
+pub(super) fn ordered(ts: Timestamp) -> [u8; 8] {
+    ((ts.0 as u64) ^ (1 << 63)).to_be_bytes()
 }
 
 fn seq_key(seq: Seq) -> Vec<u8> {
@@ -95,15 +106,15 @@ fn seq_key(seq: Seq) -> Vec<u8> {
     key
 }
 
-/// The last group that begins at or before a time.
-pub(super) fn group_at_time(kv: &dyn Kv, ts: Timestamp) -> Result<Option<GroupPlace>> {
-    let mut end = time_prefix(ts);
+/// The last group of an epoch that begins at or before a time.
+pub(super) fn group_at_time(kv: &dyn Kv, epoch: u32, ts: Timestamp) -> Result<Option<GroupPlace>> {
+    let mut end = time_prefix(epoch, ts);
     end.push(0xff);
-    let Some((key, _)) = kv.last(Space::Time, &[BY_TIME], &end)? else {
+    let Some((key, _)) = kv.last(Space::Time, &epoch_prefix(epoch), &end)? else {
         return Ok(None);
     };
     let mut reader = Reader::new(&key);
-    reader.bytes(9)?;
+    reader.bytes(13)?;
     let seq = Seq(reader.ascending()?);
     reader.finish()?;
     group_of_seq(kv, seq)

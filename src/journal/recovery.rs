@@ -7,6 +7,7 @@ use crate::disk::OpenHow;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Place;
 use crate::format::group::{GroupHeader, HEADER_LEN};
+use crate::journal::epochs::Epochs;
 use crate::journal::reader::{Check, ReadGroup, Reader, Step};
 use crate::journal::segment::Segments;
 use crate::journal::writer::Resume;
@@ -29,17 +30,26 @@ pub struct Replayed {
 pub const START: Place = Place { segment: SegmentNo(1), offset: PAGE, chain: 0, seq: Seq(1) };
 
 /// Replays every group from `from` to the end through `each`, and makes sure that what was accepted is durable.
-/// `last_ts` is the time of the last event before `from`.
+/// `last_ts` counts when there is none: the time of the last event before `from`. `epochs` are those known there, or
+/// later ones that were known when `from` was chosen.
 pub fn replay(
     segments: &Arc<Segments>,
     from: Place,
     last_ts: Timestamp,
+    mut epochs: Epochs,
     mut each: impl FnMut(ReadGroup) -> Result<()>,
 ) -> Result<(Resume, Replayed)> {
     let mut found = Replayed::default();
     if !begun(segments, from)? {
         return Ok((
-            Resume { last_seq: Seq(from.seq.0 - 1), last_ts, chain: from.chain, last_segment: None },
+            Resume {
+                last_seq: Seq(from.seq.0 - 1),
+                last_ts,
+                floor: last_ts,
+                epochs,
+                chain: from.chain,
+                last_segment: None,
+            },
             found,
         ));
     }
@@ -48,7 +58,8 @@ pub fn replay(
     while let Step::Group(group) = reader.step()? {
         found.events += u64::from(group.header.count);
         found.bytes += group.header.len_bytes();
-        last_ts = group.records.last().map_or(last_ts, |record| record.ts.max(last_ts));
+        last_ts = group.records.last().map_or(last_ts, |record| record.ts);
+        group.records.iter().for_each(|record| epochs.replay(record));
         each(group)?;
     }
     let end = reader.place();
@@ -57,6 +68,8 @@ pub fn replay(
     let resume = Resume {
         last_seq: Seq(end.seq.0 - 1),
         last_ts,
+        floor: last_ts,
+        epochs,
         chain: end.chain,
         last_segment: Some((end.segment, end.offset)),
     };

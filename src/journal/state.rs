@@ -1,9 +1,12 @@
 //! What the writer's lock guards, and what is done to it in one step.
 
+use super::epochs::Epochs;
 use super::spare::Open;
-use super::writer::Completion;
+use super::writer::{Appended, Completion};
+use crate::clock::Reading;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Place;
+use crate::format::event::{Event, Record};
 use crate::journal::group::Group;
 use crate::sync::Arc;
 use crate::types::{SegmentNo, Seq, Timestamp};
@@ -13,7 +16,14 @@ use std::collections::VecDeque;
 pub(super) struct State {
     pub next_seq: Seq,
     pub last_ts: Timestamp,
-    /// No event may be at or before this time: an instant there was closed.
+    pub epochs: Epochs,
+    /// What the clocks said last.
+    pub reading: Reading,
+    /// The clock was implausible when the session began: an epoch begins with the first event.
+    pub doubtful: bool,
+    /// The group in memory must be written before anything else is appended.
+    pub sealing: bool,
+    /// No event of this epoch may be at or before this time: an instant there was closed.
     pub floor: Timestamp,
     pub group: Option<Arc<Group>>,
     pub group_first: Seq,
@@ -37,6 +47,31 @@ pub(super) struct State {
     pub recent_bytes: u64,
     pub flushes: u64,
     pub written_bytes: u64,
+}
+
+/// Puts an event into the group in memory, with its time of history and the wall clock's.
+pub(super) fn push(
+    state: &mut State,
+    (ts, wall): (Timestamp, Timestamp),
+    event: Event,
+    payload: &[u8],
+    crc: u32,
+) -> Result<Appended> {
+    let seq = state.next_seq;
+    let group = match &state.group {
+        Some(group) => Arc::clone(group),
+        None => {
+            let group = Arc::new(Group::new(ts));
+            state.group = Some(Arc::clone(&group));
+            state.group_first = seq;
+            group
+        }
+    };
+    let mut record = Record { seq, ts, wall, event };
+    let extent = Group::push(&group, &mut record, payload, crc)?;
+    state.next_seq = seq.next();
+    state.last_ts = ts;
+    Ok(Appended { seq, ts, extent })
 }
 
 pub(super) fn remember(state: &mut State, group: &Arc<Group>, len: u64, cache_bytes: u64) {

@@ -7,7 +7,7 @@ use crate::journal::reader::{Check, ReadGroup, Reader, Step};
 use crate::journal::recovery::judge_tail;
 use crate::journal::segment::Segments;
 use crate::sync::Arc;
-use crate::types::{PAGE, SegmentNo, Seq, Timestamp};
+use crate::types::{PAGE, SegmentNo, Seq};
 
 /// Where to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,8 +16,6 @@ pub enum From {
     Start,
     /// At or before the group of this event.
     Seq(Seq),
-    /// At or before the first event of this time.
-    Time(Timestamp),
     /// Here.
     Place(Place),
 }
@@ -136,7 +134,6 @@ fn start(segments: &Arc<Segments>, from: From) -> Result<Option<Place>> {
         let Some(place) = beginning(segments, number) else { continue };
         let early = match from {
             From::Seq(seq) => place.seq <= seq,
-            From::Time(ts) => first_time(segments, place).is_some_and(|first| first < ts),
             From::Start | From::Place(_) => false,
         };
         if early || best.is_none() {
@@ -147,12 +144,4 @@ fn start(segments: &Arc<Segments>, from: From) -> Result<Option<Place>> {
         }
     }
     Ok(best)
-}
-
-/// Time of a segment's first group, if it has one.
-fn first_time(segments: &Arc<Segments>, place: Place) -> Option<Timestamp> {
-    match Reader::new(Arc::clone(segments), place, Check::Records).step() {
-        Ok(Step::Group(group)) => Some(group.header.base_ts),
-        _ => None,
-    }
 }

@@ -7,16 +7,18 @@
 //! - Before an event is taken, the room for it on disk is there (this segment, or the next, allocated beforehand):
 //!   a full disk is told to the writer, before anything is acknowledged.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Reading};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Place;
-use crate::format::event::{Event, Record};
+use crate::format::event::Event;
 use crate::format::group::GroupHeader;
+use crate::format::pins::KeptPin;
 use crate::format::segment::SegmentHeader;
+use crate::journal::epochs::{Epochs, is_doubtful};
 use crate::journal::group::{Extent, Group};
 use crate::journal::segment::Segments;
 use crate::journal::spare::{prepare, write_header};
-use crate::journal::state::{State, fail, remember, stopped, take_ready};
+use crate::journal::state::{State, fail, push, remember, stopped, take_ready};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::types::{PAGE, SegmentNo, Seq, Timestamp};
 use std::collections::VecDeque;
@@ -30,6 +32,13 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Written groups kept in memory for the applier and the indexer.
     pub cache_bytes: u64,
+    /// A step of the wall clock by more µs, either way, begins a clock epoch.
+    pub clock_step_us: i64,
+}
+
+/// Whether the group in memory is to be streamed out.
+fn large(state: &State) -> bool {
+    state.group.as_ref().is_some_and(|group| group.len_bytes() >= STREAM_AT)
 }
 
 /// A size as it is, or the one under exploration: there a few pages fill a group, a few groups a segment.
@@ -45,6 +54,8 @@ const UNSYNCED_MAX: u64 = sized(4 << 20, 24 << 10);
 const GROUP_MAX: u64 = sized(4 << 20, 16 << 10);
 /// Room kept for headers, padding and one largest event when space is checked.
 const SLACK: u64 = sized(2 << 20, 8 << 10);
+/// As much less is enough for what fixes an instant: on a full disk the past can still be looked at.
+pub(super) const SLACK_FOR_PINS: u64 = SLACK / 2;
 
 /// A segment holds the largest group that can be: pages of payload, records, and one event more.
 const SEGMENT_MIN: u64 = 4 * (GROUP_MAX + SLACK);
@@ -60,20 +71,42 @@ pub struct Appended {
 /// The journal, open for writing.
 pub struct Journal {
     segments: Arc<Segments>,
-    clock: Arc<dyn Clock>,
-    config: Config,
-    state: Mutex<State>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) config: Config,
+    pub(super) state: Mutex<State>,
     progress: Condvar,
 }
 
 /// How a journal goes on after recovery.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Resume {
     pub last_seq: Seq,
+    /// Time of that event.
     pub last_ts: Timestamp,
+    /// An instant up to here was closed; later than the last event only after a session that could not write.
+    pub floor: Timestamp,
+    pub epochs: Epochs,
     pub chain: u32,
     /// Newest segment with a header, and where its valid groups end; `None` for a new journal.
     pub last_segment: Option<(SegmentNo, u64)>,
+}
+
+impl Resume {
+    /// Takes an answer into account that was given after the last event.
+    pub fn hold(&mut self, pin: &KeptPin) -> Result<()> {
+        if pin.seq > self.last_seq {
+            let message = format!(
+                "event {} was shown and is not in the journal, which ends at {}: its end is damaged, or STORE was put \
+                 together from two times; restore STORE from a copy",
+                pin.seq, self.last_seq
+            );
+            return Err(Error::corrupt("journal.recover", message));
+        }
+        if self.epochs.of(pin.seq) == self.epochs.current() {
+            self.floor = self.floor.max(pin.at.next());
+        }
+        Ok(())
+    }
 }
 
 impl Journal {
@@ -99,10 +132,17 @@ impl Journal {
         };
         write_header(&mut segment, &header)?;
         let place = Place { segment: number, offset: PAGE, chain: resume.chain, seq: resume.last_seq.next() };
+        let reading = Reading::take(&*clock);
+        // A new journal begins with the clock.
+        let last_ts = if resume.last_seq == Seq::ZERO { reading.wall } else { resume.last_ts };
         let state = State {
             next_seq: resume.last_seq.next(),
-            last_ts: resume.last_ts,
-            floor: resume.last_ts,
+            last_ts,
+            epochs: resume.epochs,
+            doubtful: is_doubtful(resume.last_seq, last_ts, reading.wall),
+            reading,
+            sealing: false,
+            floor: last_ts.max(resume.floor),
             group: None,
             group_first: Seq::ZERO,
             segment,
@@ -133,43 +173,33 @@ impl Journal {
     /// Appends one event; `make` gets its time. For a write, `payload` are its bytes.
     pub fn append(&self, payload: &[u8], make: impl FnOnce(Timestamp) -> Event) -> Result<Appended> {
         let crc = if payload.is_empty() { 0 } else { crc32fast::hash(payload) };
-        let mut state = self.room(payload.len() as u64)?;
-        let wall = self.clock.now();
+        let mut state = self.room(payload.len() as u64, SLACK)?;
+        let wall = state.reading.wall;
         let ts = wall.max(state.last_ts).max(state.floor);
-        let seq = state.next_seq;
-        let group = match &state.group {
-            Some(group) => Arc::clone(group),
-            None => {
-                let group = Arc::new(Group::new(ts));
-                state.group = Some(Arc::clone(&group));
-                state.group_first = seq;
-                group
-            }
-        };
-        let mut record = Record { seq, ts, wall, event: make(ts) };
-        let extent = Group::push(&group, &mut record, payload, crc)?;
-        state.next_seq = seq.next();
-        state.last_ts = ts;
-        let stream = group.len_bytes() >= STREAM_AT && !state.driving;
+        let appended = push(&mut state, (ts, wall), make(ts), payload, crc)?;
+        let stream = !state.driving && large(&state);
         if stream {
             state.driving = true;
             self.drive(state);
         }
-        Ok(Appended { seq, ts, extent })
+        Ok(appended)
     }
 
-    /// Waits until an event of `len` bytes may be appended, and sees to its space on disk.
-    fn room(&self, len: u64) -> Result<MutexGuard<'_, State>> {
+    /// Waits until an event of `len` bytes may be appended, and sees to its space on disk, with so much to spare. Reads
+    /// the clock; when that was stepped, its epoch has begun.
+    pub(super) fn room(&self, len: u64, spare: u64) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state.lock();
         loop {
             if let Some(error) = &state.failed {
                 return Err(stopped(error));
             }
             let pending = state.group.as_ref().map_or(0, |group| group.len_bytes());
-            if pending < GROUP_MAX {
+            let stepped = self.read_clock(&mut state);
+            state.sealing = stepped && state.group.is_some();
+            if pending < GROUP_MAX && !state.sealing {
                 let left = state.segment.capacity.saturating_sub(state.segment.end);
                 let in_flight = if state.driving { GROUP_MAX + SLACK } else { 0 };
-                if state.spare.is_none() && pending + in_flight + len + SLACK > left {
+                if state.spare.is_none() && pending + in_flight + len + spare > left {
                     if state.driving {
                         // The driver may be about to take the next number; let it finish first.
                         state = self.progress.wait(state);
@@ -177,6 +207,9 @@ impl Journal {
                         state = self.make_spare(state)?;
                     }
                     continue;
+                }
+                if stepped {
+                    self.begin_epoch(&mut state)?;
                 }
                 return Ok(state);
             }
@@ -237,30 +270,12 @@ impl Journal {
         Ok(last)
     }
 
-    /// No event from now on is at or before `at`; durable when this returns. After a failure there is nothing to
-    /// close: no later event can come.
-    pub fn close_at(&self, at: Timestamp) -> Result<()> {
-        let needs_marker = {
-            let mut state = self.state.lock();
-            if state.failed.is_some() {
-                return Ok(());
-            }
-            state.floor = state.floor.max(at.next());
-            state.last_ts <= at
-        };
-        if needs_marker {
-            let marker = self.append(&[], |_| Event::Close { at })?;
-            return self.commit_wait(marker.seq);
-        }
-        self.flush().map(|_| ())
-    }
-
     /// Writes groups until nobody waits and none is large. The caller has set `driving`.
     fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         loop {
             let sync = !state.waiters.is_empty() || state.unsynced >= UNSYNCED_MAX;
-            let large = state.group.as_ref().is_some_and(|group| group.len_bytes() >= STREAM_AT);
-            let owed = state.failed.is_none() && (sync && state.durable < Seq(state.next_seq.0 - 1) || large);
+            let asked = sync && state.durable < Seq(state.next_seq.0 - 1);
+            let owed = state.failed.is_none() && (asked || large(&state) || state.sealing);
             if !owed {
                 break;
             }
@@ -297,6 +312,7 @@ impl Journal {
             }
             return state;
         };
+        state.sealing = false;
         let first = state.group_first;
         let last = Seq(state.next_seq.0 - 1);
         drop(state);
@@ -440,6 +456,11 @@ impl Journal {
     /// Time of the last event.
     pub fn last_ts(&self) -> Timestamp {
         self.state.lock().last_ts
+    }
+
+    /// The clock epochs so far.
+    pub fn epochs(&self) -> Epochs {
+        self.state.lock().epochs.clone()
     }
 
     /// Why writing has stopped, if it has.

@@ -16,7 +16,8 @@ use crate::disk::DiskFile;
 use crate::error::Result;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
-use crate::types::{FileId, FileKind, PAGE, PAGE_LEN, PageNo, Seq};
+use crate::types::{FileId, FileKind, PAGE, PAGE_LEN, PageNo, RootId, Seq};
+use std::collections::{BTreeSet, HashSet};
 
 /// Neighbouring pieces are written together up to this many bytes.
 const WRITE_MAX: usize = 1 << 20;
@@ -238,20 +239,26 @@ impl Live {
         flush(handle, start, &mut buffer)
     }
 
-    /// The live file becomes the base, whole; the file goes on in a new one.
+    /// The live file becomes the base, whole and durably; the file goes on in a new one.
     pub(super) fn move_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
+        self.rename_to_limbo(node, adopted)?;
+        self.sync_limbo(node.root)?;
+        mark_in_limbo(node);
+        Ok(())
+    }
+
+    fn rename_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
         let root = self.paths.root(node.root)?;
         let (live, limbo) = (root.live(node.file), root.limbo(node.file, adopted));
         self.disk.rename("applier.limbo", &live, &limbo)?;
         self.pool.forget(&live);
-        self.disk.sync_dir("applier.limbo", &root.limbo_dir())?;
-        self.disk.sync_dir("applier.limbo", &root.live_dir())?;
-        let mut state = node.lock();
-        if let Some(base) = &mut state.content.base {
-            base.in_limbo = true;
-        }
-        state.content.exists = false;
         Ok(())
+    }
+
+    fn sync_limbo(&self, root: RootId) -> Result<()> {
+        let root = self.paths.root(root)?;
+        self.disk.sync_dir("applier.limbo", &root.limbo_dir())?;
+        self.disk.sync_dir("applier.limbo", &root.live_dir())
     }
 
     fn detach(&self, state: &mut NodeState) {
@@ -272,7 +279,8 @@ impl Live {
                 .filter_map(|(_, file)| tree.nodes.get(file).cloned())
                 .collect()
         };
-        let mut buried = Vec::new();
+        let mut buried = HashSet::new();
+        let mut moved = BTreeSet::new();
         for node in due {
             let (open, exists, limbo) = {
                 let mut state = node.lock();
@@ -289,12 +297,18 @@ impl Live {
             }
             if exists {
                 match limbo {
-                    Some(adopted) => self.move_to_limbo(&node, adopted)?,
+                    // No later write goes on in it: many are made durable at once, or by the next checkpoint.
+                    Some(adopted) => {
+                        self.rename_to_limbo(&node, adopted)?;
+                        mark_in_limbo(&node);
+                        moved.insert(node.root);
+                    }
                     None => self.remove_live(&node)?,
                 }
             }
-            buried.push(node.file);
+            buried.insert(node.file);
         }
+        moved.into_iter().try_for_each(|root| self.sync_limbo(root))?;
         if buried.is_empty() {
             return Ok(());
         }
@@ -321,6 +335,14 @@ impl Live {
         let tree = self.tree.read();
         waiting.iter().filter_map(|file| tree.nodes.get(file)?.lock().content.oldest_pending()).min()
     }
+}
+
+fn mark_in_limbo(node: &Node) {
+    let mut state = node.lock();
+    if let Some(base) = &mut state.content.base {
+        base.in_limbo = true;
+    }
+    state.content.exists = false;
 }
 
 fn flush(handle: &dyn DiskFile, start: u64, buffer: &mut Vec<u8>) -> Result<()> {

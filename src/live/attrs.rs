@@ -54,7 +54,7 @@ impl Caller {
     }
 
     /// A mode after this caller changed the owner: setgid goes where the group executes, and with strangers always.
-    pub fn after_chown(self, mode: u32) -> u32 {
+    fn after_chown(self, mode: u32) -> u32 {
         let keeps_group = self != Caller::Stranger && mode & GROUP_EXECUTES == 0;
         mode & !SETUID & if keeps_group { !0 } else { !SETGID }
     }
@@ -124,6 +124,16 @@ impl Live {
             attr.ctime = ts.into();
             let explicit_mtime = set.mtime.is_some() && !set.from_kernel_cache;
             Event::SetAttr { file: node.file, attr, explicit_mtime, xattrs }
+        })?;
+        Ok(())
+    }
+
+    /// Moves mtime and ctime of a file whose bytes were asked to change and did not.
+    pub(super) fn touch(&self, node: &Node, state: &mut NodeState) -> Result<()> {
+        let mut attr = state.attr;
+        self.emit(node, state, &[], |ts| {
+            (attr.mtime, attr.ctime) = (ts.into(), ts.into());
+            Event::SetAttr { file: node.file, attr, explicit_mtime: false, xattrs: Vec::new() }
         })?;
         Ok(())
     }

@@ -81,6 +81,7 @@ impl Live {
         let mut sections = Sections {
             roots: super::roots::states(&tree),
             tags: self.tags.lock().states(),
+            epochs: self.journal.epochs().list().to_vec(),
             ..Sections::default()
         };
         for (file, node) in &tree.nodes {

@@ -120,12 +120,15 @@ impl Live {
         Ok(())
     }
 
-    /// fallocate mode 0: the file ends at or after `end`.
-    pub fn reserve(&self, file: FileId, end: u64) -> Result<()> {
+    /// fallocate mode 0: the file ends at or after `end`, unless it keeps its size. Its times move in any case.
+    pub fn reserve(&self, file: FileId, end: u64, keep_size: bool) -> Result<()> {
         self.wait_for_room()?;
         let node = self.regular(file)?;
         let mut state = node.lock();
-        if end > state.attr.size { self.resize(&node, &mut state, end) } else { Ok(()) }
+        if end > state.attr.size && !keep_size {
+            return self.resize(&node, &mut state, end);
+        }
+        self.touch(&node, &mut state)
     }
 
     /// Zeroes `[offset, offset + len)`; extends the file unless `keep_size`.
@@ -140,10 +143,11 @@ impl Live {
         }
         let size = state.attr.size;
         let end = end.min(size);
-        if offset < end {
-            let event = Event::Zero { file, offset, len: end - offset, size };
-            self.emit(&node, &mut state, &[], |_| event)?;
+        if offset >= end {
+            return self.touch(&node, &mut state);
         }
+        let event = Event::Zero { file, offset, len: end - offset, size };
+        self.emit(&node, &mut state, &[], |_| event)?;
         Ok(())
     }
 

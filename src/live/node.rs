@@ -132,7 +132,7 @@ impl NodeState {
     }
 
     fn bytes_changed(&mut self, seq: Seq, ts: Timestamp, size: u64) {
-        self.data_ts = self.data_ts.max(ts);
+        self.data_ts = ts;
         if self.advance(seq) {
             self.attr.size = size;
             self.attr.mtime = ts.into();

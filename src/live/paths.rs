@@ -129,6 +129,11 @@ impl Paths {
         self.store.join("index")
     }
 
+    /// Answers given while the journal could not be written.
+    pub fn kept_pins(&self) -> PathBuf {
+        self.store.join("pins")
+    }
+
     pub fn lock(&self) -> PathBuf {
         self.store.join("lock")
     }

@@ -26,7 +26,9 @@ use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase};
 use crate::format::event::{Event, RootStage};
+use crate::format::pins::KeptPin;
 use crate::index::Index;
+use crate::journal::epochs::Epochs;
 use crate::journal::group::GroupPlace;
 use crate::journal::recovery::{Replayed, START, replay};
 use crate::journal::segment::Segments;
@@ -52,6 +54,8 @@ pub struct Setup {
     pub journal: Config,
     pub limits: Limits,
     pub writeback: bool,
+    /// Answers of the last session that its journal could not take.
+    pub kept: Vec<KeptPin>,
 }
 
 /// What opening did.
@@ -93,7 +97,9 @@ fn open_new(mut setup: Setup, new: Vec<RootPaths>) -> Result<(Live, Report)> {
     }
     let resume = Resume {
         last_seq: Seq(START.seq.0 - 1),
-        last_ts: Timestamp(0),
+        last_ts: Timestamp::default(),
+        floor: Timestamp::FIRST,
+        epochs: Epochs::default(),
         chain: START.chain,
         last_segment: None,
     };
@@ -320,7 +326,8 @@ fn replay_into(
     served: bool,
 ) -> Result<(Resume, Replayed)> {
     let segments = segments_of(setup);
-    let (resume, replayed) = replay(&segments, checkpoint.replay, checkpoint.last_ts, |read| {
+    let epochs = Epochs::new(&checkpoint.sections.epochs);
+    let (resume, replayed) = replay(&segments, checkpoint.replay, checkpoint.last_ts, epochs, |read| {
         let group = Arc::new(Group::on_disk(GroupPlace { area_start: 0, ..read.place }));
         for record in &read.records {
             if record.seq > checkpoint.names_seq {
@@ -403,11 +410,15 @@ fn remove_orphans(disk: &dyn Disk, root: &RootPaths, tree: &Tree) -> Result<()> 
 fn assemble(
     setup: Setup,
     tree: Tree,
-    resume: Resume,
+    mut resume: Resume,
     birth: (Seq, Timestamp),
     (id, replay_from): (u64, Seq),
 ) -> Result<Live> {
     let segments = segments_of(&setup);
+    let last_seq = resume.last_seq;
+    for pin in &setup.kept {
+        resume.hold(pin)?;
+    }
     let journal = Journal::begin(segments, Arc::clone(&setup.clock), setup.journal, resume)?;
     let base = BaseStore::open(Arc::clone(&setup.disk), &setup.paths, setup.store, Arc::clone(&setup.index))?;
     let mut dirty = BTreeSet::new();
@@ -434,7 +445,7 @@ fn assemble(
         dirty: Mutex::new(dirty),
         overlay_bytes: AtomicU64::new(waiting),
         round: Mutex::new(id),
-        applied: AtomicU64::new(if waiting == 0 { resume.last_seq.0 } else { replay_from.0 - 1 }),
+        applied: AtomicU64::new(if waiting == 0 { last_seq.0 } else { replay_from.0 - 1 }),
         checkpointed: AtomicU64::new(replay_from.0 - 1),
         trouble: Mutex::new(None),
         relief: Condvar::new(),
@@ -442,5 +453,8 @@ fn assemble(
         ownable: Mutex::new(BTreeSet::new()),
     };
     live.journal.append(&[], |_| Event::Session { writeback: setup.writeback })?;
+    for KeptPin { at, seq } in setup.kept {
+        live.journal.append(&[], |_| Event::Pin { at, seq, kept: true })?;
+    }
     Ok(live)
 }

@@ -11,7 +11,7 @@ use crate::format::checkpoint::Fingerprint;
 use crate::format::event::{Birth, Event, Slot};
 use crate::sync::Arc;
 use crate::types::{Attr, FileId, FileKind, Name, RootId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// What a look at the roots found to be different.
@@ -32,6 +32,8 @@ struct Look<'a> {
     top: FileId,
     dev: u64,
     by_inode: HashMap<u64, FileId>,
+    /// The files in `by_inode`.
+    seen: HashSet<FileId>,
     found: Differences,
 }
 
@@ -91,7 +93,7 @@ impl<'a> Look<'a> {
         dev: u64,
         found: Differences,
     ) -> Look<'a> {
-        Look { live, prints, root, top, dev, by_inode: HashMap::new(), found }
+        Look { live, prints, root, top, dev, by_inode: HashMap::new(), seen: HashSet::new(), found }
     }
 
     fn directory(&mut self, dir: FileId, path: &Path, stat: &Stat) -> Result<()> {
@@ -155,10 +157,8 @@ impl<'a> Look<'a> {
             _ => self.by_inode.get(&stat.ino).copied(),
         };
         if let Some(node) = known {
-            let same_file = linked.map_or_else(
-                || !self.by_inode.values().any(|file| *file == node.file),
-                |file| file == node.file,
-            ) || node.kind == FileKind::Directory;
+            let same_file = linked.map_or(!self.seen.contains(&node.file), |file| file == node.file)
+                || node.kind == FileKind::Directory;
             if same_file && self.is_kind(&node, path, stat)? {
                 self.known(&node, path, stat)?;
                 return Ok(node.file);
@@ -174,6 +174,12 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// Notes which file an inode is; whether one was noted before.
+    fn note(&mut self, inode: u64, file: FileId) -> bool {
+        self.seen.insert(file);
+        self.by_inode.insert(inode, file).is_some()
+    }
+
     fn is_kind(&self, node: &Node, path: &Path, stat: &Stat) -> Result<bool> {
         Ok(node.kind == stat.attr.kind
             && match node.kind {
@@ -184,7 +190,7 @@ impl<'a> Look<'a> {
     }
 
     fn known(&mut self, node: &Node, path: &Path, stat: &Stat) -> Result<()> {
-        if node.kind != FileKind::Directory && self.by_inode.insert(stat.ino, node.file).is_some() {
+        if node.kind != FileKind::Directory && self.note(stat.ino, node.file) {
             return Ok(());
         }
         if node.kind == FileKind::Regular && self.prints.get(&node.file) != Some(&fingerprint(stat)) {
@@ -227,7 +233,7 @@ impl<'a> Look<'a> {
         drop(held);
         drop(tree);
         if !is_dir {
-            self.by_inode.insert(stat.ino, file);
+            self.note(stat.ino, file);
             self.attributes(file, path, stat)?;
             let node = self.live.node(file)?;
             sparse::look(self.live, &node, path, stat)?;

@@ -123,8 +123,8 @@ impl Lines {
 pub struct Wanted {
     /// Events at or before this one.
     pub upto: Seq,
-    /// Events at or after this time.
-    pub since: Option<Timestamp>,
+    /// Events after this one.
+    pub after: Seq,
     /// Lines.
     pub limit: usize,
     /// A line for each event, time stamps of the kernel's own included.
@@ -162,7 +162,7 @@ impl<'a> Teller<'a> {
                 return Ok(Told { versions: lines.finish(), next: None });
             };
             for happened in events {
-                if wanted.since.is_some_and(|since| happened.ts < since) {
+                if happened.seq <= wanted.after {
                     return Ok(Told { versions: lines.finish(), next: None });
                 }
                 let seq = happened.seq;

@@ -91,6 +91,7 @@ impl Indexer {
             segment: next.segment,
             offset: next.offset,
             chain: next.chain,
+            ..Watermark::default()
         };
         let composes = self.index.apply(&groups, mark)?;
         position.place = next;

@@ -6,6 +6,8 @@
 pub mod diff;
 pub mod history;
 pub mod indexer;
+pub mod kept;
+pub mod meaning;
 pub mod offline;
 pub mod pages;
 pub mod paths;

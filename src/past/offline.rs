@@ -4,6 +4,7 @@
 //! them. So its answers cost a reading of the journal's records, not of the bytes that were written.
 
 use super::history::{Version, entry_names, kind_of, set_detail, text, xattr_detail};
+use super::meaning::Meaning;
 use super::paths::in_root;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Result};
@@ -119,16 +120,17 @@ impl Offline {
         Ok(found)
     }
 
-    /// The last event at or before a time.
-    pub fn seq_at(&self, ts: Timestamp) -> Result<Seq> {
-        let mut last = Seq::ZERO;
-        self.each(From::Time(ts), |record| {
-            if record.ts <= ts {
-                last = record.seq;
+    /// What a time means: the last event at or before it; zero when there is none. What is damaged is left out.
+    pub fn seq_at(&self, at: Timestamp) -> Result<Seq> {
+        let mut meaning = Meaning::new(at);
+        let Some(mut walk) = self.walk(From::Start, Check::Records)? else { return Ok(Seq::ZERO) };
+        loop {
+            match walk.step() {
+                Found::Group(group) => group.records.iter().for_each(|record| meaning.fold(record)),
+                Found::Damage(_) => {}
+                Found::End(_) => return Ok(meaning.seq()),
             }
-            record.ts <= ts
-        })?;
-        Ok(last)
+        }
     }
 
     /// The file that a path in a root led to last, at or before an event.
@@ -162,7 +164,7 @@ impl Offline {
             // Again for an event that was told; the second time changes nothing.
             teller.names.fold(&record.event);
             teller.after(&record.event);
-            let in_time = wanted.since.is_none_or(|since| record.ts >= since) && record.seq <= wanted.upto;
+            let in_time = record.seq > wanted.after && record.seq <= wanted.upto;
             if let Some(version) = version.filter(|_| in_time) {
                 let joined = !wanted.all && lines.back_mut().is_some_and(|last| last.take_in_newer(&version));
                 if !joined {

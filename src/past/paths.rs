@@ -85,6 +85,14 @@ pub fn names_of(index: &Index, file: FileId, at: Seq) -> Result<Option<Vec<Name>
     Ok(Some(parts))
 }
 
+/// The directory that holds a directory at an instant; `None` for the top of a tree.
+pub fn parent_of(index: &Index, dir: FileId, at: Seq) -> Result<Option<FileId>> {
+    Ok(match slot_of(index, dir, at)? {
+        Place::Slot(slot) => Some(slot.dir),
+        Place::Top | Place::Nowhere => None,
+    })
+}
+
 /// The path of a directory entry at an instant.
 pub fn path_of_slot(index: &Index, slot: &Slot, at: Seq) -> Result<Vec<u8>> {
     let mut path = path_of(index, slot.dir, at)?.unwrap_or_default();

@@ -1,13 +1,20 @@
-//! From an instant as asked for to a Seq that can never mean anything else.
+//! From an instant as asked for to a Seq that can never mean anything else (docs/decisions/0006).
+//!
+//! - A time means the last event at or before it, in one clock epoch: the newest that has reached the time; where
+//!   none shows it (the clock was set over it), the newest that began before it.
+//! - The first answer is an event itself, a pin, durable before it is given: whatever the clock shows later, the pin
+//!   is what counts. Of pins that were made at once the first in the journal counts, for all who asked.
+//! - Nothing that is not durable is ever shown.
 
 use super::indexer::Indexer;
+use super::kept::Kept;
 use super::when::Instant;
-use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::event::Record;
 use crate::index::{GroupPlace, Index};
-use crate::journal::Journal;
+use crate::journal::epochs::TimeNow;
 use crate::journal::reader::records_at;
+use crate::journal::{Closed, Journal};
 use crate::types::{Seq, Timestamp};
 
 /// The four-way answer.
@@ -34,68 +41,261 @@ pub enum Resolution {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Found {
     pub seq: Seq,
-    /// Time of the last event at or before the request.
+    /// Time of that event: the last at or before the request.
     pub actual: Timestamp,
+    /// Clock epoch of that event.
+    pub epoch: u32,
 }
 
 /// What resolving needs.
 pub struct Resolver<'a> {
-    pub clock: &'a dyn Clock,
     pub journal: &'a Journal,
     pub index: &'a Index,
     pub indexer: &'a Indexer,
+    pub kept: &'a Kept,
     pub birth: (Seq, Timestamp),
+    /// What was durable when the session began: pins of earlier sessions are at or before it.
+    pub begun: Seq,
+}
+
+/// The part of history that one clock epoch dates.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    epoch: u32,
+    start: Timestamp,
+    /// Its last event; the newest epoch has none yet.
+    last: Option<Seq>,
+}
+
+enum Choice {
+    In(Span),
+    Future,
+    Before,
 }
 
 impl Resolver<'_> {
-    /// Closes the instant, durably, and says which Seq it is.
+    /// Fixes the instant, durably, and says which Seq it is.
     pub fn resolve(&self, instant: Instant) -> Result<Resolution> {
         match instant {
-            Instant::Time(ts) => self.at_time(ts),
+            Instant::Time(at) => self.at_time(at),
             Instant::Seq(seq) => self.at_seq(seq),
         }
+    }
+
+    /// Resolves what was so many µs ago, as time passed: steps of the clock on the way do not count. The instant to name
+    /// it by is told with it: a Seq, where the time as a name means something else.
+    pub fn resolve_ago(&self, ago_us: i64) -> Result<(Resolution, Instant)> {
+        loop {
+            let time = self.journal.time()?;
+            let at = Timestamp(time.now.0.saturating_sub(ago_us.max(0)));
+            let Some((span, at)) = self.walk_back(at, &time)? else {
+                return Ok((self.before(), Instant::Time(at)));
+            };
+            let Some((seq, pin)) = self.settle(at, &span, &time)? else { continue };
+            let means = match (self.pinned(at)?, self.choose(at, &time)?) {
+                (Some(pinned), _) => pinned,
+                (None, Choice::In(chosen)) if chosen.epoch == span.epoch => self.fix(at, seq, pin, &time)?,
+                _ => Seq::ZERO,
+            };
+            let named = if means == seq { Instant::Time(at) } else { Instant::Seq(seq) };
+            return Ok((self.at_seq(seq)?, named));
+        }
+    }
+
+    /// The epoch, and the time in it, that `at` comes to when it was reckoned back from now by the present clock.
+    fn walk_back(&self, mut at: Timestamp, time: &TimeNow) -> Result<Option<(Span, Timestamp)>> {
+        let mut later: Option<Span> = None;
+        for span in self.spans(time).into_iter().rev() {
+            if let Some(later) = later {
+                let beyond = later.start.0.saturating_sub(at.0);
+                at = Timestamp(self.end(&span, time)?.0.saturating_sub(beyond));
+            }
+            if span.start <= at {
+                return Ok(Some((span, at)));
+            }
+            later = Some(span);
+        }
+        Ok(None)
+    }
+
+    /// The last event before a time, by what the time means now. Fixes nothing.
+    pub fn last_before(&self, at: Timestamp) -> Result<Seq> {
+        let at = Timestamp(at.0.saturating_sub(1));
+        if let Some(seq) = self.pinned(at)? {
+            return Ok(seq);
+        }
+        let time = self.journal.time()?;
+        match self.choose(at, &time)? {
+            Choice::Before => Ok(Seq::ZERO),
+            Choice::Future => Ok(time.last),
+            Choice::In(span) => {
+                self.index_to(span.last.unwrap_or(time.last))?;
+                Ok(self.last_event(&span, at)?.map_or(Seq::ZERO, |record| record.seq))
+            }
+        }
+    }
+
+    /// What a time could mean: the state in each clock epoch that showed it, oldest first. Fixes nothing.
+    pub fn candidates(&self, at: Timestamp) -> Result<Vec<Found>> {
+        let time = self.journal.time()?;
+        let mut candidates = Vec::new();
+        for span in self.spans(&time) {
+            if span.start > at || at > self.end(&span, &time)? {
+                continue;
+            }
+            self.index_to(span.last.unwrap_or(time.last))?;
+            if let Some(record) = self.last_event(&span, at)? {
+                candidates.push(Found { seq: record.seq, actual: record.ts, epoch: span.epoch });
+            }
+        }
+        Ok(candidates)
+    }
+
+    fn at_time(&self, at: Timestamp) -> Result<Resolution> {
+        match self.try_at_time(at) {
+            // Writing stopped on the way; what is durable can still be shown.
+            Err(error) if error.kind == Kind::Stopped => self.try_at_time(at),
+            other => other,
+        }
+    }
+
+    fn try_at_time(&self, at: Timestamp) -> Result<Resolution> {
+        if let Some(seq) = self.pinned(at)? {
+            return self.at_seq(seq);
+        }
+        loop {
+            let time = self.journal.time()?;
+            let span = match self.choose(at, &time)? {
+                Choice::In(span) => span,
+                Choice::Future => return Ok(Resolution::Future { now: time.now, last: time.last }),
+                Choice::Before => return Ok(self.before()),
+            };
+            if let Some((seq, pin)) = self.settle(at, &span, &time)? {
+                return self.at_seq(self.fix(at, seq, pin, &time)?);
+            }
+        }
+    }
+
+    /// What was answered before.
+    fn pinned(&self, at: Timestamp) -> Result<Option<Seq>> {
+        self.index_to(self.begun)?;
+        match self.index.pin(at)? {
+            Some(seq) => Ok(Some(seq)),
+            None => Ok(self.kept.get(at)),
+        }
+    }
+
+    fn spans(&self, time: &TimeNow) -> Vec<Span> {
+        let mut spans = vec![Span { epoch: 0, start: self.birth.1, last: None }];
+        for epoch in time.epochs.list() {
+            if epoch.seq <= self.birth.0 {
+                // It began while DATA was being taken in: there is nothing to show from before.
+                spans.clear();
+            }
+            if let Some(before) = spans.last_mut() {
+                before.last = Some(Seq(epoch.seq.0 - 1));
+            }
+            let start = if spans.is_empty() { epoch.ts.max(self.birth.1) } else { epoch.ts };
+            spans.push(Span { epoch: epoch.epoch, start, last: None });
+        }
+        spans
+    }
+
+    fn choose(&self, at: Timestamp, time: &TimeNow) -> Result<Choice> {
+        let spans = self.spans(time);
+        let mut gap = None;
+        for span in spans.into_iter().rev().filter(|span| span.start <= at) {
+            if at <= self.end(&span, time)? {
+                return Ok(Choice::In(span));
+            }
+            gap = gap.or(Some(span));
+        }
+        Ok(match gap {
+            _ if at > time.now => Choice::Future,
+            Some(span) => Choice::In(span),
+            None => Choice::Before,
+        })
+    }
+
+    /// The last time that an epoch has shown.
+    fn end(&self, span: &Span, time: &TimeNow) -> Result<Timestamp> {
+        let last = match span.last {
+            Some(last) => last,
+            None if !time.stopped => return Ok(time.now),
+            // A later epoch may have begun and not become durable: now may be its time.
+            None => time.last,
+        };
+        self.index_to(last)?;
+        let shown = self.index.group_of_seq(last)?.ok_or_else(|| unknown(last))?.last_ts;
+        Ok(if span.last.is_none() { shown.max(time.now) } else { shown })
+    }
+
+    /// The last event at or before a time in an epoch that shows it; no later one will come. `None`: another epoch has
+    /// begun meanwhile. With it, the Seq of a pin that says so already.
+    fn settle(&self, at: Timestamp, span: &Span, time: &TimeNow) -> Result<Option<(Seq, Option<Seq>)>> {
+        let last = match span.last {
+            Some(last) => last,
+            None if time.stopped => time.last,
+            None => match self.journal.close(at, span.epoch)? {
+                Closed::Another => return Ok(None),
+                Closed::Pinned { pin } => return Ok(Some((Seq(pin.0 - 1), Some(pin)))),
+                Closed::Behind { last } => last,
+            },
+        };
+        let mark = self.index.watermark();
+        // A later event of the epoch that is indexed has all before it indexed: no need to wait for the rest.
+        let passed = mark.epoch > span.epoch || mark.epoch == span.epoch && mark.ts > at;
+        if !passed {
+            self.index_to(last)?;
+        }
+        let record = self.last_event(span, at)?.ok_or_else(|| unknown(last))?;
+        Ok(Some((record.seq, None)))
+    }
+
+    /// Makes the answer durable, and gives the one that counts.
+    fn fix(&self, at: Timestamp, seq: Seq, pin: Option<Seq>, time: &TimeNow) -> Result<Seq> {
+        if time.stopped {
+            return self.kept.add(at, seq);
+        }
+        let pin = match pin {
+            Some(pin) => pin,
+            None => self.journal.pin(at, seq)?,
+        };
+        self.index_to(pin)?;
+        self.index.pin(at)?.ok_or_else(|| unknown(pin))
+    }
+
+    /// Everything up to `seq` is durable and indexed.
+    fn index_to(&self, seq: Seq) -> Result<()> {
+        if self.indexer.reached() < seq {
+            self.journal.commit_wait(seq)?;
+            self.indexer.wait_for(seq)?;
+        }
+        Ok(())
     }
 
     fn before(&self) -> Resolution {
         Resolution::Before { first: self.birth.1, seq: self.birth.0 }
     }
 
-    fn at_time(&self, ts: Timestamp) -> Result<Resolution> {
-        let now = self.clock.now().max(self.journal.last_ts());
-        if ts > now {
-            return Ok(Resolution::Future { now, last: self.journal.durable() });
-        }
-        if ts < self.birth.1 {
-            return Ok(self.before());
-        }
-        // A durable later event bounds it already, and the index has it: nothing to close, nothing to wait for.
-        if self.index.watermark().ts <= ts {
-            self.journal.close_at(ts)?;
-            self.indexer.wait_for(self.journal.durable())?;
-        }
-        let Some(place) = self.index.group_at_time(ts)? else { return Ok(self.before()) };
-        match self.last_of(place, |record| record.ts <= ts)? {
-            Some(record) => Ok(Resolution::Found(Found { seq: record.seq, actual: record.ts })),
-            None => Ok(self.before()),
-        }
-    }
-
     fn at_seq(&self, seq: Seq) -> Result<Resolution> {
-        let last = self.journal.last_seq();
-        if seq > last {
-            return Ok(Resolution::Future { now: self.clock.now(), last });
+        let time = self.journal.time()?;
+        if seq > time.last {
+            return Ok(Resolution::Future { now: time.now, last: time.last });
         }
         if seq < self.birth.0 {
             return Ok(self.before());
         }
-        self.journal.commit_wait(seq)?;
-        self.indexer.wait_for(seq)?;
-        let place = self.index.group_of_seq(seq)?;
-        let place = place
-            .ok_or_else(|| Error::corrupt("past.resolve", format!("the index does not know event {seq}")))?;
-        match self.last_of(place, |record| record.seq <= seq)? {
-            Some(record) => Ok(Resolution::Found(Found { seq: record.seq, actual: record.ts })),
-            None => Ok(self.before()),
+        self.index_to(seq)?;
+        let place = self.index.group_of_seq(seq)?.ok_or_else(|| unknown(seq))?;
+        let record = self.last_of(place, |record| record.seq <= seq)?.ok_or_else(|| unknown(seq))?;
+        Ok(Resolution::Found(Found { seq: record.seq, actual: record.ts, epoch: time.epochs.of(record.seq) }))
+    }
+
+    fn last_event(&self, span: &Span, at: Timestamp) -> Result<Option<Record>> {
+        match self.index.group_at_time(span.epoch, at)? {
+            Some(place) => self.last_of(place, |record| record.ts <= at),
+            None => Ok(None),
         }
     }
 
@@ -103,4 +303,11 @@ impl Resolver<'_> {
         let records = records_at(self.journal.segments(), place.segment, place.offset)?;
         Ok(records.into_iter().rev().find(|record| fits(record)))
     }
+}
+
+fn unknown(seq: Seq) -> Error {
+    Error::corrupt(
+        "past.resolve",
+        format!("the index does not know event {seq}, which it should; try `weft index rebuild`"),
+    )
 }

@@ -1,7 +1,7 @@
 //! One past instant as a tree of names, attributes and bytes.
 
 use super::pages::Pages;
-use super::paths::names_of;
+use super::paths::{names_of, parent_of};
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::live::names::Entry;
@@ -41,6 +41,11 @@ impl View {
             Some((file, _)) => Ok(Some((file, self.attr(file)?))),
             None => Ok(None),
         }
+    }
+
+    /// The directory that holds a directory; `None` for the root.
+    pub fn parent(&self, dir: FileId) -> Result<Option<FileId>> {
+        parent_of(&self.index, dir, self.seq)
     }
 
     pub fn attr(&self, file: FileId) -> Result<Attr> {

@@ -34,6 +34,8 @@ pub struct When {
     pub instant: Instant,
     /// The text was relative (`-5m`, `now`, `10:00`): it means another instant when read later.
     pub moving: bool,
+    /// It was counted back from now, by so many µs of time that passed (`-5m`, `now`).
+    pub ago_us: Option<i64>,
 }
 
 /// What a name in the root of a mount says about views.
@@ -51,8 +53,7 @@ pub enum ViewName {
 }
 
 const OP: &str = "time.parse";
-/// Microseconds of 0000-01-01T00:00:00Z: earlier years have no four-digit spelling.
-const FIRST_US: i64 = -62_167_219_200_000_000;
+const FIRST_US: i64 = Timestamp::FIRST.0;
 const DAY_US: i64 = 86_400_000_000;
 const RESERVED: [&[u8]; 3] = [b"@ts=", b"@seq=", b"@tag="];
 
@@ -79,20 +80,7 @@ pub fn zone(name: &str) -> Result<TimeZone> {
 
 /// The one spelling of a time: `2026-11-23T10:00:00.000000Z`.
 pub fn canonical(ts: Timestamp) -> String {
-    let last = jiff::Timestamp::MAX.as_microsecond();
-    let utc = jiff::Timestamp::from_microsecond(ts.0.clamp(FIRST_US, last))
-        .map(|ts| Offset::UTC.to_datetime(ts))
-        .unwrap_or(DateTime::MAX);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-        utc.year(),
-        utc.month(),
-        utc.day(),
-        utc.hour(),
-        utc.minute(),
-        utc.second(),
-        utc.subsec_nanosecond() / 1_000
-    )
+    ts.to_string()
 }
 
 /// Reads a time as given to `weft at`: absolute (with or without offset), time of day, relative, `now`, `seq=N`.
@@ -107,12 +95,11 @@ pub fn parse_time(text: &str, now: Timestamp, zone: &TimeZone) -> Result<When> {
     }
     let text = bare.strip_prefix("ts=").unwrap_or(text);
     if text.eq_ignore_ascii_case("now") {
-        return Ok(moving(now));
+        return Ok(ago(now, 0));
     }
     if let Some(span) = text.strip_prefix('-') {
         return parse_span(span, text)
-            .and_then(|us| before(now, us).ok_or_else(|| out_of_range(text)))
-            .map(moving);
+            .and_then(|us| before(now, us).map(|at| ago(at, us)).ok_or_else(|| out_of_range(text)));
     }
     if is_time_of_day(text.as_bytes()) {
         return time_of_day(text, now, zone).map(moving);
@@ -143,11 +130,15 @@ pub fn parse_view_name(name: &[u8], zone: &TimeZone) -> ViewName {
 }
 
 fn fixed(instant: Instant) -> When {
-    When { instant, moving: false }
+    When { instant, moving: false, ago_us: None }
 }
 
 fn moving(ts: Timestamp) -> When {
-    When { instant: Instant::Time(ts), moving: true }
+    When { instant: Instant::Time(ts), moving: true, ago_us: None }
+}
+
+fn ago(ts: Timestamp, us: i64) -> When {
+    When { ago_us: Some(us), ..moving(ts) }
 }
 
 fn before(now: Timestamp, us: i64) -> Option<Timestamp> {

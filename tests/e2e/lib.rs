@@ -29,6 +29,8 @@ pub mod random;
 pub mod rights;
 #[path = "harness/session.rs"]
 pub mod session;
+#[path = "harness/steered.rs"]
+pub mod steered;
 #[path = "harness/tree.rs"]
 pub mod tree;
 #[path = "harness/wall.rs"]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use weft_mount::{control, place};
 
-/// Say what TIME means: found, in the future, before history began, or pruned
+/// Say what TIME means: found, in the future, before history began, pruned, or no time at all
 #[derive(clap::Args)]
 pub struct Args {
     /// 2026-11-23T10:00:00Z, 10:00, -5m, now, seq=N, tag:NAME
@@ -50,10 +50,17 @@ pub fn why_not(answer: &Value) -> String {
             format!("is in the future: it is {}, seq {}", field(answer, "now"), field(answer, "last_seq"))
         }
         "before" => format!("is before history began at {}", field(answer, "first")),
+        "malformed" => return field(answer, "because"),
         "pruned" => format!("was pruned: the oldest instant kept is {}", field(answer, "oldest")),
         other => format!("cannot be resolved ({other})"),
     };
     format!("{} {why}; history reaches from {}", field(answer, "requested"), reach(answer))
+}
+
+/// The clock epoch of an instant, and the present one where that is another.
+fn epoch(answer: &Value) -> String {
+    let (then, now) = (field(answer, "epoch"), field(answer, "clock_epoch"));
+    if then == now { then } else { format!("{then} (it is {now} now: the clock was set)") }
 }
 
 fn table(answer: &Value) -> String {
@@ -61,6 +68,7 @@ fn table(answer: &Value) -> String {
     if field(answer, "answer") == "found" {
         lines.push(("actual", field(answer, "actual")));
         lines.push(("seq", field(answer, "seq")));
+        lines.push(("epoch", epoch(answer)));
         lines.push(("path", field(answer, "path")));
         if let Some(consistency) = answer.get("consistency").filter(|value| value.is_object()) {
             let (capture, session) = (field(consistency, "capture"), field(consistency, "session"));
@@ -70,6 +78,16 @@ fn table(answer: &Value) -> String {
         lines.push(("because", why_not(answer)));
     }
     lines.push(("reach", reach(answer)));
+    for one in
+        answer.get("candidates").and_then(Value::as_array).filter(|all| all.len() > 1).into_iter().flatten()
+    {
+        let (seq, actual) = (field(one, "seq"), field(one, "actual"));
+        let chosen = if one.get("chosen") == Some(&Value::Bool(true)) { ", the answer" } else { "" };
+        lines.push((
+            "could be",
+            format!("@seq={seq} of {actual}, clock epoch {}{chosen}", field(one, "epoch")),
+        ));
+    }
     if answer.get("note").is_some() {
         lines.push(("note", field(answer, "note")));
     }

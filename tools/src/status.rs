@@ -59,6 +59,8 @@ fn table(status: &Value) -> String {
         true => "good".into(),
         false => problems.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
     };
+    let warnings = status.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
+    let warnings = warnings.iter().filter_map(Value::as_str).map(|text| ("warning", text.to_owned()));
     let lines = [
         ("health", health),
         ("mounted", format!("{} (DATA {})", text(status, "mountpoint"), text(status, "data"))),
@@ -120,7 +122,9 @@ fn table(status: &Value) -> String {
         ),
         ("recovery", text(status, "recovery").into()),
     ];
-    let shown = lines.iter().filter(|(_, value)| !value.is_empty());
+    let (first, rest) = lines.split_at(1);
+    let all = first.iter().cloned().chain(warnings).chain(rest.iter().cloned());
+    let shown = all.filter(|(_, value)| !value.is_empty());
     shown.map(|(key, value)| format!("{key:<10} {value}\n")).collect()
 }
 

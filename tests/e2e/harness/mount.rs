@@ -2,7 +2,9 @@
 
 use crate::cmd::{self, Output};
 use crate::place::{self, Place};
+use crate::steered::Steered;
 use crate::wall::Wall;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,6 +35,8 @@ pub struct Mount {
     pub roots: Vec<(String, PathBuf)>,
     capture: Capture,
     user: Option<String>,
+    /// Environment of the daemon.
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Mount {
@@ -55,7 +59,17 @@ impl Mount {
             roots: Vec::new(),
             capture: Capture::Strict,
             user: None,
+            environment: Vec::new(),
         }
+    }
+
+    /// With a daemon whose clock the test steers.
+    pub fn clock(mut self, clock: &Steered) -> Mount {
+        let mut command = Command::new("weft");
+        clock.steer(&mut command);
+        let set = command.get_envs().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+        self.environment = set.collect();
+        self
     }
 
     /// With a further root.
@@ -105,6 +119,7 @@ impl Mount {
 
     pub fn try_mount(&self) -> Output {
         let mut command = self.weft();
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         command.arg("mount").arg(&self.data);
         if self.point != self.data {
             command.arg(&self.point);

@@ -1,7 +1,7 @@
 //! Random operations of several users on names, owners, modes, ACLs and times, and all that can be seen after each:
 //! the same on a mount and on the disk.
 
-use crate::ops::{Aligned, bytes};
+use crate::ops::{Aligned, bytes, store_mapped};
 use crate::people::{PEOPLE, Person, SHARED};
 use crate::tree::{c_path, names, xattrs};
 use rand::Rng;
@@ -81,9 +81,10 @@ pub enum What {
         path: &'static str,
         len: i64,
     },
-    /// Space for one block, mostly behind the end.
+    /// Space for one block, or a hole.
     Allocate {
         path: &'static str,
+        flags: i32,
         at: i64,
     },
     Times {
@@ -104,6 +105,11 @@ pub enum What {
     GetXattr {
         path: &'static str,
         name: &'static CStr,
+    },
+    /// Through a shared map.
+    Store {
+        path: &'static str,
+        at: u64,
     },
     List {
         path: &'static str,
@@ -162,7 +168,14 @@ pub fn draw(rng: &mut StdRng) -> Deed {
         61..69 => What::Chown { path, uid: owner(rng), gid: group(rng) },
         // With its writeback cache the kernel moves no times when the size stays: never 0, and hardly ever the same.
         69..73 => What::Truncate { path, len: rng.random_range(1..20_000) },
-        73..75 => What::Allocate { path, at: rng.random_range(1..20) * 4096 + 20_000 },
+        73..75 => What::Allocate {
+            path,
+            flags: pick(
+                rng,
+                &[0, libc::FALLOC_FL_KEEP_SIZE, libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE],
+            ),
+            at: rng.random_range(0..20) * 4096,
+        },
         75..80 => What::Times { path, atime: time(rng), mtime: time(rng) },
         80..89 => set_acl(rng, path),
         89..92 => set_xattr(rng, path),
@@ -171,8 +184,11 @@ pub fn draw(rng: &mut StdRng) -> Deed {
         }
         94 => What::GetXattr { path, name: pick(rng, &[ACCESS, c"user.one", c"trusted.one"]) },
         95..97 => What::List { path },
+        97 => What::Store { path, at: rng.random_range(0..9_000) },
         _ => What::Access { path, mask: rng.random_range(0..8) },
     };
+    // Of others than the owner the kernel asks in this case as it does before a write, and a mount does nothing.
+    let by = if matches!(what, What::Chown { uid: u32::MAX, gid: u32::MAX, .. }) { 0 } else { by };
     Deed { by, umask: pick(rng, &[0o022, 0o077, 0, 0o027]), what }
 }
 
@@ -252,10 +268,14 @@ fn act(root: &Path, what: &What) -> io::Result<Vec<u8>> {
             Ok(Vec::new())
         }
         What::Write { path, flags, at } => write(&full(path), *flags, *at).map(|()| Vec::new()),
-        What::Allocate { path, at } => {
+        What::Allocate { path, flags, at } => {
             let file = open(&full(path), libc::O_WRONLY, 0)?;
             // SAFETY: an open descriptor and plain numbers.
-            check(unsafe { libc::fallocate(file.as_raw_fd(), 0, *at, 4096) })
+            check(unsafe { libc::fallocate(file.as_raw_fd(), *flags, *at, 4096) })
+        }
+        What::Store { path, at } => {
+            let file = open(&full(path), libc::O_RDWR, 0)?;
+            store_mapped(&file, *at, 3).map(|()| Vec::new())
         }
         What::List { path } => {
             let mut found: Vec<_> =

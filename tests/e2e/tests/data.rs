@@ -59,9 +59,10 @@ fn every_way_into_a_file_agrees_across_4_gib_writeback() {
     exercise("exercise far writeback", Capture::Writeback, FAR, operations(1_500));
 }
 
-/// What fsx draws from: every sort of operation that it knows, but those that two mounts cannot have in common.
+/// What fsx draws from: every sort of operation that it knows. What waits for the disk is drawn seldom.
 const FSX: &str = "flen = 524288
 [opsize]
+min = 1
 max = 65536
 [weights]
 close_open = 1

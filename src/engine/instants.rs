@@ -1,0 +1,47 @@
+//! Instants: what they mean, and what is to be said of them.
+
+use super::Engine;
+use crate::error::Result;
+use crate::past::resolve::{Found, Resolution, Resolver};
+use crate::past::when::Instant;
+use crate::types::{Seq, Timestamp};
+
+impl Engine {
+    fn resolver(&self) -> Resolver<'_> {
+        Resolver {
+            journal: &self.live.journal,
+            index: &self.index,
+            indexer: &self.indexer,
+            kept: &self.kept,
+            birth: *self.live.birth.lock(),
+            begun: self.begun,
+        }
+    }
+
+    /// Fixes the instant (durably) when it is found, so that it can never mean anything else.
+    pub fn resolve(&self, instant: Instant) -> Result<Resolution> {
+        self.resolver().resolve(instant)
+    }
+
+    /// [`Engine::resolve`] of what was so many µs ago (steps of the clock do not count), and the instant to name it by.
+    pub fn resolve_ago(&self, ago_us: i64) -> Result<(Resolution, Instant)> {
+        self.resolver().resolve_ago(ago_us)
+    }
+
+    /// What a time could mean, one candidate for each clock epoch that showed it, oldest first: more than one, and the
+    /// time is ambiguous.
+    pub fn candidates(&self, at: Timestamp) -> Result<Vec<Found>> {
+        self.resolver().candidates(at)
+    }
+
+    /// The last event before a time. Unlike resolving this fixes nothing: it may be another tomorrow.
+    pub fn last_before(&self, at: Timestamp) -> Result<Seq> {
+        self.resolver().last_before(at)
+    }
+
+    /// Now, as history counts it: no event is later.
+    pub fn now(&self) -> Timestamp {
+        // What keeps an epoch from beginning (a full disk) keeps the old one's time.
+        self.live.journal.time().map_or_else(|_| self.live.journal.last_ts(), |time| time.now)
+    }
+}
