@@ -28,6 +28,11 @@ pub struct Status {
     pub overlay_bytes: u64,
     pub files: u64,
     pub open_files: u64,
+    /// Patterns of what is left out of history.
+    pub exclude: Vec<String>,
+    /// Files whose bytes bypass history, and their bytes.
+    pub excluded_files: u64,
+    pub excluded_bytes: u64,
     pub clock_epoch: u32,
     pub writes: u64,
     pub written_bytes: u64,
@@ -45,6 +50,7 @@ impl Engine {
         let journal = &self.live.journal;
         let (flushes, _) = journal.counters();
         let birth = *self.live.birth.lock();
+        let (excluded_files, excluded_bytes) = self.live.excluded();
         Status {
             store_id: self.store.to_string(),
             capture: self.capture.name().to_owned(),
@@ -64,6 +70,9 @@ impl Engine {
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
             open_files: self.live.open_files(),
+            exclude: self.live.patterns(),
+            excluded_files,
+            excluded_bytes,
             clock_epoch: 0,
             writes: self.writes.load(Ordering::Relaxed),
             written_bytes: self.written.load(Ordering::Relaxed),

@@ -437,6 +437,16 @@ impl Journal {
         self.state.lock().durable_end
     }
 
+    /// Now, as history counts it.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now().max(self.last_ts())
+    }
+
+    /// Whether anything is taken any more; the error that an append would get.
+    pub fn accepts(&self) -> Result<()> {
+        self.state.lock().failed.as_ref().map_or(Ok(()), |error| Err(stopped(error)))
+    }
+
     /// Time of the last event.
     pub fn last_ts(&self) -> Timestamp {
         self.state.lock().last_ts

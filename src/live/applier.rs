@@ -135,7 +135,7 @@ impl Live {
         }
     }
 
-    fn read_saves(
+    pub(super) fn read_saves(
         &self,
         node: &Node,
         adopted: Seq,
@@ -238,14 +238,19 @@ impl Live {
         flush(handle, start, &mut buffer)
     }
 
-    /// The live file becomes the base, whole; the file goes on in a new one.
-    pub(super) fn move_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
+    /// The live file becomes the base, whole, durably; nobody knows of it yet.
+    pub(super) fn to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
         let root = self.paths.root(node.root)?;
         let (live, limbo) = (root.live(node.file), root.limbo(node.file, adopted));
         self.disk.rename("applier.limbo", &live, &limbo)?;
         self.pool.forget(&live);
         self.disk.sync_dir("applier.limbo", &root.limbo_dir())?;
-        self.disk.sync_dir("applier.limbo", &root.live_dir())?;
+        self.disk.sync_dir("applier.limbo", &root.live_dir())
+    }
+
+    /// The live file becomes the base, whole; the file goes on in a new one.
+    pub(super) fn move_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
+        self.to_limbo(node, adopted)?;
         let mut state = node.lock();
         if let Some(base) = &mut state.content.base {
             base.in_limbo = true;

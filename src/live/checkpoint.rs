@@ -75,12 +75,15 @@ impl Live {
         prints: &HashMap<FileId, Fingerprint>,
     ) -> Checkpoint {
         let tree = self.tree.read();
+        // Before the nodes: pages that bypass the applier may be saved meanwhile, and are then found again.
+        let base_scanned = self.base.position();
         let names_seq = self.journal.last_seq();
         let mut slots = tree.slots();
         let mut nodes = Vec::with_capacity(tree.nodes.len());
         let mut sections = Sections {
             roots: super::roots::states(&tree),
             tags: self.tags.lock().states(),
+            excluded: tree.excluded_states(),
             ..Sections::default()
         };
         for (file, node) in &tree.nodes {
@@ -113,7 +116,7 @@ impl Live {
             last_ts: self.journal.last_ts(),
             next_file: tree.next_file,
             birth: *self.birth.lock(),
-            base_scanned: self.base.position(),
+            base_scanned,
             nodes,
             sections,
         }
