@@ -23,6 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::index::Index;
 use crate::index::kv::Kv;
 use crate::journal::Config;
+use crate::live::exclude::Exclude;
 use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
 use crate::live::{Limits, Live};
@@ -87,6 +88,8 @@ pub struct Options {
     pub weave: WeaveLimits,
     /// May chown to others (running as root).
     pub privileged: bool,
+    /// What is left out of history.
+    pub exclude: Exclude,
     /// Id of the store, if it has to be made: random bytes.
     pub new_store_id: [u8; 16],
 }
@@ -107,6 +110,7 @@ impl Options {
             clock_step_us: 5_000_000,
             weave: WeaveLimits::default(),
             privileged: true,
+            exclude: Exclude::nothing(),
             new_store_id: [0; 16],
         }
     }
@@ -183,6 +187,7 @@ impl Engine {
                 open_files: options.open_files,
                 privileged: options.privileged,
             },
+            exclude: options.exclude.clone(),
             writeback: options.capture == Capture::Writeback,
             kept,
         };
@@ -360,6 +365,11 @@ impl Engine {
         self.live.remove_xattr(file, name)
     }
 
+    /// Whether a file's bytes are left out of history now.
+    pub fn bypasses_history(&self, file: FileId) -> Result<bool> {
+        self.live.bypasses_history(file)
+    }
+
     // -- bytes --
 
     /// Counts an open handle: an unlinked file lives until the last is released.
@@ -405,7 +415,7 @@ impl Engine {
     /// Durable up to the file's last event (data, size, its name), then `done`.
     pub fn fsync(&self, file: FileId, done: Completion) {
         self.fsyncs.fetch_add(1, Ordering::Relaxed);
-        match self.live.last_event(file) {
+        match self.live.sync_direct(file).and_then(|()| self.live.last_event(file)) {
             Ok(seq) => self.live.journal.commit(seq, done),
             Err(error) => done(Err(error)),
         }

@@ -17,12 +17,12 @@ mod support;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::Ticking;
 use support::kv::CrashKv;
-use support::model::{Body, Model, ROOT};
+use support::model::{Body, Model, Named, ROOT};
 use support::trees::{difference, plain_difference};
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
@@ -32,6 +32,7 @@ use weft::engine::{
 };
 use weft::error::Result;
 use weft::index::kv::Kv;
+use weft::live::exclude::Patterns;
 use weft::types::{FileId, FileKind, Seq};
 
 const DATA: &str = "/data";
@@ -58,6 +59,12 @@ struct History {
     unsure: Option<(String, Option<Seq>)>,
     /// Files held open, with or without a name.
     handles: Vec<(FileId, usize)>,
+    /// What is left out of history now.
+    patterns: Patterns,
+    /// Files that bypass history, as they were fsynced, if nothing was written to them since.
+    settled: HashMap<usize, Vec<u8>>,
+    /// Of the next file that bypasses history.
+    next_mark: u8,
     /// The operation of the disk at which the first session ends, where that is not left to chance.
     cut_at: Option<u64>,
     /// The last session ended because the disk died.
@@ -96,6 +103,9 @@ impl History {
             tags: BTreeMap::new(),
             unsure: None,
             handles: Vec::new(),
+            patterns: Patterns::default(),
+            settled: HashMap::new(),
+            next_mark: 1,
             cut_at: None,
             disk_died: false,
             cuts: 0,
@@ -165,10 +175,22 @@ impl History {
         options.cache_bytes = 64 << 10;
         options.open_files = 2;
         options.new_store_id = [5; 16];
+        options.exclude.always = self.patterns.clone();
         let root = |root: &&str| RootDir { name: root.as_bytes().to_vec(), dir: place(root) };
         options.asked.roots = self.roots.iter().map(root).collect();
         options.asked.without = self.without.iter().map(|root| root.as_bytes().to_vec()).collect();
         options
+    }
+
+    /// Of every second history something is excluded, and every fourth changes its mind now and then.
+    fn choose_patterns(&mut self) {
+        let sets: [&[&str]; 3] = [&["d/", "k", "/c/", "f/"], &["d/", "m"], &[]];
+        let choice = match self.seed % 4 {
+            1 => 0,
+            3 => self.rng.random_range(0..3),
+            _ => return,
+        };
+        self.patterns = Patterns::parse(sets[choice]).unwrap();
     }
 
     fn try_open(&self) -> Result<Arc<Engine>> {
@@ -213,6 +235,7 @@ impl History {
     /// Opens, with power cuts on the way.
     fn open(&mut self) -> Arc<Engine> {
         for attempt in 0.. {
+            self.choose_patterns();
             if attempt < 3 && self.rng.random_bool(0.5) {
                 self.plan_cut(120);
             }
@@ -244,6 +267,54 @@ impl History {
         self.states.push((History::last(engine), self.model.clone()));
     }
 
+    /// What bypasses history is, after a crash, what it is.
+    fn accept(&self, engine: &Engine, model: &Model) -> Model {
+        let mut model = model.clone();
+        let tops = engine.roots().unwrap();
+        for Named { dir, path, name, id } in model.names() {
+            let root = model.root_of(dir);
+            let (root_name, _) = model.roots.iter().find(|(_, id)| *id == root).unwrap();
+            let Some(top) = tops.iter().find(|top| top.name == *root_name) else { continue };
+            let parent =
+                path.iter().try_fold(top.file, |at, name| engine.lookup(at, name).map(|found| found.0));
+            let found = parent.and_then(|parent| engine.lookup(parent, &name));
+            let (true, Ok((file, attr))) = (model.inodes[id].direct, found) else { continue };
+            if attr.kind != FileKind::Regular || model.entries(dir).get(&name) != Some(&id) {
+                continue;
+            }
+            *model.bytes(id) = support::trees::Tree::bytes(engine, file, attr.size);
+        }
+        model
+    }
+
+    /// Of what bypasses history that which was fsynced is there, and never anything of another file.
+    fn is_sound(&self, model: &Model) -> bool {
+        model.names().into_iter().filter(|named| model.inodes[named.id].direct).all(|named| {
+            let Body::File(bytes) = &model.inodes[named.id].body else { return true };
+            let mark = model.inodes[named.id].mark;
+            self.settled.get(&named.id).is_none_or(|settled| settled == bytes)
+                && mark.is_none_or(|mark| bytes.iter().all(|byte| [0, mark, !mark].contains(byte)))
+        })
+    }
+
+    /// After a recovery, and the reconciliation with the patterns of now: which files bypass history.
+    fn learn_direct(&mut self, engine: &Engine) {
+        for Named { dir, name, id, .. } in self.model.names() {
+            if !matches!(self.model.inodes[id].body, Body::File(_)) {
+                continue;
+            }
+            let (_, file) = self.find(engine, dir, &name);
+            let direct = engine.bypasses_history(file).unwrap();
+            if direct != self.model.inodes[id].direct {
+                self.model.inodes[id].mark = None;
+                self.settled.remove(&id);
+            }
+            self.model.inodes[id].direct = direct;
+        }
+        let excluded = self.model.names().len() - self.model.visible(&self.patterns).names().len();
+        assert!(engine.status().excluded_files as usize <= excluded, "seed {}", self.seed);
+    }
+
     fn check_present(&self, engine: &Engine) {
         if let Some(difference) = difference(engine, &self.model) {
             panic!("seed {} after {} cuts: present: {difference}", self.seed, self.cuts);
@@ -271,8 +342,8 @@ impl History {
         if std::env::var_os("WEFT_SIM_TRACE").is_some() {
             eprintln!("settle: {:?} synced {}", engine.status(), self.synced);
         }
-        let recovered =
-            self.states.iter().rposition(|(seq, _)| *seq <= History::last(engine) && self.fits(engine, *seq));
+        let last = History::last(engine);
+        let recovered = self.states.iter().rposition(|(seq, model)| *seq <= last && self.fits(engine, model));
         let Some(index) = recovered else {
             let newest = difference(engine, &self.states.last().unwrap().1);
             panic!(
@@ -281,6 +352,7 @@ impl History {
             );
         };
         let (seq, model) = self.states[index].clone();
+        let model = self.accept(engine, &model);
         assert!(
             seq >= self.synced,
             "seed {}: event {seq} is all there is, {} was synced",
@@ -289,11 +361,13 @@ impl History {
         );
         self.states.truncate(index + 1);
         self.model = model;
+        self.settled.retain(|id, _| *id < self.model.inodes.len());
+        self.learn_direct(engine);
     }
 
-    fn fits(&self, engine: &Engine, seq: Seq) -> bool {
-        let state = self.states.iter().find(|(have, _)| *have == seq);
-        state.is_some_and(|(_, model)| difference(engine, model).is_none())
+    fn fits(&self, engine: &Engine, model: &Model) -> bool {
+        let model = self.accept(engine, model);
+        difference(engine, &model).is_none() && self.is_sound(&model)
     }
 
     fn sync(&mut self, engine: &Engine) {
@@ -320,7 +394,7 @@ impl History {
     fn resolve(&mut self, engine: &Engine) {
         if let Ok((Resolution::Found(found), named)) = engine.resolve_ago(0) {
             self.synced = found.seq;
-            self.views.push((named, found.seq, self.model.clone()));
+            self.views.push((named, found.seq, self.model.visible(&self.patterns)));
             self.note(engine);
         }
     }
@@ -379,6 +453,7 @@ impl History {
             66..74 => self.rename(engine)?,
             74..78 => self.attributes(engine)?,
             78..84 => self.sync(engine),
+            84 if self.seed % 2 == 1 => self.fsync(engine)?,
             84..86 => self.resolve(engine),
             86 => self.tag(engine),
             87..90 => self.open_or_release(engine)?,
@@ -389,6 +464,37 @@ impl History {
             _ => drop(engine.index_some()?),
         }
         Ok(())
+    }
+
+    /// Makes a file that bypasses history durable.
+    fn fsync(&mut self, engine: &Engine) -> Result<()> {
+        let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
+        let (_, file) = self.find(engine, dir, &name);
+        let (done, wait) = std::sync::mpsc::channel();
+        engine.fsync(file, Box::new(move |result| done.send(result).unwrap()));
+        wait.recv().unwrap()?;
+        if self.model.inodes[id].direct {
+            let bytes = self.model.bytes(id).clone();
+            self.settled.insert(id, bytes);
+        }
+        Ok(())
+    }
+
+    /// Bytes for a file: what bypasses history has its own.
+    fn fill(&mut self, id: usize, len: usize) -> Vec<u8> {
+        self.touch(id);
+        let fill: u8 = self.rng.random();
+        match self.model.inodes[id].mark {
+            Some(mark) => vec![if fill & 1 == 0 { mark } else { !mark }; len],
+            None => (0..len).map(|at| fill ^ (at % 253) as u8).collect(),
+        }
+    }
+
+    /// Is about to be changed: what was fsynced of it need not last.
+    fn touch(&mut self, id: usize) {
+        if self.model.inodes[id].direct {
+            self.settled.remove(&id);
+        }
     }
 
     /// What earlier sessions left sealed is woven, with a cut anywhere in it.
@@ -437,8 +543,7 @@ impl History {
         if aligned {
             (offset, len) = (offset & !4095, (len & !4095) + 4096);
         }
-        let fill: u8 = self.rng.random();
-        let bytes: Vec<u8> = (0..len).map(|at| fill ^ (at % 253) as u8).collect();
+        let bytes = self.fill(id, len);
         engine.write(file, offset as u64, &bytes, false)?;
         self.model.write(id, offset, &bytes);
         self.note(engine);
@@ -481,6 +586,7 @@ impl History {
     fn truncate(&mut self, engine: &Engine) -> Result<()> {
         let Some((file, id)) = self.pick_target(engine) else { return Ok(()) };
         let size = if self.rng.random_bool(0.3) { 0 } else { self.rng.random_range(0..40_000) };
+        self.touch(id);
         engine.set_attr(file, SetAttr { size: Some(size as u64), ..SetAttr::default() })?;
         self.model.bytes(id).resize(size, 0);
         self.note(engine);
@@ -491,6 +597,7 @@ impl History {
         let Some((dir, name, id)) = self.pick_file() else { return Ok(()) };
         let (_, file) = self.find(engine, dir, &name);
         let (offset, len) = (self.rng.random_range(0..30_000), self.rng.random_range(1..20_000));
+        self.touch(id);
         engine.fallocate(file, Fallocate::Punch, offset as u64, len as u64)?;
         self.model.zero(id, offset, len);
         self.note(engine);
@@ -507,7 +614,13 @@ impl History {
         match self.rng.random_range(0..10) {
             0..5 => {
                 engine.create(parent, &name, file(FileKind::Regular, 0o640, b""))?;
-                self.model.add(dir, &name, Body::File(Vec::new()), 0o640);
+                let id = self.model.add(dir, &name, Body::File(Vec::new()), 0o640);
+                if self.model.would_exclude(&self.patterns, dir, &name, false) {
+                    self.model.inodes[id].direct = true;
+                    self.model.inodes[id].mark = Some(self.next_mark);
+                    self.next_mark = self.next_mark % 120 + 1;
+                    self.settled.remove(&id);
+                }
             }
             5..7 => {
                 engine.create(parent, &name, file(FileKind::Directory, 0o700, b""))?;
@@ -527,6 +640,7 @@ impl History {
                 }
                 engine.link(existing, parent, &name)?;
                 self.model.link(id, dir, &name);
+                self.model.capture(&self.patterns);
             }
         }
         self.note(engine);
@@ -581,6 +695,7 @@ impl History {
             engine.rename((from_parent, &from), (to_parent, &name), RenameMode::NoReplace)?;
             self.model.rename((from_dir, &from), (to_dir, &name));
         }
+        self.model.capture(&self.patterns);
         self.note(engine);
         Ok(())
     }
@@ -696,9 +811,11 @@ impl History {
     fn run_cut_at(seed: u64, at: u64) -> bool {
         let mut history = History::new(seed, (seed % 3) as usize);
         history.cut_at = Some(u64::MAX);
+        history.choose_patterns();
         let engine = history.try_open().unwrap();
         let begun = history.disk.operations();
         history.note(&engine);
+        history.learn_direct(&engine);
         history.cut_at = Some(begun + at);
         history.session(engine);
         let reached = history.disk_died;

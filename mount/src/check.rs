@@ -73,6 +73,7 @@ pub fn plan(request: &Request) -> Outcome<Plan> {
     let config = Config::load(&store)?;
     let profile = config.profile.choose(&data);
     profile.check_links(&data, &roots)?;
+    profile.check_patterns(&config.patterns()?)?;
     for dir in [&data].into_iter().chain(roots.iter().map(|root| &root.dir)) {
         no_reserved_names(dir)?;
         not_in_use(dir)?;

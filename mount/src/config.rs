@@ -2,10 +2,12 @@
 //! limit must not be a silent one.
 
 use crate::Outcome;
-use crate::profile::Profile;
+use crate::profile::{self, Profile};
 use serde::Deserialize;
 use std::path::Path;
 use weft::engine::Capture;
+use weft::live::exclude::Patterns;
+use weft::types::Name;
 
 /// The file's name in STORE.
 pub const FILE: &str = "weft.toml";
@@ -53,6 +55,17 @@ impl ProfileName {
             ProfileName::Generic => Some(Profile::Generic),
         }
     }
+
+    /// What is left out of history, by the names in DATA's root.
+    pub fn patterns(self) -> fn(&[Name]) -> &'static [&'static str] {
+        match self {
+            ProfileName::Auto => profile::auto_patterns,
+            ProfileName::Postgres => |_| Profile::Postgres.patterns(),
+            ProfileName::Mariadb => |_| Profile::Mariadb.patterns(),
+            ProfileName::Sqlite => |_| Profile::Sqlite.patterns(),
+            ProfileName::Generic => |_| Profile::Generic.patterns(),
+        }
+    }
 }
 
 /// All settings; what the file leaves out has its default.
@@ -61,6 +74,7 @@ impl ProfileName {
 pub struct Config {
     pub capture: CaptureName,
     pub profile: ProfileName,
+    pub exclude: Vec<String>,
     pub timezone: String,
     pub segment_mib: u64,
     pub overlay_limit_mib: u64,
@@ -79,6 +93,7 @@ impl Default for Config {
         Config {
             capture: CaptureName::Strict,
             profile: ProfileName::Auto,
+            exclude: Vec::new(),
             timezone: "UTC".into(),
             segment_mib: 64,
             overlay_limit_mib: 256,
@@ -105,6 +120,10 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # What DATA holds: "auto" (look), "postgres", "mariadb", "sqlite" or "generic".
 #profile = "auto"
+
+# More that is not history: it works as ever, and no view shows it. The profile's own come without being named. "name": in
+# any directory; "/name": in the root only; "cache/": everything in directories of that name; * and ? within a name.
+#exclude = []
 
 # Zone of times given without an offset: an IANA name such as "Europe/Berlin".
 #timezone = "UTC"
@@ -168,6 +187,11 @@ impl Config {
         Ok(config)
     }
 
+    /// What is left out of history besides what the profile leaves out.
+    pub fn patterns(&self) -> Outcome<Patterns> {
+        Patterns::parse(&self.exclude).map_err(|cause| format!("exclude: {}", cause.message))
+    }
+
     fn check(&self) -> Outcome<()> {
         let limits = [
             ("segment_mib", self.segment_mib, 8, 1_024),
@@ -185,6 +209,7 @@ impl Config {
                 return Err(format!("{key} = {value}: use {least} to {most}"));
             }
         }
+        self.patterns()?;
         weft::past::when::zone(&self.timezone)
             .map(|_| ())
             .map_err(|cause| format!("timezone: {}", cause.message))
@@ -203,7 +228,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 13);
+        assert_eq!(active.lines().count(), 14);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -216,6 +241,9 @@ mod tests {
             ("segment_mib = 4", "8 to 1024"),
             ("weave_cpu_percent = 101", "1 to 100"),
             ("timezone = \"Mars\"", "timezone"),
+            ("exclude = [\"a//b\"]", "is not a pattern"),
+            ("exclude = [\"*\"]", "everything"),
+            ("exclude = \"cache/\"", "line 1"),
             ("threads = ", "line 1"),
         ] {
             let refused = Config::parse(text).unwrap_err();

@@ -25,6 +25,7 @@ use weft::disk::os::OsDisk;
 use weft::engine::{Asked, Capture, Engine, Options, RootDir, RootInfo, WeaveLimits};
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
+use weft::live::exclude::Exclude;
 use weft::past::when;
 use weft::types::Timestamp;
 
@@ -245,6 +246,7 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
             bytes_per_sec: config.weave_mib_per_sec * MIB,
         },
         privileged: kernel::is_root(),
+        exclude: Exclude { always: config.patterns()?, by_contents: config.profile.patterns() },
         new_store_id: random()?,
         ..Options::new(data, &plan.store)
     })
@@ -283,7 +285,8 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     };
     let started = Instant::now();
     let rates = parking_lot::Mutex::new(Rates::default());
-    let running = Arc::new(Running { common, data: plan.data.clone(), roots, started, rates });
+    let profile = (plan.config.profile, plan.profile);
+    let running = Arc::new(Running { common, data: plan.data.clone(), roots, profile, started, rates });
     let begun = running.roots.iter().try_for_each(|root| root.mount(&running.common)).and_then(|()| {
         let control = Arc::clone(&running);
         control::listen(&plan.store, Arc::new(move |ask, answer| control.answer(ask, answer)))

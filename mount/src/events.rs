@@ -30,12 +30,16 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Epoch { .. } => "epoch",
         Event::Root { .. } => "root",
         Event::Pin { .. } => "pin",
+        Event::Excluded { event, .. } => kind(event),
+        Event::Capture { .. } => "capture",
+        Event::Release { .. } => "release",
+        Event::Mark { .. } => "mark",
     }
 }
 
 /// The files that an event is about: the first is the one whose bytes or attributes it tells.
 pub fn files(event: &Event) -> Vec<FileId> {
-    match event {
+    match event.unwrapped().0 {
         Event::Create(birth, _) | Event::Adopt { birth, .. } => vec![birth.file],
         Event::Rebase { file, .. }
         | Event::Link { file, .. }
@@ -46,6 +50,9 @@ pub fn files(event: &Event) -> Vec<FileId> {
         | Event::SetAttr { file, .. }
         | Event::SetXattr { file, .. }
         | Event::RemoveXattr { file, .. }
+        | Event::Capture { file, .. }
+        | Event::Release { file }
+        | Event::Mark { file, .. }
         | Event::Root { file, .. } => vec![*file],
         Event::Rename { file, replaced, .. } => {
             std::iter::once(*file).chain(replaced.as_ref().map(|(old, _)| *old)).collect()
@@ -212,6 +219,20 @@ fn fields(event: &Event) -> Value {
                 RootStage::Left => "left",
             };
             json!({ "file": file.0, "root": root.0, "name": name(called), "stage": stage })
+        }
+        Event::Excluded { names, event } => {
+            let mut fields = fields(event);
+            fields["excluded"] = json!(match (names.first, names.second) {
+                (true, true) => "both",
+                (true, false) => "first",
+                (false, _) => "second",
+            });
+            fields
+        }
+        Event::Capture { file, attr: now } => json!({ "file": file.0, "attr": attr(now) }),
+        Event::Release { file } => json!({ "file": file.0 }),
+        Event::Mark { file, slot: at, attr: now, excluded, .. } => {
+            json!({ "file": file.0, "at": slot(at), "excluded": excluded, "attr": attr(now) })
         }
     }
 }

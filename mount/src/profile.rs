@@ -5,6 +5,7 @@ use crate::roots::Root;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use weft::engine::Engine;
+use weft::live::exclude::Patterns;
 use weft::types::{FileId, FileKind, Name};
 
 /// What is known of a kind of database.
@@ -20,8 +21,64 @@ pub enum Profile {
 /// The names that tell one database from another.
 pub const TELLING: [&str; 4] = ["PG_VERSION", "global", "ibdata1", "aria_log_control"];
 
+/// Temporary files of PostgreSQL (storage/file/fd.h, PG_TEMP_FILES_DIR; pg_stat_tmp: statistics that a start throws
+/// away), and the file that says which server runs: wrong in every copy.
+const POSTGRES: [&str; 3] = ["pgsql_tmp/", "pg_stat_tmp/", "postmaster.pid"];
+/// Temporary tablespaces of InnoDB (made anew at each start; the directory is MySQL's), and temporary tables where
+/// `tmpdir` lies in the data directory. Not `#sql-alter-*` and its like: ALTER TABLE renames those to real tables.
+const MARIADB: [&str; 3] = ["ibtmp1", "#innodb_temp/", "#sql-temptable*"];
+/// For a directory of which nothing is known yet: a database made there later has the right ones from the beginning,
+/// and nothing else has such names.
+const UNKNOWN: [&str; 6] =
+    ["pgsql_tmp/", "pg_stat_tmp/", "postmaster.pid", "ibtmp1", "#innodb_temp/", "#sql-temptable*"];
+
+/// Files without which a copy of a view is worth nothing, by example.
+const VITAL_POSTGRES: [&str; 13] = [
+    "PG_VERSION",
+    "backup_label",
+    "base/5/16397",
+    "base/5/16397_fsm",
+    "base/5/PG_VERSION",
+    "base/5/pg_filenode.map",
+    "global/pg_control",
+    "pg_multixact/offsets/0000",
+    "pg_tblspc/16400",
+    "pg_tblspc/16400/PG_15_202209061/5/16401",
+    "pg_twophase/00000001",
+    "pg_wal/000000010000000000000001",
+    "pg_xact/0000",
+];
+const VITAL_MARIADB: [&str; 9] = [
+    "aria_log.00000001",
+    "aria_log_control",
+    "db/#sql-alter-1f-3.ibd",
+    "db/db.opt",
+    "db/t.frm",
+    "db/t.ibd",
+    "ib_logfile0",
+    "ibdata1",
+    "undo001",
+];
+const VITAL_SQLITE: [&str; 4] = ["app.db", "app.db-journal", "app.db-shm", "app.db-wal"];
+
+/// What `profile = "auto"` leaves out, by the names in DATA's root.
+pub fn auto_patterns(top: &[Name]) -> &'static [&'static str] {
+    Profile::by_names(|name| top.iter().any(|have| have == name.as_bytes()))
+        .map_or(&UNKNOWN, Profile::patterns)
+}
+
 impl Profile {
-    /// From what lies in DATA; an empty directory is generic until the configuration says otherwise.
+    /// As users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Postgres => "postgres",
+            Profile::Mariadb => "mariadb",
+            Profile::Sqlite => "sqlite",
+            Profile::Generic => "generic",
+        }
+    }
+
+    /// From what lies in DATA; an empty directory is generic until something is made there.
     pub fn detect(data: &Path) -> Profile {
         let root = crate::place::contents(data);
         let other = || if holds_sqlite(&root) { Profile::Sqlite } else { Profile::Generic };
@@ -37,6 +94,39 @@ impl Profile {
         } else {
             None
         }
+    }
+
+    /// What is left out of history.
+    pub fn patterns(self) -> &'static [&'static str] {
+        match self {
+            Profile::Postgres => &POSTGRES,
+            Profile::Mariadb => &MARIADB,
+            Profile::Sqlite | Profile::Generic => &[],
+        }
+    }
+
+    /// Refuses patterns that would leave out what the database cannot do without.
+    ///
+    /// # Errors
+    /// One line naming the pattern and what it would leave out.
+    pub fn check_patterns(self, patterns: &Patterns) -> Outcome<()> {
+        let vital: &[&str] = match self {
+            Profile::Postgres => &VITAL_POSTGRES,
+            Profile::Mariadb => &VITAL_MARIADB,
+            Profile::Sqlite => &VITAL_SQLITE,
+            Profile::Generic => &[],
+        };
+        for path in vital {
+            let names: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
+            if let Some(pattern) = patterns.by(&names, false) {
+                return Err(format!(
+                    "exclude: {pattern:?} would leave files such as {path} out of history, and a copy of a view would \
+                     be no {} database: take it out of weft.toml",
+                    self.name()
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a PostgreSQL cluster parts of which lie outside DATA and every root: their history would be missing, and a
@@ -219,6 +309,38 @@ mod tests {
         assert_eq!(Profile::detect(data), Profile::Mariadb);
         fs::create_dir(data.join("global")).unwrap();
         assert_eq!(Profile::detect(data), Profile::Postgres);
+    }
+
+    #[test]
+    fn each_database_has_its_patterns_and_an_unknown_directory_those_of_all() {
+        let names = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!(auto_patterns(&names(&["PG_VERSION", "global", "base"])), POSTGRES);
+        assert_eq!(auto_patterns(&names(&["ibdata1", "mysql"])), MARIADB);
+        let unknown = auto_patterns(&[]);
+        assert!(POSTGRES.iter().chain(&MARIADB).all(|pattern| unknown.contains(pattern)));
+        for profile in [Profile::Postgres, Profile::Mariadb, Profile::Sqlite] {
+            profile.check_patterns(&Patterns::parse(unknown).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_vital_can_be_left_out() {
+        for (profile, pattern) in [
+            (Profile::Postgres, "pg_wal/"),
+            (Profile::Postgres, "/base/"),
+            (Profile::Postgres, "*_fsm"),
+            (Profile::Mariadb, "#sql*"),
+            (Profile::Mariadb, "aria_log*"),
+            (Profile::Sqlite, "*-shm"),
+            (Profile::Sqlite, "*-wal"),
+        ] {
+            let patterns = Patterns::parse(&[pattern]).unwrap();
+            let refused = profile.check_patterns(&patterns).unwrap_err();
+            assert!(refused.contains(pattern) && !refused.contains('\n'), "{refused}");
+            assert_eq!(Profile::Generic.check_patterns(&patterns), Ok(()));
+        }
+        let logs = Patterns::parse(&["log/", "*.csv"]).unwrap();
+        assert_eq!(Profile::Postgres.check_patterns(&logs), Ok(()));
     }
 
     #[test]

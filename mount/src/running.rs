@@ -1,7 +1,9 @@
 //! A daemon at work: waits for signals, for requests on the control socket, and for the end of the mount.
 
 use crate::Outcome;
+use crate::config::ProfileName;
 use crate::control::{Answer, Ask};
+use crate::profile::Profile;
 use crate::served::{Common, Served};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use weft::engine::Status;
 use weft::meta::tags;
 use weft::past::when;
+use weft::types::FileId;
 
 /// What wakes the daemon's main thread.
 pub enum Event {
@@ -25,6 +28,8 @@ pub struct Running {
     pub data: PathBuf,
     /// DATA first.
     pub roots: Vec<Served>,
+    /// As configured, and as found at the mount.
+    pub profile: (ProfileName, Profile),
     pub started: Instant,
     pub rates: parking_lot::Mutex<Rates>,
 }
@@ -84,6 +89,7 @@ impl Running {
             "data": self.data.display().to_string(),
             "mountpoint": self.point().display().to_string(),
             "store": self.common.store.display().to_string(),
+            "profile": self.profile().name(),
             "pid": std::process::id(),
             "uptime_secs": self.started.elapsed().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -102,6 +108,16 @@ impl Running {
             problems.extend(uncovered.into_iter().map(Value::from));
         }
         Ok(all)
+    }
+
+    /// What DATA holds: with `auto` also a database that was made there since the mount.
+    fn profile(&self) -> Profile {
+        let (configured, found) = self.profile;
+        let has = |name: &str| self.common.engine.lookup(FileId::ROOT, name.as_bytes()).is_ok();
+        match configured {
+            ProfileName::Auto => Profile::by_names(has).unwrap_or(found),
+            _ => found,
+        }
     }
 
     /// Where DATA is mounted.

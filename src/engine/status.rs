@@ -30,6 +30,11 @@ pub struct Status {
     pub overlay_bytes: u64,
     pub files: u64,
     pub open_files: u64,
+    /// Patterns of what is left out of history.
+    pub exclude: Vec<String>,
+    /// Files whose bytes bypass history, and their bytes.
+    pub excluded_files: u64,
+    pub excluded_bytes: u64,
     pub clock_epoch: u32,
     /// How far the wall clock is behind history: a small step back that is being waited out.
     pub clock_behind_us: i64,
@@ -55,6 +60,7 @@ impl Engine {
         let (flushes, _) = journal.counters();
         let birth = *self.live.birth.lock();
         let time = journal.time().ok();
+        let (excluded_files, excluded_bytes) = self.live.excluded();
         Status {
             store_id: self.store.to_string(),
             capture: self.capture.name().to_owned(),
@@ -74,6 +80,9 @@ impl Engine {
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
             open_files: self.live.open_files(),
+            exclude: self.live.patterns(),
+            excluded_files,
+            excluded_bytes,
             clock_epoch: journal.epochs().current(),
             clock_behind_us: time.as_ref().map_or(0, |time| time.behind_us),
             writes: self.writes.load(Ordering::Relaxed),

@@ -160,6 +160,28 @@ pub enum Event {
         epoch: u32,
         wall: Timestamp,
     },
+    /// A naming event of which one name or both are excluded from history: the present has them, no view does.
+    Excluded {
+        names: Excluded,
+        event: Box<Event>,
+    },
+    /// The bytes of a file that bypassed the journal are history from here on: the present ones are its base.
+    Capture {
+        file: FileId,
+        attr: Attr,
+    },
+    /// The bytes of a file are history no longer: they bypass the journal from here on.
+    Release {
+        file: FileId,
+    },
+    /// A name becomes excluded, or is so no longer, where it stands: the patterns were changed.
+    Mark {
+        file: FileId,
+        slot: Slot,
+        attr: Attr,
+        dir_nlink: u32,
+        excluded: bool,
+    },
     /// One of several roots comes or goes. The first, DATA, has no such event.
     Root {
         root: RootId,
@@ -177,6 +199,39 @@ pub enum Event {
         /// It was answered while the journal could not be written, and stands before those that were not.
         kept: bool,
     },
+}
+
+/// Which names of a naming event are excluded from history. The first is the slot of a birth, link or unlink, the one
+/// that a rename leaves, the left one of an exchange; the second the other of the last two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Excluded {
+    pub first: bool,
+    pub second: bool,
+}
+
+impl Excluded {
+    /// Of an event with one name.
+    pub fn one(first: bool) -> Excluded {
+        Excluded { first, second: false }
+    }
+
+    /// The event as it is journaled.
+    pub fn wrap(self, event: Event) -> Event {
+        match self.first || self.second {
+            true => Event::Excluded { names: self, event: Box::new(event) },
+            false => event,
+        }
+    }
+}
+
+impl Event {
+    /// A naming event without its wrapping, and which of its names are excluded.
+    pub fn unwrapped(&self) -> (&Event, Excluded) {
+        match self {
+            Event::Excluded { names, event } => (event, *names),
+            event => (event, Excluded::default()),
+        }
+    }
 }
 
 /// Where a root is on its way.

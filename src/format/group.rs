@@ -150,7 +150,7 @@ pub fn payloads_intact(records: &[Record], group: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::event::{Birth, Payload, RootStage, Slot};
+    use crate::format::event::{Birth, Excluded, Payload, RootStage, Slot};
     use crate::format::record::{Spot, put_record};
     use crate::types::{Attr, FileId, FileKind, FileTime, RootId};
     use proptest::prelude::*;
@@ -207,7 +207,7 @@ mod tests {
                 left_slot: slot.clone(),
                 left_attr: attr(),
                 right: FileId(11),
-                right_slot: slot,
+                right_slot: slot.clone(),
                 right_attr: attr(),
                 left_nlink: 2,
                 right_nlink: 3,
@@ -235,6 +235,10 @@ mod tests {
             Event::Lease { id: 1, at: Seq(2), until: Timestamp(9) },
             Event::Close { at: Timestamp(1) },
             Event::Epoch { epoch: 2, wall: Timestamp(0) },
+            Event::Capture { file, attr: attr() },
+            Event::Release { file },
+            Event::Mark { file, slot: slot.clone(), attr: attr(), dir_nlink: 3, excluded: true },
+            Excluded::one(true).wrap(Event::Unlink { file, slot: slot.clone(), attr: attr(), dir_nlink: 2 }),
             Event::Root { root: RootId(4), file, name: b"wal".to_vec(), stage: RootStage::Present },
             Event::Pin { at: Timestamp(-7), seq: Seq(3), kept: true },
         ]

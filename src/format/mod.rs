@@ -5,6 +5,7 @@ pub mod base;
 pub mod checkpoint;
 pub mod codec;
 pub mod event;
+pub mod excluded;
 pub mod fields;
 pub mod group;
 pub mod pins;

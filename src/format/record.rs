@@ -2,6 +2,7 @@
 
 use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
 use super::event::{Event, Payload, Record, RootStage};
+use super::excluded;
 use super::fields::{
     get_attr, get_birth, get_file, get_root, get_slot, get_stage, put_attr, put_birth, put_slot,
 };
@@ -55,20 +56,6 @@ pub fn put_record(
     put_signed(out, record.wall.0 - record.ts.0);
     match &record.event {
         Event::Session { writeback } => out.extend_from_slice(&[SESSION, u8::from(*writeback)]),
-        Event::Create(birth, xattrs) if xattrs.is_empty() => {
-            out.push(CREATE);
-            put_birth(out, birth);
-        }
-        Event::Create(birth, xattrs) => {
-            out.push(CREATE_WITH);
-            put_birth(out, birth);
-            put_values(out, xattrs);
-        }
-        Event::Adopt { birth, inode } => {
-            out.push(ADOPT);
-            put_birth(out, birth);
-            put_varint(out, *inode);
-        }
         Event::Rebase { file, attr, inode } => {
             out.push(REBASE);
             put_varint(out, file.0);
@@ -95,8 +82,22 @@ pub fn put_record(
     Ok(out.len() - bytes.len())
 }
 
-fn put_name_or_attr(out: &mut Vec<u8>, event: &Event) {
+pub(super) fn put_name_or_attr(out: &mut Vec<u8>, event: &Event) {
     match event {
+        Event::Create(birth, xattrs) if xattrs.is_empty() => {
+            out.push(CREATE);
+            put_birth(out, birth);
+        }
+        Event::Create(birth, xattrs) => {
+            out.push(CREATE_WITH);
+            put_birth(out, birth);
+            put_values(out, xattrs);
+        }
+        Event::Adopt { birth, inode } => {
+            out.push(ADOPT);
+            put_birth(out, birth);
+            put_varint(out, *inode);
+        }
         Event::Link { file, slot, attr } => {
             out.push(LINK);
             put_varint(out, file.0);
@@ -212,6 +213,9 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
             put_varint(out, seq.0);
             out.push(u8::from(*kept));
         }
+        Event::Excluded { .. } | Event::Capture { .. } | Event::Release { .. } | Event::Mark { .. } => {
+            excluded::put(out, event)
+        }
         Event::Root { root, file, name, stage } => {
             out.push(ROOT);
             put_varint(out, u64::from(root.0));
@@ -256,9 +260,6 @@ pub fn get_record(reader: &mut Reader<'_>, frame: Frame, seq: Seq) -> Result<Rec
     let wall = Timestamp(ts.0.saturating_add(reader.signed()?));
     let event = match reader.byte()? {
         SESSION => Event::Session { writeback: reader.byte()? != 0 },
-        CREATE => Event::Create(get_birth(reader)?, Vec::new()),
-        CREATE_WITH => Event::Create(get_birth(reader)?, get_values(reader)?),
-        ADOPT => Event::Adopt { birth: get_birth(reader)?, inode: reader.varint()? },
         REBASE => Event::Rebase { file: get_file(reader)?, attr: get_attr(reader)?, inode: reader.varint()? },
         WRITE => get_write(reader, frame)?,
         kind => get_name_or_attr(kind, reader)?,
@@ -292,6 +293,24 @@ fn get_write(reader: &mut Reader<'_>, frame: Frame) -> Result<Event> {
 
 fn get_name_or_attr(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
     Ok(match kind {
+        CREATE..=ADOPT | LINK..=EXCHANGE | CREATE_WITH => get_naming(kind, reader)?,
+        SET_ATTR | SET_ATTR_WITH => Event::SetAttr {
+            file: get_file(reader)?,
+            attr: get_attr(reader)?,
+            explicit_mtime: reader.byte()? != 0,
+            xattrs: if kind == SET_ATTR_WITH { get_changes(reader)? } else { Vec::new() },
+        },
+        excluded::FIRST..=excluded::LAST => excluded::get(kind, reader)?,
+        kind => get_small(kind, reader)?,
+    })
+}
+
+/// An event about names; any other kind is damage here.
+pub(super) fn get_naming(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
+    Ok(match kind {
+        CREATE => Event::Create(get_birth(reader)?, Vec::new()),
+        CREATE_WITH => Event::Create(get_birth(reader)?, get_values(reader)?),
+        ADOPT => Event::Adopt { birth: get_birth(reader)?, inode: reader.varint()? },
         LINK => Event::Link { file: get_file(reader)?, slot: get_slot(reader)?, attr: get_attr(reader)? },
         UNLINK => Event::Unlink {
             file: get_file(reader)?,
@@ -325,13 +344,12 @@ fn get_name_or_attr(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
                 right_nlink,
             }
         }
-        SET_ATTR | SET_ATTR_WITH => Event::SetAttr {
-            file: get_file(reader)?,
-            attr: get_attr(reader)?,
-            explicit_mtime: reader.byte()? != 0,
-            xattrs: if kind == SET_ATTR_WITH { get_changes(reader)? } else { Vec::new() },
-        },
-        kind => get_small(kind, reader)?,
+        other => {
+            return Err(Error::corrupt(
+                "format.decode",
+                format!("event kind {other} does not name anything"),
+            ));
+        }
     })
 }
 

@@ -3,12 +3,15 @@
 //! lost.
 
 use super::codec::{Reader, put_bytes, put_signed, put_varint};
+use super::event::Slot;
+use super::fields::{get_slot, put_slot};
 use crate::error::{Error, Kind, Result};
 use crate::types::{FileId, Name, RootId, Seq, Timestamp};
 
 const ROOTS: u64 = 1;
 const TAGS: u64 = 2;
 const EPOCHS: u64 = 3;
+const EXCLUDED: u64 = 5;
 const DATA_PAGES: u64 = 6;
 
 /// One of several roots in the journal. The first is not listed: it is root 0, without a name.
@@ -42,6 +45,16 @@ pub struct EpochState {
     pub wall: Timestamp,
 }
 
+/// A file whose bytes bypass the journal, or that has names which are excluded from history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExcludedState {
+    pub file: FileId,
+    /// Its bytes bypass the journal.
+    pub direct: bool,
+    /// Those of its names that no view shows.
+    pub names: Vec<Slot>,
+}
+
 /// Which pages of a file hold data. Files without holes are not listed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DataPages {
@@ -56,6 +69,7 @@ pub struct Sections {
     pub roots: Vec<RootState>,
     pub tags: Vec<TagState>,
     pub epochs: Vec<EpochState>,
+    pub excluded: Vec<ExcludedState>,
     pub data_pages: Vec<DataPages>,
 }
 
@@ -66,6 +80,7 @@ impl Sections {
             (ROOTS, list(&self.roots, put_root)),
             (TAGS, list(&self.tags, put_tag)),
             (EPOCHS, list(&self.epochs, put_epoch)),
+            (EXCLUDED, list(&self.excluded, put_excluded)),
             (DATA_PAGES, list(&self.data_pages, put_data_pages)),
         ];
         let present = sections.iter().filter_map(|(id, body)| body.as_ref().map(|body| (*id, body)));
@@ -86,6 +101,7 @@ impl Sections {
                 ROOTS => sections.roots = items(body, get_root)?,
                 TAGS => sections.tags = items(body, get_tag)?,
                 EPOCHS => sections.epochs = items(body, get_epoch)?,
+                EXCLUDED => sections.excluded = items(body, get_excluded)?,
                 DATA_PAGES => sections.data_pages = items(body, get_data_pages)?,
                 other => {
                     let message =
@@ -158,6 +174,20 @@ fn get_epoch(reader: &mut Reader<'_>) -> Result<EpochState> {
     })
 }
 
+fn put_excluded(out: &mut Vec<u8>, excluded: &ExcludedState) {
+    put_varint(out, excluded.file.0);
+    out.push(u8::from(excluded.direct));
+    put_varint(out, excluded.names.len() as u64);
+    excluded.names.iter().for_each(|slot| put_slot(out, slot));
+}
+
+fn get_excluded(reader: &mut Reader<'_>) -> Result<ExcludedState> {
+    let (file, direct) = (FileId(reader.varint()?), reader.byte()? != 0);
+    let count = reader.varint()?;
+    let names = (0..count).map(|_| get_slot(reader)).collect::<Result<_>>()?;
+    Ok(ExcludedState { file, direct, names })
+}
+
 fn put_data_pages(out: &mut Vec<u8>, data: &DataPages) {
     put_varint(out, data.file.0);
     put_bytes(out, &data.pages);
@@ -177,6 +207,11 @@ mod tests {
             roots: vec![RootState { root: RootId(1), file: FileId(7), name: b"wal".to_vec() }],
             tags: vec![TagState { name: b"before".to_vec(), at: Seq(4), made: Timestamp(-9) }],
             epochs: vec![EpochState { epoch: 1, seq: Seq(8), ts: Timestamp(5), wall: Timestamp(-6) }],
+            excluded: vec![ExcludedState {
+                file: FileId(9),
+                direct: true,
+                names: vec![Slot { dir: FileId(1), name: b"postmaster.pid".to_vec() }],
+            }],
             data_pages: vec![DataPages { file: FileId(9), pages: vec![1, 0, 2] }],
         };
         for sections in [sections, Sections::default()] {

@@ -7,7 +7,7 @@ use super::naming::{self, Naming};
 use super::page::Change;
 use super::{IndexedGroup, attr, base, name, page, pin, time, xattr};
 use crate::error::Result;
-use crate::format::event::{Birth, Event, Record, RootStage, Slot};
+use crate::format::event::{Birth, Event, Excluded, Record, RootStage, Slot};
 use crate::types::{Attr, FileId, FileKind, Location, Seq, Timestamp};
 
 /// When an event happened.
@@ -49,11 +49,13 @@ fn record_event(build: &mut Build<'_>, group: &IndexedGroup, record: &Record) ->
             Ok(())
         }
         event => {
-            record_names(build, when, event);
             record_naming(build, when, event);
+            // Excluded names are left out. What is said of their files is kept: they may become history.
+            let (event, excluded) = event.unwrapped();
+            record_names(build, when, event, excluded);
             record_attrs(build, when, event);
             match event {
-                Event::Rebase { file, attr, .. } => {
+                Event::Rebase { file, attr, .. } | Event::Capture { file, attr } => {
                     holes::rebased(build, *file, (when.seq, when.ts), attr.size)
                 }
                 _ => Ok(()),
@@ -106,42 +108,53 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
     }
 }
 
-fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
+fn record_names(build: &mut Build<'_>, when: When, event: &Event, excluded: Excluded) {
     match event {
         Event::Create(birth, xattrs) => {
-            record_birth(build, when, birth);
+            record_birth(build, when, birth, excluded);
             for (name, value) in xattrs {
                 xattr::record(build, birth.file, name, when.seq, Some(value));
             }
-            if let Some(slot) = &birth.slot {
+            if let (Some(slot), false) = (&birth.slot, excluded.first) {
                 touch_dir(build, when, slot, Some(birth.dir_nlink));
             }
         }
         Event::Adopt { birth, inode } => {
-            record_birth(build, when, birth);
-            if birth.attr.kind == FileKind::Regular {
+            record_birth(build, when, birth, excluded);
+            if birth.attr.kind == FileKind::Regular && !excluded.first {
                 base::record(build, birth.file, when.seq, birth.attr.size, *inode);
             }
             // It was there before: its directory's times stay, only the count of links is news.
-            if let Some(slot) = &birth.slot {
+            if let (Some(slot), false) = (&birth.slot, excluded.first) {
                 count_links(build, when, slot.dir, birth.dir_nlink);
             }
         }
-        Event::Link { file, slot, attr } => {
+        Event::Link { file, slot, attr } if !excluded.first => {
             name::record(build, slot, when.seq, *file, attr.kind);
             touch_dir(build, when, slot, None);
         }
-        Event::Unlink { slot, dir_nlink, .. } => {
+        Event::Unlink { slot, dir_nlink, .. } if !excluded.first => {
             name::record_gone(build, slot, when.seq);
             touch_dir(build, when, slot, Some(*dir_nlink));
         }
         Event::Rename { file, from, to, attr, from_nlink, to_nlink, .. } => {
-            if from != to {
-                name::record_gone(build, from, when.seq);
+            if !excluded.first {
+                if from != to {
+                    name::record_gone(build, from, when.seq);
+                }
+                touch_dir(build, when, from, Some(*from_nlink));
             }
-            name::record(build, to, when.seq, *file, attr.kind);
-            touch_dir(build, when, from, Some(*from_nlink));
-            touch_dir(build, when, to, Some(*to_nlink));
+            if !excluded.second {
+                name::record(build, to, when.seq, *file, attr.kind);
+                touch_dir(build, when, to, Some(*to_nlink));
+            }
+        }
+        Event::Mark { file, slot, attr, dir_nlink, excluded } => {
+            match excluded {
+                true => name::record_gone(build, slot, when.seq),
+                false => name::record(build, slot, when.seq, *file, attr.kind),
+            }
+            count_links(build, when, slot.dir, *dir_nlink);
         }
         Event::Exchange {
             left,
@@ -153,12 +166,16 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
             left_nlink,
             right_nlink,
         } => {
-            name::record(build, right_slot, when.seq, *left, left_attr.kind);
-            if left_slot != right_slot {
-                name::record(build, left_slot, when.seq, *right, right_attr.kind);
+            if !excluded.second {
+                name::record(build, right_slot, when.seq, *left, left_attr.kind);
+                touch_dir(build, when, right_slot, Some(*right_nlink));
             }
-            touch_dir(build, when, left_slot, Some(*left_nlink));
-            touch_dir(build, when, right_slot, Some(*right_nlink));
+            if !excluded.first {
+                if left_slot != right_slot {
+                    name::record(build, left_slot, when.seq, *right, right_attr.kind);
+                }
+                touch_dir(build, when, left_slot, Some(*left_nlink));
+            }
         }
         Event::Root { file, name, stage, .. } => {
             let slot = Slot { dir: name::ROOTS, name: name.clone() };
@@ -172,8 +189,8 @@ fn record_names(build: &mut Build<'_>, when: When, event: &Event) {
     }
 }
 
-fn record_birth(build: &mut Build<'_>, when: When, birth: &Birth) {
-    if let Some(slot) = &birth.slot {
+fn record_birth(build: &mut Build<'_>, when: When, birth: &Birth, excluded: Excluded) {
+    if let (Some(slot), false) = (&birth.slot, excluded.first) {
         name::record(build, slot, when.seq, birth.file, birth.attr.kind);
     }
     holes::born(build, birth.file, birth.attr.size);
@@ -198,7 +215,13 @@ fn record_attrs(build: &mut Build<'_>, when: When, event: &Event) {
     let mut whole = |file: &FileId, attr: &Attr| attr::record(build, *file, (when.seq, when.ts), attr);
     match event {
         Event::Create(birth, _) | Event::Adopt { birth, .. } => whole(&birth.file, &birth.attr),
-        Event::Link { file, attr, .. } | Event::Unlink { file, attr, .. } => whole(file, attr),
+        Event::Link { file, attr, .. }
+        | Event::Unlink { file, attr, .. }
+        | Event::Mark { file, attr, .. } => whole(file, attr),
+        Event::Capture { file, attr } => {
+            whole(file, attr);
+            base::record(build, *file, when.seq, attr.size, 0);
+        }
         Event::Rename { file, attr, replaced, .. } => {
             whole(file, attr);
             if let Some((replaced, attr)) = replaced

@@ -69,11 +69,12 @@ impl Naming {
 
     /// The files whose names an event is about.
     pub fn files(event: &Event) -> [Option<FileId>; 2] {
-        match event {
+        match event.unwrapped().0 {
             Event::Create(birth, _) | Event::Adopt { birth, .. } => [Some(birth.file), None],
-            Event::Rebase { file, .. } | Event::Link { file, .. } | Event::Unlink { file, .. } => {
-                [Some(*file), None]
-            }
+            Event::Rebase { file, .. }
+            | Event::Link { file, .. }
+            | Event::Unlink { file, .. }
+            | Event::Mark { file, .. } => [Some(*file), None],
             Event::Rename { file, replaced, .. } => {
                 [Some(*file), replaced.as_ref().map(|(old, _)| *old).filter(|old| old != file)]
             }
@@ -82,13 +83,38 @@ impl Naming {
         }
     }
 
-    /// What an event did to the names of a file.
+    /// What an event did to the names of a file, as history has it: one that comes out of the excluded is found, one
+    /// that goes there is gone.
     pub fn of_event(event: &Event, of: FileId) -> Option<Naming> {
+        let (event, excluded) = event.unwrapped();
+        let (left, entered) = match event {
+            Event::Exchange { right, .. } if *right == of => (excluded.second, excluded.first),
+            _ => (excluded.first, excluded.second),
+        };
+        match Naming::of_any(event, of)? {
+            Naming::Rename { from, to } | Naming::Exchange { from, to } if left || entered => {
+                match (left, entered) {
+                    (true, false) => Some(Naming::Adopt(Some(to))),
+                    (false, _) => Some(Naming::Unlink(from)),
+                    (true, true) => None,
+                }
+            }
+            Naming::Replaced(_) if entered => None,
+            naming @ (Naming::Rename { .. } | Naming::Exchange { .. } | Naming::Replaced(_)) => Some(naming),
+            naming => (!left).then_some(naming),
+        }
+    }
+
+    fn of_any(event: &Event, of: FileId) -> Option<Naming> {
         match event {
             Event::Create(birth, _) if birth.file == of => Some(Naming::Create(birth.slot.clone())),
             Event::Adopt { birth, .. } if birth.file == of => Some(Naming::Adopt(birth.slot.clone())),
             Event::Rebase { file, .. } if *file == of => Some(Naming::Rebase),
             Event::Link { file, slot, .. } if *file == of => Some(Naming::Link(slot.clone())),
+            Event::Mark { file, slot, excluded, .. } if *file == of => Some(match excluded {
+                true => Naming::Unlink(slot.clone()),
+                false => Naming::Adopt(Some(slot.clone())),
+            }),
             Event::Unlink { file, slot, .. } if *file == of => Some(Naming::Unlink(slot.clone())),
             Event::Rename { file, from, to, .. } if *file == of => {
                 Some(Naming::Rename { from: from.clone(), to: to.clone() })

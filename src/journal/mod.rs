@@ -11,6 +11,7 @@ pub mod epochs;
 pub mod group;
 pub mod reader;
 pub mod recovery;
+mod resume;
 pub mod segment;
 mod spare;
 mod state;
@@ -20,4 +21,5 @@ pub mod writer;
 
 pub use close::Closed;
 pub use group::{Extent, Group};
+pub use resume::Resume;
 pub use writer::{Appended, Completion, Config, Journal};

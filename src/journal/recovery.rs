@@ -7,10 +7,10 @@ use crate::disk::OpenHow;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Place;
 use crate::format::group::{GroupHeader, HEADER_LEN};
+use crate::journal::Resume;
 use crate::journal::epochs::Epochs;
 use crate::journal::reader::{Check, ReadGroup, Reader, Step};
 use crate::journal::segment::Segments;
-use crate::journal::writer::Resume;
 use crate::sync::Arc;
 use crate::types::{PAGE, PAGE_LEN, SegmentNo, Seq, Timestamp};
 

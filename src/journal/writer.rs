@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::Place;
 use crate::format::event::Event;
 use crate::format::group::GroupHeader;
-use crate::format::pins::KeptPin;
 use crate::format::segment::SegmentHeader;
 use crate::journal::epochs::{Epochs, is_doubtful};
 use crate::journal::group::{Extent, Group};
+use crate::journal::resume::Resume;
 use crate::journal::segment::Segments;
 use crate::journal::spare::{prepare, write_header};
 use crate::journal::state::{State, fail, push, remember, stopped, take_ready};
@@ -75,38 +75,6 @@ pub struct Journal {
     pub(super) config: Config,
     pub(super) state: Mutex<State>,
     progress: Condvar,
-}
-
-/// How a journal goes on after recovery.
-#[derive(Clone, Debug)]
-pub struct Resume {
-    pub last_seq: Seq,
-    /// Time of that event.
-    pub last_ts: Timestamp,
-    /// An instant up to here was closed; later than the last event only after a session that could not write.
-    pub floor: Timestamp,
-    pub epochs: Epochs,
-    pub chain: u32,
-    /// Newest segment with a header, and where its valid groups end; `None` for a new journal.
-    pub last_segment: Option<(SegmentNo, u64)>,
-}
-
-impl Resume {
-    /// Takes an answer into account that was given after the last event.
-    pub fn hold(&mut self, pin: &KeptPin) -> Result<()> {
-        if pin.seq > self.last_seq {
-            let message = format!(
-                "event {} was shown and is not in the journal, which ends at {}: its end is damaged, or STORE was put \
-                 together from two times; restore STORE from a copy",
-                pin.seq, self.last_seq
-            );
-            return Err(Error::corrupt("journal.recover", message));
-        }
-        if self.epochs.of(pin.seq) == self.epochs.current() {
-            self.floor = self.floor.max(pin.at.next());
-        }
-        Ok(())
-    }
 }
 
 impl Journal {
@@ -451,6 +419,11 @@ impl Journal {
     /// Place after the last durable group.
     pub fn durable_end(&self) -> Place {
         self.state.lock().durable_end
+    }
+
+    /// Whether anything is taken any more; the error that an append would get.
+    pub fn accepts(&self) -> Result<()> {
+        self.state.lock().failed.as_ref().map_or(Ok(()), |error| Err(stopped(error)))
     }
 
     /// Time of the last event.

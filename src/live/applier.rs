@@ -136,7 +136,7 @@ impl Live {
         }
     }
 
-    fn read_saves(
+    pub(super) fn read_saves(
         &self,
         node: &Node,
         adopted: Seq,
@@ -241,10 +241,15 @@ impl Live {
 
     /// The live file becomes the base, whole and durably; the file goes on in a new one.
     pub(super) fn move_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
-        self.rename_to_limbo(node, adopted)?;
-        self.sync_limbo(node.root)?;
+        self.to_limbo(node, adopted)?;
         mark_in_limbo(node);
         Ok(())
+    }
+
+    /// The live file becomes the base, whole, durably; nobody knows of it yet.
+    pub(super) fn to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {
+        self.rename_to_limbo(node, adopted)?;
+        self.sync_limbo(node.root)
     }
 
     fn rename_to_limbo(&self, node: &Node, adopted: Seq) -> Result<()> {

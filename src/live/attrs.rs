@@ -85,7 +85,8 @@ impl Live {
         if others || set.atime.is_some() || set.mtime.is_some() || set.ctime.is_some() {
             self.set_fields(&node, &mut state, &set)?;
         }
-        Ok(state.attr)
+        drop(state);
+        self.attr(file)
     }
 
     /// Without privilege nobody else's ownership can be kept beneath.

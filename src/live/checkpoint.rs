@@ -75,6 +75,8 @@ impl Live {
         prints: &HashMap<FileId, Fingerprint>,
     ) -> Checkpoint {
         let tree = self.tree.read();
+        // Before the nodes: pages that bypass the applier may be saved meanwhile, and are then found again.
+        let base_scanned = self.base.position();
         let names_seq = self.journal.last_seq();
         let mut slots = tree.slots();
         let mut nodes = Vec::with_capacity(tree.nodes.len());
@@ -82,6 +84,7 @@ impl Live {
             roots: super::roots::states(&tree),
             tags: self.tags.lock().states(),
             epochs: self.journal.epochs().list().to_vec(),
+            excluded: tree.excluded_states(),
             ..Sections::default()
         };
         for (file, node) in &tree.nodes {
@@ -114,7 +117,7 @@ impl Live {
             last_ts: self.journal.last_ts(),
             next_file: tree.next_file,
             birth: *self.birth.lock(),
-            base_scanned: self.base.position(),
+            base_scanned,
             nodes,
             sections,
         }

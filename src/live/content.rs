@@ -95,6 +95,8 @@ pub struct Content {
     pub detached: bool,
     /// Its live file is on its way out: nobody opens it any more.
     pub buried: bool,
+    /// It is excluded from history: its bytes go to the live file and nowhere else (see `live::direct`).
+    pub direct: bool,
 }
 
 /// One stretch of a read.
@@ -116,6 +118,20 @@ impl Content {
             base: Some(base),
             ..Content::default()
         }
+    }
+
+    /// Of a file that is there and whose bytes bypass the journal.
+    pub fn bypassing(len: u64) -> Content {
+        let data = PageSet::dense(len);
+        Content { live_len: len, disk_len: len, exists: true, direct: true, data, ..Content::default() }
+    }
+
+    /// What is in the live file is the base from now on.
+    pub fn capture(&mut self, seq: Seq, size: u64) {
+        let base = (size > 0).then(|| Base::new(seq, size));
+        let disk_len = self.disk_len.max(size);
+        let data = PageSet::dense(size);
+        *self = Content { live_len: size, disk_len, exists: self.exists, base, data, ..Content::default() };
     }
 
     pub fn put(&mut self, offset: u64, len: u64, seq: Seq, source: Source) {

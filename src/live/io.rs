@@ -78,7 +78,11 @@ impl Live {
         if at.checked_add(bytes.len() as u64).is_none_or(|end| end > SIZE_MAX) {
             return Err(Error::errno("live.write", libc::EFBIG));
         }
-        for chunk in bytes.chunks(EVENT_MAX) {
+        if state.content.direct && !bytes.is_empty() {
+            self.write_direct(&node, &mut state, at, bytes)?;
+        }
+        let journaled: &[u8] = if state.content.direct { &[] } else { bytes };
+        for chunk in journaled.chunks(EVENT_MAX) {
             let len = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
             let size = state.attr.size.max(at + u64::from(len));
             let event = Event::Write { file, offset: at, len, size, payload: UNPLACED };
@@ -115,6 +119,9 @@ impl Live {
         if size > SIZE_MAX {
             return Err(Error::errno("live.truncate", libc::EFBIG));
         }
+        if state.content.direct {
+            return self.resize_direct(node, state, size);
+        }
         let event = Event::Resize { file: node.file, old_size: state.attr.size, size };
         self.emit(node, state, &[], |_| event)?;
         Ok(())
@@ -145,6 +152,9 @@ impl Live {
         let end = end.min(size);
         if offset >= end {
             return self.touch(&node, &mut state);
+        }
+        if state.content.direct {
+            return self.zero_direct(&node, &mut state, offset, end - offset);
         }
         let event = Event::Zero { file, offset, len: end - offset, size };
         self.emit(&node, &mut state, &[], |_| event)?;

@@ -5,7 +5,7 @@ use super::node::{Node, NodeState};
 use super::tree::Tree;
 use crate::acl::{self, Acl};
 use crate::error::{Error, Result};
-use crate::format::event::{Birth, Event, Slot, Xattrs};
+use crate::format::event::{Birth, Event, Excluded, Slot, Xattrs};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
 use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, Name, Timestamp};
@@ -43,7 +43,14 @@ pub enum RenameMode {
     Exchange,
 }
 
-fn check_name(op: &'static str, name: &[u8]) -> Result<()> {
+/// The attributes of the present: a directory's link count counts the excluded ones below it too.
+fn shown(tree: &Tree, node: &Node) -> Attr {
+    let mut attr = node.lock().attr;
+    attr.nlink += tree.dirs.get(&node.file).map_or(0, |dir| dir.excluded_dirs);
+    attr
+}
+
+pub(super) fn check_name(op: &'static str, name: &[u8]) -> Result<()> {
     match name {
         [] | b"." | b".." => Err(Error::errno(op, libc::EINVAL)),
         _ if name.len() > NAME_MAX => Err(Error::errno(op, libc::ENAMETOOLONG)),
@@ -53,19 +60,15 @@ fn check_name(op: &'static str, name: &[u8]) -> Result<()> {
 }
 
 /// Each root is a mount of its own, perhaps on a filesystem of its own.
-fn same_root(op: &'static str, tree: &Tree, left: FileId, right: FileId) -> Result<()> {
+pub(super) fn same_root(op: &'static str, tree: &Tree, left: FileId, right: FileId) -> Result<()> {
     match tree.node(left)?.root == tree.node(right)?.root {
         true => Ok(()),
         false => Err(Error::errno(op, libc::EXDEV)),
     }
 }
 
-fn subdirs_change(nlink: u32, gained: bool, lost: bool) -> u32 {
+pub(super) fn subdirs_change(nlink: u32, gained: bool, lost: bool) -> u32 {
     (nlink + u32::from(gained)).saturating_sub(u32::from(lost))
-}
-
-fn slot(at: (FileId, &[u8])) -> Slot {
-    Slot { dir: at.0, name: at.1.to_vec() }
 }
 
 /// The mode of a new file, and the ACLs that it has from its directory's default one.
@@ -96,7 +99,7 @@ impl<'a> Held<'a> {
         Held(guards)
     }
 
-    fn state(&mut self, file: FileId) -> Option<&mut NodeState> {
+    pub(super) fn state(&mut self, file: FileId) -> Option<&mut NodeState> {
         self.0.iter_mut().find(|(held, _)| *held == file).map(|(_, guard)| &mut **guard)
     }
 
@@ -110,7 +113,7 @@ impl<'a> Held<'a> {
     }
 
     /// The attributes of what still has a name; ENOENT otherwise.
-    fn living(&self, file: FileId) -> Result<Attr> {
+    pub(super) fn living(&self, file: FileId) -> Result<Attr> {
         match self.attr(file)? {
             attr if attr.nlink > 0 => Ok(attr),
             _ => Err(Error::errno("live.names", libc::ENOENT)),
@@ -124,9 +127,9 @@ impl Live {
         if name.len() > NAME_MAX {
             return Err(Error::errno("live.lookup", libc::ENAMETOOLONG));
         }
-        let node = Arc::clone(self.tree.read().lookup(dir, name)?);
-        let attr = node.lock().attr;
-        Ok((node.file, attr))
+        let tree = self.tree.read();
+        let node = tree.lookup(dir, name)?;
+        Ok((node.file, shown(&tree, node)))
     }
 
     pub(super) fn node(&self, file: FileId) -> Result<Arc<Node>> {
@@ -134,7 +137,8 @@ impl Live {
     }
 
     pub fn attr(&self, file: FileId) -> Result<Attr> {
-        Ok(self.node(file)?.lock().attr)
+        let tree = self.tree.read();
+        Ok(shown(&tree, tree.node(file)?))
     }
 
     pub fn read_link(&self, file: FileId) -> Result<Vec<u8>> {
@@ -200,6 +204,7 @@ impl Live {
         let (mode, xattrs) = inherit_acl(&new, default)?;
         // A setgid directory hands down its group, and to directories its setgid bit (inode(7)).
         let inherits = parent.mode & 0o2000 != 0;
+        let excluded = tree.would_exclude(dir, name, is_dir);
         let gid = if inherits { parent.gid } else { new.gid };
         self.check_kind(new.kind)?;
         self.check_ownable(root, new.uid, gid)?;
@@ -221,8 +226,9 @@ impl Live {
         self.name_event(&mut tree, &mut held, |ts| {
             (attr.atime, attr.mtime, attr.ctime) = (ts.into(), ts.into(), ts.into());
             let slot = Some(Slot { dir, name: name.to_vec() });
-            let dir_nlink = subdirs_change(parent.nlink, is_dir, false);
-            Event::Create(Birth { file, root, slot, attr, target, dir_nlink }, xattrs)
+            let dir_nlink = subdirs_change(parent.nlink, is_dir && !excluded, false);
+            let birth = Birth { file, root, slot, attr, target, dir_nlink };
+            Excluded::one(excluded).wrap(Event::Create(birth, xattrs))
         })?;
         Ok((file, attr))
     }
@@ -245,10 +251,14 @@ impl Live {
             return Err(Error::errno("live.link", libc::EMLINK));
         }
         attr.nlink += 1;
+        let excluded = tree.would_exclude(dir, name, false);
+        if let (false, Some(state)) = (excluded, held.state(file)) {
+            self.capture(tree.node(file)?, state)?;
+        }
         let slot = Slot { dir, name: name.to_vec() };
         self.name_event(&mut tree, &mut held, |ts| {
             attr.ctime = ts.into();
-            Event::Link { file, slot, attr }
+            Excluded::one(excluded).wrap(Event::Link { file, slot, attr })
         })?;
         Ok(attr)
     }
@@ -275,126 +285,14 @@ impl Live {
         let is_dir = node.kind == FileKind::Directory;
         let nodes = [Arc::clone(tree.node(dir)?), Arc::clone(node)];
         let mut held = Held::lock(&nodes);
-        let dir_nlink = subdirs_change(held.attr(dir)?.nlink, false, is_dir);
+        let excluded = tree.is_excluded(dir, name);
+        let dir_nlink = subdirs_change(held.attr(dir)?.nlink, false, is_dir && !excluded);
         let slot = Slot { dir, name: name.to_vec() };
         let mut attr = held.attr(node.file)?;
         attr.nlink = if is_dir { 0 } else { attr.nlink.saturating_sub(1) };
         self.name_event(tree, &mut held, |ts| {
             attr.ctime = ts.into();
-            Event::Unlink { file: node.file, slot, attr, dir_nlink }
-        })
-    }
-
-    pub fn rename(&self, from: (FileId, &[u8]), to: (FileId, &[u8]), mode: RenameMode) -> Result<()> {
-        check_name("live.rename", to.1)?;
-        let mut tree = self.tree.write();
-        same_root("live.rename", &tree, from.0, to.0)?;
-        let moved = Arc::clone(tree.lookup(from.0, from.1)?);
-        let target = match tree.find(to.0, to.1)? {
-            Some(file) => Some(Arc::clone(tree.node(file)?)),
-            None => None,
-        };
-        if moved.kind == FileKind::Directory && tree.is_within(to.0, moved.file) {
-            return Err(Error::errno("live.rename", libc::EINVAL));
-        }
-        let mut nodes =
-            vec![Arc::clone(tree.node(from.0)?), Arc::clone(tree.node(to.0)?), Arc::clone(&moved)];
-        nodes.extend(target.clone());
-        let mut held = Held::lock(&nodes);
-        match (mode, target) {
-            (RenameMode::NoReplace, Some(_)) => Err(Error::errno("live.rename", libc::EEXIST)),
-            (RenameMode::Exchange, None) => Err(Error::errno("live.rename", libc::ENOENT)),
-            (RenameMode::Exchange, Some(target)) => {
-                self.exchange(&mut tree, &mut held, from, to, &moved, &target)
-            }
-            (_, target) => self.replace(&mut tree, &mut held, from, to, &moved, target),
-        }
-    }
-
-    fn replace(
-        &self,
-        tree: &mut Tree,
-        held: &mut Held<'_>,
-        from: (FileId, &[u8]),
-        to: (FileId, &[u8]),
-        moved: &Arc<Node>,
-        target: Option<Arc<Node>>,
-    ) -> Result<()> {
-        let is_dir = moved.kind == FileKind::Directory;
-        held.living(to.0)?;
-        let mut replaced = None;
-        if let Some(target) = &target {
-            if target.file == moved.file {
-                return Ok(());
-            }
-            let target_is_dir = target.kind == FileKind::Directory;
-            match (is_dir, target_is_dir) {
-                (true, false) => return Err(Error::errno("live.rename", libc::ENOTDIR)),
-                (false, true) => return Err(Error::errno("live.rename", libc::EISDIR)),
-                (true, true) if !tree.dir(target.file)?.entries.is_empty() => {
-                    return Err(Error::errno("live.rename", libc::ENOTEMPTY));
-                }
-                _ => {}
-            }
-            let mut attr = held.attr(target.file)?;
-            attr.nlink = if target_is_dir { 0 } else { attr.nlink.saturating_sub(1) };
-            replaced = Some((target.file, attr));
-        }
-        let lost_dir = is_dir && target.is_some();
-        let (from_before, to_before) = (held.attr(from.0)?.nlink, held.attr(to.0)?.nlink);
-        let (from_nlink, to_nlink) = if from.0 == to.0 {
-            let after = subdirs_change(from_before, false, lost_dir);
-            (after, after)
-        } else {
-            (subdirs_change(from_before, false, is_dir), subdirs_change(to_before, is_dir, lost_dir))
-        };
-        let mut attr = held.attr(moved.file)?;
-        self.name_event(tree, held, |ts| {
-            attr.ctime = ts.into();
-            if let Some((_, attr)) = &mut replaced {
-                attr.ctime = ts.into();
-            }
-            let (from, to) = (slot(from), slot(to));
-            Event::Rename { file: moved.file, from, to, attr, replaced, from_nlink, to_nlink }
-        })
-    }
-
-    fn exchange(
-        &self,
-        tree: &mut Tree,
-        held: &mut Held<'_>,
-        from: (FileId, &[u8]),
-        to: (FileId, &[u8]),
-        left: &Arc<Node>,
-        right: &Arc<Node>,
-    ) -> Result<()> {
-        let (left_dir, right_dir) = (left.kind == FileKind::Directory, right.kind == FileKind::Directory);
-        if right_dir && tree.is_within(from.0, right.file) {
-            return Err(Error::errno("live.rename", libc::EINVAL));
-        }
-        if left.file == right.file {
-            return Ok(());
-        }
-        let (from_before, to_before) = (held.attr(from.0)?.nlink, held.attr(to.0)?.nlink);
-        let (left_nlink, right_nlink) = if from.0 == to.0 {
-            (from_before, from_before)
-        } else {
-            (subdirs_change(from_before, right_dir, left_dir), subdirs_change(to_before, left_dir, right_dir))
-        };
-        let (mut left_attr, mut right_attr) = (held.attr(left.file)?, held.attr(right.file)?);
-        self.name_event(tree, held, |ts| {
-            left_attr.ctime = ts.into();
-            right_attr.ctime = ts.into();
-            Event::Exchange {
-                left: left.file,
-                left_slot: slot(from),
-                left_attr,
-                right: right.file,
-                right_slot: slot(to),
-                right_attr,
-                left_nlink,
-                right_nlink,
-            }
+            Excluded::one(excluded).wrap(Event::Unlink { file: node.file, slot, attr, dir_nlink })
         })
     }
 

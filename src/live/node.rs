@@ -101,6 +101,14 @@ impl NodeState {
                 self.content = Content::adopted(Base::new(seq, attr.size));
                 self.set_attr(seq, *attr);
             }
+            Event::Capture { attr, .. } => {
+                self.content.capture(seq, attr.size);
+                self.set_attr(seq, *attr);
+            }
+            Event::Release { .. } => {
+                self.content.direct = true;
+                self.advance(seq);
+            }
             Event::SetXattr { name, value, ctime, .. } => self.set_xattr(seq, name, Some(value), *ctime),
             Event::RemoveXattr { name, ctime, .. } => self.set_xattr(seq, name, None, *ctime),
             _ => {}

@@ -9,12 +9,15 @@
 
 use super::base::{self, BaseStore};
 use super::checkpoint;
-use super::content::{Base, Content, Shrink};
+use super::content::Base;
+use super::exclude::{Exclude, Patterns};
+use super::excluded::{Unclaimed, bypassing_on_disk};
 use super::gather;
 use super::node::Node;
 use super::pair::{check_clean_pair, check_reach, check_unborn, read_copies};
 use super::paths::{Paths, RootPaths};
 use super::pool::Pool;
+use super::replay::{Found, leftover, replay_into};
 use super::roots::{self, Asked};
 use super::scatter::{finish_clean, remove_leftovers};
 use super::sparse;
@@ -27,18 +30,18 @@ use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase};
 use crate::format::event::{Event, RootStage};
 use crate::format::pins::KeptPin;
+use crate::format::sections::ExcludedState;
 use crate::index::Index;
+use crate::journal::Resume;
 use crate::journal::epochs::Epochs;
-use crate::journal::group::GroupPlace;
-use crate::journal::recovery::{Replayed, START, replay};
+use crate::journal::recovery::{Replayed, START};
 use crate::journal::segment::Segments;
-use crate::journal::writer::Resume;
-use crate::journal::{Config, Extent, Group, Journal};
+use crate::journal::{Config, Journal};
 use crate::meta::tags::Tags;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, FileKind, PageSet, Seq, StoreId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::types::{FileId, FileKind, Name, PageSet, RootId, Seq, StoreId, Timestamp};
+use std::collections::{BTreeSet, HashMap};
 
 /// What opening needs.
 pub struct Setup {
@@ -53,6 +56,7 @@ pub struct Setup {
     pub index_is_new: bool,
     pub journal: Config,
     pub limits: Limits,
+    pub exclude: Exclude,
     pub writeback: bool,
     /// Answers of the last session that its journal could not take.
     pub kept: Vec<KeptPin>,
@@ -75,11 +79,13 @@ impl Live {
         setup.paths = paths;
         // What a killed process renamed last may be seen and not be durable; it is relied on from now on.
         setup.disk.sync_dir("recover.checkpoint", &setup.paths.checkpoint_dir())?;
-        match newest {
+        let (live, report) = match newest {
             None => open_new(setup, new),
             Some(checkpoint) if checkpoint.phase == Phase::Clean => open_clean(setup, new, &checkpoint),
             Some(checkpoint) => open_crashed(setup, &checkpoint),
-        }
+        }?;
+        live.reconcile()?;
+        Ok((live, report))
     }
 }
 
@@ -103,7 +109,9 @@ fn open_new(mut setup: Setup, new: Vec<RootPaths>) -> Result<(Live, Report)> {
         chain: START.chain,
         last_segment: None,
     };
-    let live = assemble(setup, Tree::new(), resume, (Seq::ZERO, Timestamp::default()), (0, START.seq))?;
+    let mut tree = Tree::new();
+    tree.patterns = patterns_of_plain(&setup)?;
+    let live = assemble(setup, tree, resume, (Seq::ZERO, Timestamp::default()), (0, START.seq))?;
     let stock = live.take_stock(&HashMap::new())?;
     *live.birth.lock() = (live.journal.last_seq(), live.journal.last_ts());
     move_in(&live)?;
@@ -122,24 +130,29 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     }
     new.iter().try_for_each(|root| remove_leftovers(disk, root))?;
     let mut tree = tree_of(checkpoint)?;
-    scan_base(&setup, checkpoint, &tree)?;
+    let mut found = Found::new(checkpoint, scan_base(&setup, checkpoint, &tree)?);
     for node in tree.nodes.values() {
         in_place(node);
     }
-    let mut tags = Tags::of(&checkpoint.sections.tags);
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, &mut tags, false)?;
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, false, &mut found)?;
+    tree.patterns = patterns_of_plain(&setup)?;
     for node in tree.doomed.iter().filter_map(|(_, file)| tree.nodes.get(file)) {
         // Removed while DATA was plain, noted by an opening that a cut ended: nothing of it is anywhere.
         node.lock().content.exists = false;
     }
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
-    *live.tags.lock() = tags;
+    *live.tags.lock() = found.tags;
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
     move_in(&live)?;
     Ok((live, Report { crashed: false, replayed, stock }))
+}
+
+fn patterns_of_plain(setup: &Setup) -> Result<Patterns> {
+    let entries = setup.disk.read_dir("recover.contents", &setup.paths.root(RootId(0))?.dir)?;
+    setup.exclude.choose(&entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>())
 }
 
 fn move_in(live: &Live) -> Result<()> {
@@ -161,22 +174,23 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
         gather::gather(disk, paths, &tree)?;
     }
     gather::check_foreign(disk, paths)?;
-    scan_base(&setup, checkpoint, &tree)?;
-    let mut missing = Vec::new();
+    let mut found = Found::new(checkpoint, scan_base(&setup, checkpoint, &tree)?);
     for node in tree.nodes.values() {
         if !as_on_disk(&setup, checkpoint, node)? {
-            missing.push(Arc::clone(node));
+            found.missing.push(Arc::clone(node));
         }
     }
-    let mut tags = Tags::of(&checkpoint.sections.tags);
-    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, &mut tags, true)?;
+    let (resume, replayed) = replay_into(&setup, checkpoint, &mut tree, true, &mut found)?;
     for (root, copy) in paths.roots.iter().zip(&copies) {
         check_reach(root, copy, resume.last_seq)?;
     }
-    check_missing(paths, &missing)?;
+    check_missing(paths, &found.missing)?;
     paths.roots.iter().try_for_each(|root| remove_orphans(disk, root, &tree))?;
+    bypassing_on_disk(disk, paths, &tree)?;
+    let top: Vec<Name> = tree.dir(FileId::ROOT)?.entries.keys().cloned().collect();
+    tree.patterns = setup.exclude.choose(&top)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
-    *live.tags.lock() = tags;
+    *live.tags.lock() = found.tags;
     if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -199,8 +213,7 @@ fn tree_of(checkpoint: &Checkpoint) -> Result<Tree> {
             known => known?,
         };
         if state.attr.kind == FileKind::Directory {
-            let parent = state.slots.first().map_or(state.file, |slot| slot.dir);
-            tree.dirs.insert(state.file, Dir { parent, entries: BTreeMap::new() });
+            tree.dirs.insert(state.file, Dir::new(state.file));
         }
         if state.attr.nlink == 0 {
             tree.doomed.push((Seq::ZERO, state.file));
@@ -208,15 +221,15 @@ fn tree_of(checkpoint: &Checkpoint) -> Result<Tree> {
         tree.nodes.insert(state.file, Arc::new(node));
     }
     sparse::from_section(&tree, &checkpoint.sections.data_pages)?;
+    let excluded: HashMap<FileId, &ExcludedState> =
+        checkpoint.sections.excluded.iter().map(|state| (state.file, state)).collect();
     for state in &checkpoint.nodes {
+        let known = excluded.get(&state.file);
+        if let (Some(known), Some(node)) = (known, tree.nodes.get(&state.file)) {
+            node.lock().content.direct = known.direct;
+        }
         for slot in &state.slots {
-            let dir = tree.dirs.get_mut(&slot.dir).ok_or_else(|| {
-                Error::corrupt(
-                    "recover.names",
-                    format!("{} stands in a directory that is not there", state.file),
-                )
-            })?;
-            dir.entries.insert(slot.name.clone(), state.file);
+            tree.put(slot, state.file, known.is_some_and(|known| known.names.contains(slot)))?;
         }
     }
     Ok(tree)
@@ -240,19 +253,24 @@ fn node_of(state: &NodeState) -> Result<Node> {
     Ok(node)
 }
 
-fn scan_base(setup: &Setup, checkpoint: &Checkpoint, tree: &Tree) -> Result<()> {
+fn scan_base(setup: &Setup, checkpoint: &Checkpoint, tree: &Tree) -> Result<Unclaimed> {
+    let mut unclaimed = Unclaimed::new();
     let from = if setup.index_is_new { (0, 0) } else { checkpoint.base_scanned };
     base::scan(&*setup.disk, &setup.paths, setup.store, from, &setup.index, |entries| {
         for entry in entries {
-            if let (Some(node), Ok(page)) = (tree.nodes.get(&entry.file), u32::try_from(entry.page.0))
+            let Ok(page) = u32::try_from(entry.page.0) else { continue };
+            if let Some(node) = tree.nodes.get(&entry.file)
                 && let Some(base) = &mut node.lock().content.base
                 && base.adopted == entry.adopted
             {
                 base.saved.insert(page);
+                continue;
             }
+            unclaimed.entry((entry.file, entry.adopted)).or_default().insert(page);
         }
     })?;
-    setup.index.persist()
+    setup.index.persist()?;
+    Ok(unclaimed)
 }
 
 /// In a plain DATA every file is whole at its path.
@@ -265,9 +283,14 @@ fn in_place(node: &Node) {
     }
 }
 
-/// A live file that is gone must have been unlinked since the checkpoint.
+/// A live file that is gone must have been unlinked since the checkpoint, or captured and then put into limbo.
 fn check_missing(paths: &Paths, missing: &[Arc<Node>]) -> Result<()> {
-    match missing.iter().find(|node| node.lock().attr.nlink > 0) {
+    let is_lost = |node: &&Arc<Node>| {
+        let state = node.lock();
+        let in_limbo = state.content.base.as_ref().is_some_and(|base| base.in_limbo);
+        state.attr.nlink > 0 && !state.content.direct && !in_limbo
+    };
+    match missing.iter().find(is_lost) {
         None => Ok(()),
         Some(node) => Err(Error::new(
             Kind::Mismatch,
@@ -296,6 +319,8 @@ fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<boo
     }
     let in_limbo = content.base.as_ref().is_some_and(|base| base.in_limbo);
     match stat {
+        // It is what it is; the end of recovery looks at it.
+        _ if content.direct => {}
         Some(stat) if known => {
             content.live_len = stat.attr.size;
             content.disk_len = stat.attr.size;
@@ -306,91 +331,14 @@ fn as_on_disk(setup: &Setup, checkpoint: &Checkpoint, node: &Node) -> Result<boo
     Ok(true)
 }
 
-/// A live file that appeared after the checkpoint: all that it should hold is replayed, so what it holds is cut.
-fn leftover(base: Option<Base>, len: u64, seq: Seq) -> Content {
-    Content {
-        exists: true,
-        disk_len: len,
-        shrink: Some(Shrink { first: seq, newest: seq, to: 0 }),
-        base,
-        ..Content::default()
-    }
-}
-
-/// Replays the journal into names, overlays and tags.
-fn replay_into(
-    setup: &Setup,
-    checkpoint: &Checkpoint,
-    tree: &mut Tree,
-    tags: &mut Tags,
-    served: bool,
-) -> Result<(Resume, Replayed)> {
-    let segments = segments_of(setup);
-    let epochs = Epochs::new(&checkpoint.sections.epochs);
-    let (resume, replayed) = replay(&segments, checkpoint.replay, checkpoint.last_ts, epochs, |read| {
-        let group = Arc::new(Group::on_disk(GroupPlace { area_start: 0, ..read.place }));
-        for record in &read.records {
-            if record.seq > checkpoint.names_seq {
-                for (file, update) in tree.apply(record.seq, &record.event)? {
-                    if let Some(node) = tree.nodes.get(&file) {
-                        update.apply(&mut node.lock(), record.seq, record.ts);
-                    }
-                }
-            }
-            if let (true, Event::Create(birth, _)) =
-                (served && record.seq > checkpoint.names_seq, &record.event)
-                && birth.attr.kind == FileKind::Regular
-                && let Some(stat) =
-                    setup.disk.stat("recover.live", &setup.paths.live(birth.root, birth.file)?)?
-                && let Some(node) = tree.nodes.get(&birth.file)
-            {
-                node.lock().content = leftover(None, stat.attr.size, record.seq);
-            }
-            fold(tree, &group, record);
-            tags.fold(record);
-        }
-        Ok(())
-    })?;
-    if resume.last_seq < checkpoint.names_seq {
-        return Err(Error::corrupt(
-            "journal.recover",
-            format!(
-                "the journal ends at event {}, and the checkpoint was written when {} was durable: its end is \
-                 damaged or STORE was put together from two times; restore STORE from a copy",
-                resume.last_seq, checkpoint.names_seq
-            ),
-        )
-        .at(&setup.paths.journal_dir()));
-    }
-    Ok((resume, replayed))
-}
-
-fn fold(tree: &Tree, group: &Arc<Group>, record: &crate::format::event::Record) {
-    let file = match &record.event {
-        Event::Write { file, .. }
-        | Event::Zero { file, .. }
-        | Event::Resize { file, .. }
-        | Event::SetAttr { file, .. }
-        | Event::SetXattr { file, .. }
-        | Event::RemoveXattr { file, .. }
-        | Event::Rebase { file, .. } => *file,
-        _ => return,
-    };
-    let extent = match &record.event {
-        Event::Write { len, payload, .. } => Some(Extent::on_disk(group, payload.offset, *len)),
-        _ => None,
-    };
-    if let Some(node) = tree.nodes.get(&file) {
-        node.lock().apply(record.seq, record.ts, &record.event, extent);
-    }
-}
-
-fn segments_of(setup: &Setup) -> Arc<Segments> {
+pub(super) fn segments_of(setup: &Setup) -> Arc<Segments> {
     Arc::new(Segments::new(Arc::clone(&setup.disk), setup.paths.journal_dir(), setup.store))
 }
 
-/// Live files of nobody: made after the checkpoint and unlinked again; and what was only tried.
+/// Live files of nobody: made after the checkpoint and unlinked again, or of an event that was lost; and what was only
+/// tried. Durable: the next file may get the same identity.
 fn remove_orphans(disk: &dyn Disk, root: &RootPaths, tree: &Tree) -> Result<()> {
+    let mut removed = false;
     for entry in disk.read_dir("recover.orphans", &root.live_dir())? {
         let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok()).map(FileId);
         let node = id.and_then(|id| tree.nodes.get(&id));
@@ -402,8 +350,9 @@ fn remove_orphans(disk: &dyn Disk, root: &RootPaths, tree: &Tree) -> Result<()> 
             FileKind::Directory => disk.remove_dir("recover.orphans", &path)?,
             _ => disk.unlink("recover.orphans", &path)?,
         }
+        removed = true;
     }
-    Ok(())
+    if removed { disk.sync_dir("recover.orphans", &root.live_dir()) } else { Ok(()) }
 }
 
 /// Puts the parts together: the journal goes on in a new segment.

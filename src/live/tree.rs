@@ -4,17 +4,37 @@
 //! lock, so the tree is always as of one Seq.
 
 use super::content::{Base, Content};
+use super::exclude::Patterns;
 use super::node::{Node, NodeState};
 use crate::error::{Error, Result};
-use crate::format::event::{Birth, Event, RootStage, Slot};
+use crate::format::event::{Birth, Event, Excluded, RootStage, Slot};
 use crate::sync::Arc;
 use crate::types::{Attr, FileId, FileKind, Name, RootId, Seq, Timestamp};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A directory's entries.
 pub struct Dir {
     pub parent: FileId,
+    /// Its own name in `parent`; empty for a root.
+    pub name: Name,
     pub entries: BTreeMap<Name, FileId>,
+    /// Those of the names that are excluded from history.
+    pub excluded: BTreeSet<Name>,
+    /// How many of these are directories: `nlink` in attributes counts the others alone.
+    pub excluded_dirs: u32,
+}
+
+impl Dir {
+    /// Without entries; its place comes with its name.
+    pub fn new(file: FileId) -> Dir {
+        Dir {
+            parent: file,
+            name: Name::new(),
+            entries: BTreeMap::new(),
+            excluded: BTreeSet::new(),
+            excluded_dirs: 0,
+        }
+    }
 }
 
 /// A root beside DATA.
@@ -35,6 +55,8 @@ pub struct Tree {
     pub next_file: FileId,
     /// Files that lost their last name, with the Seq of it.
     pub doomed: Vec<(Seq, FileId)>,
+    /// What new names are excluded from history.
+    pub patterns: Patterns,
 }
 
 impl Tree {
@@ -45,6 +67,7 @@ impl Tree {
             roots: BTreeMap::new(),
             next_file: FileId::ROOT,
             doomed: Vec::new(),
+            patterns: Patterns::default(),
         }
     }
 
@@ -109,31 +132,35 @@ impl Tree {
     /// Applies a naming event to the names, and says what it changes of which nodes. Events that the tree cannot
     /// take (a name in a directory that is not there) are damage: this code never wrote such a journal.
     pub fn apply(&mut self, seq: Seq, event: &Event) -> Result<Vec<(FileId, Update)>> {
+        let (event, names) = event.unwrapped();
         match event {
             Event::Create(birth, xattrs) => {
-                let updates = self.born(seq, birth, None)?;
+                let direct = names.first && birth.attr.kind == FileKind::Regular;
+                let content = Content { direct, ..Content::default() };
+                let updates = self.born(seq, birth, content, names.first)?;
                 self.node(birth.file)?.lock().xattrs = xattrs.iter().cloned().collect();
                 Ok(updates)
             }
-            Event::Adopt { birth, .. } => {
-                let base = (birth.attr.kind == FileKind::Regular).then(|| Base::new(seq, birth.attr.size));
-                self.born(seq, birth, base)
+            Event::Adopt { birth, .. } if birth.attr.kind == FileKind::Regular => {
+                let content = match names.first {
+                    true => Content::bypassing(birth.attr.size),
+                    false => Content::adopted(Base::new(seq, birth.attr.size)),
+                };
+                self.born(seq, birth, content, names.first)
             }
+            Event::Adopt { birth, .. } => self.born(seq, birth, Content::default(), names.first),
             Event::Link { file, slot, attr } => {
-                self.put(slot, *file)?;
+                self.put(slot, *file, names.first)?;
                 Ok(vec![(*file, Update::Attr(*attr)), (slot.dir, Update::Entries { nlink: None })])
             }
             Event::Unlink { file, slot, attr, dir_nlink } => {
-                self.dir_mut(slot.dir)?.entries.remove(&slot.name);
+                self.take(slot)?;
                 self.nameless(*file, attr.nlink, seq);
                 Ok(vec![(*file, Update::Attr(*attr)), (slot.dir, entries(*dir_nlink))])
             }
             Event::Rename { file, from, to, attr, replaced, from_nlink, to_nlink } => {
-                self.dir_mut(from.dir)?.entries.remove(&from.name);
-                self.put(to, *file)?;
-                if let Some(dir) = self.dirs.get_mut(file) {
-                    dir.parent = to.dir;
-                }
+                self.take(from)?;
+                self.put(to, *file, names.second)?;
                 let mut updates = vec![(*file, Update::Attr(*attr)), (from.dir, entries(*from_nlink))];
                 if let Some((old, attr)) = replaced {
                     self.nameless(*old, attr.nlink, seq);
@@ -144,10 +171,14 @@ impl Tree {
                 }
                 Ok(updates)
             }
-            Event::Exchange { .. } => self.exchange(event),
+            Event::Exchange { .. } => self.exchange(event, names),
             Event::Root { root, file, name, stage } => {
                 self.root_changed(*root, Root { file: *file, name: name.clone(), stage: *stage });
                 Ok(Vec::new())
+            }
+            Event::Mark { file, slot, attr, dir_nlink, excluded } => {
+                self.put(slot, *file, *excluded)?;
+                Ok(vec![(*file, Update::Attr(*attr)), (slot.dir, Update::Links(*dir_nlink))])
             }
             _ => Ok(Vec::new()),
         }
@@ -164,7 +195,7 @@ impl Tree {
         }
     }
 
-    fn exchange(&mut self, event: &Event) -> Result<Vec<(FileId, Update)>> {
+    fn exchange(&mut self, event: &Event, names: Excluded) -> Result<Vec<(FileId, Update)>> {
         let Event::Exchange {
             left,
             left_slot,
@@ -178,13 +209,8 @@ impl Tree {
         else {
             return Ok(Vec::new());
         };
-        self.put(left_slot, *right)?;
-        self.put(right_slot, *left)?;
-        for (file, now_in) in [(left, right_slot), (right, left_slot)] {
-            if let Some(dir) = self.dirs.get_mut(file) {
-                dir.parent = now_in.dir;
-            }
-        }
+        self.put(left_slot, *right, names.first)?;
+        self.put(right_slot, *left, names.second)?;
         let mut updates = vec![
             (*left, Update::Attr(*left_attr)),
             (*right, Update::Attr(*right_attr)),
@@ -196,21 +222,24 @@ impl Tree {
         Ok(updates)
     }
 
-    fn born(&mut self, seq: Seq, birth: &Birth, base: Option<Base>) -> Result<Vec<(FileId, Update)>> {
+    fn born(
+        &mut self,
+        seq: Seq,
+        birth: &Birth,
+        content: Content,
+        excluded: bool,
+    ) -> Result<Vec<(FileId, Update)>> {
         let node = Node::new(birth.file, birth.root, birth.target.clone(), birth.attr, seq);
-        if let Some(base) = base {
-            node.lock().content = Content::adopted(base);
-        }
+        node.lock().content = content;
         self.nodes.insert(birth.file, Arc::new(node));
         if birth.attr.kind == FileKind::Directory {
-            let parent = birth.slot.as_ref().map_or(birth.file, |slot| slot.dir);
-            self.dirs.insert(birth.file, Dir { parent, entries: BTreeMap::new() });
+            self.dirs.insert(birth.file, Dir::new(birth.file));
         }
         self.next_file = self.next_file.max(FileId(birth.file.0 + 1));
         match &birth.slot {
             None => Ok(Vec::new()),
             Some(slot) => {
-                self.put(slot, birth.file)?;
+                self.put(slot, birth.file, excluded)?;
                 Ok(vec![(slot.dir, entries(birth.dir_nlink))])
             }
         }
@@ -222,9 +251,60 @@ impl Tree {
             .ok_or_else(|| Error::corrupt("live.apply", format!("directory {dir} is not there")))
     }
 
-    fn put(&mut self, slot: &Slot, file: FileId) -> Result<()> {
-        self.dir_mut(slot.dir)?.entries.insert(slot.name.clone(), file);
+    /// Puts a name, instead of what stood there. A directory knows its place.
+    pub(super) fn put(&mut self, slot: &Slot, file: FileId, excluded: bool) -> Result<()> {
+        self.take(slot)?;
+        let is_dir = match self.dirs.get_mut(&file) {
+            Some(dir) => {
+                (dir.parent, dir.name) = (slot.dir, slot.name.clone());
+                true
+            }
+            None => false,
+        };
+        let dir = self.dir_mut(slot.dir)?;
+        dir.entries.insert(slot.name.clone(), file);
+        if excluded {
+            dir.excluded.insert(slot.name.clone());
+            dir.excluded_dirs += u32::from(is_dir);
+        }
         Ok(())
+    }
+
+    fn take(&mut self, slot: &Slot) -> Result<()> {
+        let dir = self.dir_mut(slot.dir)?;
+        let Some(file) = dir.entries.remove(&slot.name) else { return Ok(()) };
+        if dir.excluded.remove(&slot.name) && self.dirs.contains_key(&file) {
+            let dir = self.dir_mut(slot.dir)?;
+            dir.excluded_dirs = dir.excluded_dirs.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// Whether a name that stands is excluded from history.
+    pub fn is_excluded(&self, dir: FileId, name: &[u8]) -> bool {
+        self.dirs.get(&dir).is_some_and(|dir| dir.excluded.contains(name))
+    }
+
+    /// Whether a name would be excluded.
+    pub fn would_exclude(&self, dir: FileId, name: &[u8], is_dir: bool) -> bool {
+        if self.patterns.is_empty() {
+            return false;
+        }
+        let mut path = self.path(dir);
+        path.push(name);
+        self.patterns.excludes(&path, is_dir)
+    }
+
+    /// The names that lead to a directory, from its root down.
+    pub(super) fn path(&self, dir: FileId) -> Vec<&[u8]> {
+        let mut names: Vec<&[u8]> = Vec::new();
+        let mut at = dir;
+        while let Some(dir) = self.dirs.get(&at).filter(|dir| dir.parent != at) {
+            names.push(&dir.name);
+            at = dir.parent;
+        }
+        names.reverse();
+        names
     }
 
     fn nameless(&mut self, file: FileId, nlink: u32, seq: Seq) {
@@ -253,6 +333,8 @@ pub enum Update {
     Attr(Attr),
     /// As a directory: an entry came or went; its link count, where that changed.
     Entries { nlink: Option<u32> },
+    /// As a directory: its link count alone.
+    Links(u32),
 }
 
 impl Update {
@@ -263,6 +345,10 @@ impl Update {
             Update::Entries { nlink } => {
                 let nlink = nlink.unwrap_or(state.attr.nlink);
                 state.entries_changed(seq, ts, nlink);
+            }
+            Update::Links(nlink) => {
+                let attr = Attr { nlink, ..state.attr };
+                state.set_attr(seq, attr);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Looking at plain roots before they are taken in: what is there, and what differs from what is known.
 
 use super::Live;
+use super::content::Content;
 use super::names::Held;
 use super::node::Node;
 use super::paths::{NOTICE, OWN_DIR, join_bytes};
@@ -8,7 +9,7 @@ use super::sparse;
 use crate::disk::Stat;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Fingerprint;
-use crate::format::event::{Birth, Event, Slot};
+use crate::format::event::{Birth, Event, Excluded, Slot};
 use crate::sync::Arc;
 use crate::types::{Attr, FileId, FileKind, Name, RootId};
 use std::collections::{HashMap, HashSet};
@@ -167,6 +168,7 @@ impl<'a> Look<'a> {
         }
         match linked {
             Some(file) => {
+                self.captured_by_link(file, dir, &name)?;
                 self.live.link(file, dir, &name)?;
                 Ok(file)
             }
@@ -178,6 +180,21 @@ impl<'a> Look<'a> {
     fn note(&mut self, inode: u64, file: FileId) -> bool {
         self.seen.insert(file);
         self.by_inode.insert(inode, file).is_some()
+    }
+
+    /// A file of excluded names alone has got one that is not. Its bytes are durable before anything is served.
+    fn captured_by_link(&self, file: FileId, dir: FileId, name: &[u8]) -> Result<()> {
+        let tree = self.live.tree.write();
+        if tree.would_exclude(dir, name, false) {
+            return Ok(());
+        }
+        let node = tree.node(file)?;
+        let mut state = node.lock();
+        if state.content.direct {
+            let attr = state.attr;
+            self.live.emit(node, &mut state, &[], |_| Event::Capture { file, attr })?;
+        }
+        Ok(())
     }
 
     fn is_kind(&self, node: &Node, path: &Path, stat: &Stat) -> Result<bool> {
@@ -195,6 +212,13 @@ impl<'a> Look<'a> {
         }
         if node.kind == FileKind::Regular && self.prints.get(&node.file) != Some(&fingerprint(stat)) {
             let mut state = node.lock();
+            if state.content.direct {
+                // It is what it is now; what the past had in it is gone.
+                state.content = Content::bypassing(stat.attr.size);
+                state.attr.size = stat.attr.size;
+                drop(state);
+                return self.attributes(node.file, path, stat);
+            }
             let attr = Attr { nlink: state.attr.nlink, ..stat.attr };
             let event = Event::Rebase { file: node.file, attr, inode: stat.ino };
             self.live.emit(node, &mut state, &[], |_| event)?;
@@ -223,13 +247,15 @@ impl<'a> Look<'a> {
             None => Vec::new(),
         };
         let mut held = Held::lock(&parents);
+        let excluded = slot.as_ref().is_some_and(|slot| tree.would_exclude(slot.dir, &slot.name, is_dir));
         let dir_nlink = match &slot {
-            Some(slot) => held.attr(slot.dir)?.nlink + u32::from(is_dir),
+            Some(slot) => held.attr(slot.dir)?.nlink + u32::from(is_dir && !excluded),
             None => 0,
         };
         let file = if slot.is_some() { tree.allocate()? } else { self.top };
         let birth = Birth { file, root: self.root, slot, attr, target, dir_nlink };
-        self.live.name_event(&mut tree, &mut held, |_| Event::Adopt { birth, inode: stat.ino })?;
+        let event = Excluded::one(excluded).wrap(Event::Adopt { birth, inode: stat.ino });
+        self.live.name_event(&mut tree, &mut held, |_| event)?;
         drop(held);
         drop(tree);
         if !is_dir {

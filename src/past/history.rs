@@ -339,13 +339,18 @@ pub fn xattr_detail(event: &Event) -> Option<String> {
 
 /// The names that a directory lost and gained by an event.
 pub fn entry_names(event: &Event, dir: FileId) -> (Option<String>, Option<String>) {
+    let (event, excluded) = event.unwrapped();
     let here = |slot: &Slot| (slot.dir == dir).then(|| text(&slot.name));
+    let first = |slot: &Slot| here(slot).filter(|_| !excluded.first);
+    let second = |slot: &Slot| here(slot).filter(|_| !excluded.second);
     match event {
-        Event::Create(birth, _) | Event::Adopt { birth, .. } => (None, birth.slot.as_ref().and_then(here)),
-        Event::Link { slot, .. } => (None, here(slot)),
-        Event::Unlink { slot, .. } => (here(slot), None),
-        Event::Rename { from, to, .. } => (here(from), here(to)),
-        Event::Exchange { left_slot, right_slot, .. } => (here(left_slot), here(right_slot)),
+        Event::Create(birth, _) | Event::Adopt { birth, .. } => (None, birth.slot.as_ref().and_then(first)),
+        Event::Link { slot, .. } => (None, first(slot)),
+        Event::Unlink { slot, .. } => (first(slot), None),
+        Event::Rename { from, to, .. } => (first(from), second(to)),
+        Event::Exchange { left_slot, right_slot, .. } => (first(left_slot), second(right_slot)),
+        Event::Mark { slot, excluded: true, .. } => (here(slot), None),
+        Event::Mark { slot, excluded: false, .. } => (None, here(slot)),
         _ => (None, None),
     }
 }

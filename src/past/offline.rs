@@ -185,7 +185,7 @@ impl Offline {
 /// Whether an event can change what a path leads to.
 fn concerns(event: &Event, names: &[Name]) -> bool {
     let named = |slot: &Slot| names.contains(&slot.name);
-    match event {
+    match event.unwrapped().0 {
         Event::Create(birth, _) | Event::Adopt { birth, .. } => birth.slot.as_ref().is_some_and(named),
         Event::Link { slot, .. } | Event::Unlink { slot, .. } => named(slot),
         Event::Rename { from, to, .. } => named(from) || named(to),
@@ -206,7 +206,7 @@ pub struct Names {
 impl Names {
     /// Takes an event in.
     pub fn fold(&mut self, event: &Event) {
-        match event {
+        match event.unwrapped().0 {
             Event::Create(birth, _) | Event::Adopt { birth, .. } => {
                 if let Some(slot) = &birth.slot {
                     self.put(slot, birth.file, birth.attr.kind);
@@ -347,7 +347,7 @@ impl Teller {
 
     /// What the file is like after an event.
     fn after(&mut self, event: &Event) {
-        let attr = match event {
+        let attr = match event.unwrapped().0 {
             Event::Create(birth, _) | Event::Adopt { birth, .. } if birth.file == self.file => {
                 Some(birth.attr)
             }

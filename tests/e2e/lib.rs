@@ -15,6 +15,8 @@ pub mod cluster;
 pub mod cmd;
 #[path = "harness/exercise/mod.rs"]
 pub mod exercise;
+#[path = "harness/mariadb.rs"]
+pub mod mariadb;
 #[path = "harness/mount.rs"]
 pub mod mount;
 #[path = "harness/ops.rs"]
@@ -29,6 +31,8 @@ pub mod random;
 pub mod rights;
 #[path = "harness/session.rs"]
 pub mod session;
+#[path = "harness/sqlite.rs"]
+pub mod sqlite;
 #[path = "harness/steered.rs"]
 pub mod steered;
 #[path = "harness/tree.rs"]
@@ -37,6 +41,8 @@ pub mod tree;
 pub mod wall;
 
 pub use cluster::Postgres;
+pub use mariadb::Mariadb;
 pub use mount::{Capture, Mount};
 pub use place::Place;
+pub use sqlite::Sqlite;
 pub use tree::{Tree, What};

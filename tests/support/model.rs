@@ -1,6 +1,7 @@
 //! What "correct" means: a file tree in memory, changed by the same operations.
 
 use std::collections::BTreeMap;
+use weft::live::exclude::Patterns;
 
 /// Index of a file in a [`Model`].
 pub type Id = usize;
@@ -17,6 +18,27 @@ pub struct Inode {
     pub body: Body,
     pub mode: u32,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Its bytes bypass history.
+    pub direct: bool,
+    /// Whatever is written to it while it bypasses history, from its birth on: this byte, or its complement.
+    pub mark: Option<u8>,
+    /// Names that were taken out of this model.
+    pub hidden_links: usize,
+}
+
+impl Inode {
+    fn new(body: Body, mode: u32) -> Inode {
+        Inode { body, mode, xattrs: BTreeMap::new(), direct: false, mark: None, hidden_links: 0 }
+    }
+}
+
+/// A name of a [`Model`].
+pub struct Named {
+    pub dir: Id,
+    /// Names that lead to the directory.
+    pub path: Vec<Vec<u8>>,
+    pub name: Vec<u8>,
+    pub id: Id,
 }
 
 /// Directories are never moved below themselves by the tests; files keep their index when renamed.
@@ -38,7 +60,7 @@ impl Model {
 
     /// A further root, empty.
     pub fn add_root(&mut self, name: &[u8]) -> Id {
-        self.inodes.push(Inode { body: Body::Dir(BTreeMap::new()), mode: 0o755, xattrs: BTreeMap::new() });
+        self.inodes.push(Inode::new(Body::Dir(BTreeMap::new()), 0o755));
         let id = self.inodes.len() - 1;
         self.roots.push((name.to_vec(), id));
         id
@@ -59,7 +81,7 @@ impl Model {
     }
 
     pub fn add(&mut self, dir: Id, name: &[u8], body: Body, mode: u32) -> Id {
-        self.inodes.push(Inode { body, mode, xattrs: BTreeMap::new() });
+        self.inodes.push(Inode::new(body, mode));
         let id = self.inodes.len() - 1;
         self.entries_mut(dir).insert(name.to_vec(), id);
         id
@@ -113,7 +135,55 @@ impl Model {
             Body::Dir(entries) => Some(entries),
             _ => None,
         });
-        dirs.flat_map(|entries| entries.values()).filter(|id| **id == file).count()
+        let shown = dirs.flat_map(|entries| entries.values()).filter(|id| **id == file).count();
+        shown + self.inodes[file].hidden_links
+    }
+
+    /// Every name.
+    pub fn names(&self) -> Vec<Named> {
+        let mut names = Vec::new();
+        for (dir, _, path) in self.dirs() {
+            for (name, id) in self.entries(dir) {
+                names.push(Named { dir, path: path.clone(), name: name.clone(), id: *id });
+            }
+        }
+        names
+    }
+
+    fn is_excluded(&self, patterns: &Patterns, named: &Named) -> bool {
+        let is_dir = matches!(self.inodes[named.id].body, Body::Dir(_));
+        let mut whole: Vec<&[u8]> = named.path.iter().map(Vec::as_slice).collect();
+        whole.push(&named.name);
+        patterns.excludes(&whole, is_dir)
+    }
+
+    /// What a view of it shows.
+    pub fn visible(&self, patterns: &Patterns) -> Model {
+        let mut visible = self.clone();
+        for named in self.names() {
+            if self.is_excluded(patterns, &named) {
+                visible.entries_mut(named.dir).remove(&named.name);
+                visible.inodes[named.id].hidden_links += 1;
+            }
+        }
+        visible
+    }
+
+    /// A file with a name that is not excluded is history from then on.
+    pub fn capture(&mut self, patterns: &Patterns) {
+        for named in self.names() {
+            if !self.is_excluded(patterns, &named) {
+                (self.inodes[named.id].direct, self.inodes[named.id].mark) = (false, None);
+            }
+        }
+    }
+
+    /// Whether a name in a directory would be excluded.
+    pub fn would_exclude(&self, patterns: &Patterns, dir: Id, name: &[u8], is_dir: bool) -> bool {
+        let (.., path) = self.dirs().into_iter().find(|(id, ..)| *id == dir).unwrap();
+        let mut whole: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
+        whole.push(name);
+        patterns.excludes(&whole, is_dir)
     }
 
     /// All directories that can be reached, with the root and the path in it of each.

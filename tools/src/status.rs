@@ -51,6 +51,20 @@ pub fn bytes(count: f64) -> String {
     if unit == "B" { format!("{value:.0} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// What is left out of history, and how much of it there is now.
+fn excluded(status: &Value) -> String {
+    let patterns = status.get("exclude").and_then(Value::as_array).cloned().unwrap_or_default();
+    match patterns.is_empty() {
+        true => "nothing".into(),
+        false => format!(
+            "{} ({} files, {})",
+            patterns.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+            number(status, "excluded_files"),
+            bytes(number(status, "excluded_bytes") as f64)
+        ),
+    }
+}
+
 fn table(status: &Value) -> String {
     let size = |key| bytes(number(status, key) as f64);
     let behind = |key| number(status, "seq").saturating_sub(number(status, key));
@@ -100,6 +114,8 @@ fn table(status: &Value) -> String {
             ),
         ),
         ("checkpoint", format!("at seq {}", number(status, "checkpoint_seq"))),
+        ("profile", text(status, "profile").into()),
+        ("excluded", excluded(status)),
         ("files", format!("{} ({} open)", number(status, "files"), number(status, "open_files"))),
         (
             "rates",
@@ -154,13 +170,14 @@ mod tests {
 
     #[test]
     fn the_table_shows_lag_and_problems() {
-        let status =
-            json!({ "seq": 10, "applied_seq": 4, "problems": ["disk full: make room"], "oldest_us": 0 });
+        let status = json!({ "seq": 10, "applied_seq": 4, "problems": ["disk full: make room"], "oldest_us": 0,
+                "exclude": ["pgsql_tmp/", "postmaster.pid"], "excluded_files": 2, "excluded_bytes": 1536 });
         let table = table(&status);
         assert!(
             table.contains("applier 6 events") && table.contains("health     disk full: make room"),
             "{table}"
         );
+        assert!(table.contains("excluded   pgsql_tmp/, postmaster.pid (2 files, 1.5 KiB)"), "{table}");
         assert!(table.contains("1970-01-01T00:00:00.000000Z"));
     }
 }
