@@ -550,7 +550,7 @@ fn what_was_resolved_stays_through_writers_and_power_cuts() {
 fn journal(disk: &SimDisk) -> Arc<Journal> {
     let segments = journal_segments(disk);
     let (resume, _) = replay(&segments, START, Timestamp(0), |_| Ok(())).unwrap();
-    let config = Config { segment_bytes: 0, cache_bytes: 16 << 10 };
+    let config = Config { segment_bytes: 0, cache_bytes: 16 << 10, reserve_bytes: 0, keep_free_bytes: 0 };
     let clock = Arc::new(Ticking::new(1_000_000));
     let journal = Journal::begin(segments, clock, config, resume).unwrap();
     for _ in 0..6 + pick(5) {

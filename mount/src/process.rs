@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::Arc;
 
 /// include/uapi/linux/prctl.h; the libc crate does not have it yet.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
@@ -90,13 +90,30 @@ pub fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter())
         .with_ansi(colours)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lossy(std::io::stderr()))
         .init();
     log_panics();
 }
 
+/// A log on a disk that is full or broken loses lines, and that is all: an error of its own would be printed to the same
+/// disk, by a macro that panics when it cannot.
+struct Lossy<W>(W);
+
+impl<W: Write> Write for Lossy<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn log_to(file: File) {
-    tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false).with_writer(Mutex::new(file)).init();
+    let file = Arc::new(file);
+    let writer = move || Lossy(Arc::clone(&file));
+    tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false).with_writer(writer).init();
     log_panics();
 }
 

@@ -8,6 +8,7 @@
 pub mod group;
 pub mod reader;
 pub mod recovery;
+mod reserve;
 pub mod segment;
 mod spare;
 mod state;
@@ -16,4 +17,6 @@ pub mod woven;
 pub mod writer;
 
 pub use group::{Extent, Group};
+pub use reserve::{Claim, Space};
+pub(crate) use state::stopped;
 pub use writer::{Appended, Completion, Config, Journal};

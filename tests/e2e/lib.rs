@@ -15,6 +15,8 @@ pub mod cluster;
 pub mod cmd;
 #[path = "harness/exercise/mod.rs"]
 pub mod exercise;
+#[path = "harness/holder.rs"]
+pub mod holder;
 #[path = "harness/mount.rs"]
 pub mod mount;
 #[path = "harness/ops.rs"]
@@ -29,6 +31,8 @@ pub mod random;
 pub mod rights;
 #[path = "harness/session.rs"]
 pub mod session;
+#[path = "harness/small.rs"]
+pub mod small;
 #[path = "harness/tree.rs"]
 pub mod tree;
 #[path = "harness/wall.rs"]

@@ -69,6 +69,12 @@ impl Mount {
         self
     }
 
+    /// With its STORE elsewhere.
+    pub fn store(mut self, store: &Path) -> Mount {
+        self.store = store.to_owned();
+        self
+    }
+
     /// Shown at `point` instead of over DATA.
     pub fn at_point(mut self, point: &Path) -> Mount {
         self.point = point.to_owned();
@@ -105,7 +111,7 @@ impl Mount {
 
     pub fn try_mount(&self) -> Output {
         let mut command = self.weft();
-        command.arg("mount").arg(&self.data);
+        command.arg("mount").arg(&self.data).arg("--store").arg(&self.store);
         if self.point != self.data {
             command.arg(&self.point);
         }
