@@ -6,6 +6,7 @@
 
 mod history;
 mod instants;
+mod room;
 mod status;
 mod store;
 mod threads;
@@ -18,7 +19,7 @@ use store::{make_dirs, next_page_file, open_index};
 pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
-use crate::disk::{Disk, Lock, Space as DiskSpace};
+use crate::disk::{Disk, Lock};
 use crate::error::{Error, Kind, Result};
 use crate::index::Index;
 use crate::index::kv::Kv;
@@ -32,7 +33,7 @@ use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::types::{Attr, FileId, Name, RootId, Seq, StoreId};
+use crate::types::{Attr, FileId, Name, Seq, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,7 @@ pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
 pub use crate::live::attrs::{Caller, SetAttr, SetTime};
 pub use crate::live::names::{Entry, NewFile, RenameMode};
+pub use crate::live::room::Full;
 pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_name};
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
@@ -80,6 +82,12 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Journal bytes between checkpoints.
     pub checkpoint_bytes: u64,
+    /// Space left free on the filesystems of the roots and of STORE, where they are large enough.
+    pub keep_free_bytes: u64,
+    /// Journal space kept for what the kernel may hold acknowledged, at most; in writeback capture only.
+    pub reserve_bytes: u64,
+    /// What the kernel may hold at least, because nobody may tell it otherwise.
+    pub kernel_floor_bytes: u64,
     /// Descriptors the engine keeps open beneath.
     pub open_files: usize,
     /// A step of the wall clock by more µs, either way, begins a clock epoch.
@@ -106,6 +114,9 @@ impl Options {
             overlay_limit_bytes: 256 << 20,
             cache_bytes: 64 << 20,
             checkpoint_bytes: 256 << 20,
+            keep_free_bytes: 64 << 20,
+            reserve_bytes: 128 << 20,
+            kernel_floor_bytes: 0,
             open_files: 512,
             clock_step_us: 5_000_000,
             weave: WeaveLimits::default(),
@@ -169,6 +180,7 @@ impl Engine {
         let (store, index, index_is_new) = open_index(&*disk, &paths, &options, open_kv)?;
         let kept = kept::read(&*disk, &paths.kept_pins(), store)?;
         let is_kept = !kept.is_empty();
+        let kernel_bytes = store::kernel_share(&*disk, &paths, &options)?;
         let setup = Setup {
             disk: Arc::clone(&disk),
             clock,
@@ -181,11 +193,15 @@ impl Engine {
                 segment_bytes: options.segment_bytes,
                 cache_bytes: options.cache_bytes,
                 clock_step_us: options.clock_step_us,
+                reserve_bytes: store::reserve(kernel_bytes),
+                keep_free_bytes: options.keep_free_bytes,
             },
             limits: Limits {
                 overlay_bytes: options.overlay_limit_bytes,
                 open_files: options.open_files,
                 privileged: options.privileged,
+                keep_free_bytes: options.keep_free_bytes,
+                kernel_bytes,
             },
             exclude: options.exclude.clone(),
             writeback: options.capture == Capture::Writeback,
@@ -235,8 +251,12 @@ impl Engine {
         }))
     }
 
-    /// Starts the background threads.
+    /// Starts the background threads. The reserve is allocated, or growth is refused from the start.
     pub fn start(self: &Arc<Engine>) -> Result<()> {
+        if self.capture == Capture::Writeback {
+            // What is missing is logged, and shown by the status.
+            let _ = self.live.journal.prepare_spares();
+        }
         self.threads.start(self)
     }
 
@@ -245,6 +265,7 @@ impl Engine {
         self.threads.stop();
         crate::live::scatter::scatter(&self.live)?;
         while self.indexer.step()? {}
+        self.live.journal.release_spares();
         self.index.persist()
     }
 
@@ -320,6 +341,11 @@ impl Engine {
         self.live.parent(dir)
     }
 
+    /// A path, below its root, of each of these files that has a name.
+    pub fn paths(&self, files: &[FileId]) -> Result<Vec<(FileId, Vec<u8>)>> {
+        self.live.paths_of(files)
+    }
+
     /// Entries with names after `after`, in byte order, at most `limit`; without `.` and `..`.
     pub fn read_dir(&self, dir: FileId, after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
         self.live.read_dir(dir, after, limit)
@@ -385,18 +411,13 @@ impl Engine {
         self.live.read(file, offset, out)
     }
 
-    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
-    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
-        self.live.write(file, offset, bytes, append)?;
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
     pub fn fallocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<()> {
         let end = offset.checked_add(len).ok_or_else(|| Error::errno("live.fallocate", libc::EFBIG))?;
         match mode {
-            Fallocate::Reserve { keep_size } => self.live.reserve(file, end, keep_size),
+            Fallocate::Reserve { keep_size } => {
+                self.live.has_room(file, len)?;
+                self.live.reserve(file, end, keep_size)
+            }
             Fallocate::Punch => self.live.zero(file, offset, len, true),
             Fallocate::Zero { keep_size } => self.live.zero(file, offset, len, keep_size),
         }
@@ -424,11 +445,6 @@ impl Engine {
     /// Everything so far is durable, then `done`.
     pub fn sync(&self, done: Completion) {
         self.live.journal.commit(self.live.journal.last_seq(), done);
-    }
-
-    /// Space of the filesystem beneath a root.
-    pub fn space(&self, root: RootId) -> Result<DiskSpace> {
-        self.disk.space("live.statfs", &self.live.paths.root(root)?.dir)
     }
 
     // -- the past --

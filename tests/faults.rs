@@ -231,3 +231,163 @@ fn instants_before_history_and_in_the_future_are_told_apart() {
     let none = engine.resolve(Instant::Seq(Seq(1_000_000))).unwrap();
     assert!(matches!(none, Resolution::Future { .. }), "{none:?}");
 }
+
+fn writeback(disk: &SimDisk, kv: &Arc<CrashKv>, reserve_mib: u64) -> Arc<Engine> {
+    let mut options = options();
+    options.capture = weft::engine::Capture::Writeback;
+    options.reserve_bytes = reserve_mib << 20;
+    options.keep_free_bytes = 0;
+    let clock = Arc::new(Ticking::new(1_000_000));
+    let engine =
+        Engine::open(Arc::new(disk.clone()), clock, options, &|_| Ok(Arc::clone(kv) as Arc<dyn Kv>)).unwrap();
+    // Without its threads: everything by hand.
+    assert!(engine.kernel_bytes() >= 4 << 20);
+    engine
+}
+
+const BLOCK: usize = 1 << 20;
+
+/// Overwrites one file with whole blocks until that is refused; the last block that was taken.
+fn fill(engine: &Engine, file: FileId) -> (u8, Error) {
+    for number in 1..=255u8 {
+        if let Err(error) = engine.write(file, 0, &[number; BLOCK], false) {
+            return (number - 1, error);
+        }
+        engine.apply().unwrap();
+    }
+    panic!("no end of space");
+}
+
+#[test]
+fn on_a_full_disk_growth_is_refused_and_the_rest_goes_on() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = writeback(&disk, &kv, 64);
+    let (file, other) = (create(&engine, "f").unwrap(), create(&engine, "g").unwrap());
+    engine.write(other, 0, b"shorter", false).unwrap();
+    sync(&engine).unwrap();
+    disk.set_capacity(disk.used() + (100 << 20));
+    let (last, refused) = fill(&engine, file);
+    assert_eq!(refused.to_errno(), libc::ENOSPC, "{refused}");
+    assert!(engine.full().is_some() && engine.stopped().is_none());
+    let enospc = |error: Error| assert_eq!(error.to_errno(), libc::ENOSPC, "{error}");
+    enospc(create(&engine, "new").unwrap_err());
+    let larger = weft::engine::SetAttr { size: Some(1 << 20), ..Default::default() };
+    enospc(engine.set_attr(other, larger).unwrap_err());
+    let smaller = weft::engine::SetAttr { size: Some(5), ..Default::default() };
+    engine.set_attr(other, smaller).unwrap();
+    engine.rename((FileId::ROOT, b"g"), (FileId::ROOT, b"h"), weft::engine::RenameMode::Replace).unwrap();
+    assert_eq!(content(&engine, resolve(&engine, engine.now()), "h"), b"short");
+    engine.unlink(FileId::ROOT, b"h").unwrap();
+    // What the kernel has acknowledged is taken, all that it may hold, each page fsynced alone.
+    for page in 0..engine.kernel_bytes() / 4096 {
+        engine.write_back(file, page * 4096, &[255; 4096]).unwrap();
+        sync(&engine).unwrap();
+    }
+    let mut bytes = vec![0; BLOCK];
+    engine.read(file, 0, &mut bytes).unwrap();
+    let owed = (engine.kernel_bytes() as usize).min(BLOCK);
+    assert!(bytes[..owed].iter().all(|byte| *byte == 255) && bytes[owed..].iter().all(|byte| *byte == last));
+    // With room again, the same engine goes on.
+    disk.set_capacity(1 << 40);
+    engine.write(file, 0, b"on", false).unwrap();
+    create(&engine, "new").unwrap();
+    assert!(engine.full().is_none());
+    drop(engine);
+    let engine = open(&disk.kill(), &kv);
+    assert!(engine.lookup(FileId::ROOT, b"h").is_err());
+}
+
+#[test]
+fn what_was_acknowledged_and_cannot_be_taken_stops_all_writing() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = writeback(&disk, &kv, 64);
+    let file = create(&engine, "f").unwrap();
+    sync(&engine).unwrap();
+    disk.set_capacity(disk.used());
+    let mut taken = 0u64;
+    let refused = loop {
+        match engine.write_back(file, taken, &[1; BLOCK]) {
+            Ok(()) => taken += BLOCK as u64,
+            Err(error) => break error,
+        }
+        assert!(taken < 1 << 30, "no end of space");
+    };
+    assert_eq!((refused.kind, refused.to_errno()), (Kind::Stopped, libc::EIO));
+    assert!(taken >= engine.kernel_bytes(), "the reserve was for more than {taken}");
+    assert_eq!(sync(&engine).unwrap_err().kind, Kind::Stopped);
+    assert_eq!(create(&engine, "g").unwrap_err().to_errno(), libc::EIO);
+    assert!(engine.status().problems.iter().any(|told| told.contains("no write is accepted any more")));
+    let mut byte = [0];
+    engine.read(file, 0, &mut byte).unwrap();
+    // Too far out is nobody's fault but the program's.
+    let engine = writeback(&self::disk(), &CrashKv::new(), 64);
+    let file = create(&engine, "f").unwrap();
+    assert_eq!(engine.write_back(file, 1 << 60, &[1]).unwrap_err().to_errno(), libc::EFBIG);
+    assert!(engine.stopped().is_none());
+}
+
+/// Whatever was acknowledged can be applied: the applier never meets a full disk that its writers were not told of.
+#[test]
+fn what_is_acknowledged_fits_into_data() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = open(&disk, &kv);
+    disk.set_capacity(disk.used() + (40 << 20));
+    let file = create(&engine, "f").unwrap();
+    let mut len = 0;
+    let refused = loop {
+        assert!(len < 1 << 30, "no end of space");
+        match engine.write(file, len, &[7; 100_000], false) {
+            Ok(()) => len += 100_000,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.to_errno(), libc::ENOSPC, "{refused}");
+    assert!(len > 1 << 20, "refused after {len} bytes with 40 MiB free");
+    sync(&engine).unwrap();
+    engine.apply().unwrap();
+    assert_eq!(engine.status().overlay_bytes, 0);
+    // What has its blocks needs none.
+    engine.write(file, 0, &[8; 100_000], false).unwrap();
+    sync(&engine).unwrap();
+    engine.apply().unwrap();
+}
+
+/// Segments that were allocated ahead and not begun are given back; one that was begun is never taken for one of them.
+#[test]
+fn segments_allocated_ahead_are_given_back() {
+    let segments = |disk: &SimDisk| {
+        let mut names: Vec<Vec<u8>> = disk
+            .read_dir("test", &Path::new(STORE).join("journal"))
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        names.sort();
+        names
+    };
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = writeback(&disk, &kv, 200);
+    engine.start().unwrap();
+    assert!(segments(&disk).len() > 1, "nothing was allocated ahead");
+    engine.close().unwrap();
+    assert_eq!(segments(&disk).len(), 1);
+    drop(engine);
+    // After a crash they are still there, and go at the next start.
+    let engine = writeback(&disk, &kv, 200);
+    engine.start().unwrap();
+    engine.abandon();
+    let ahead = segments(&disk).len();
+    drop(engine);
+    let disk = disk.kill();
+    let engine = open(&disk, &kv);
+    assert!(segments(&disk).len() < ahead, "{:?}", segments(&disk));
+    drop(engine);
+    // A begun segment behind one that is missing.
+    let disk = disk.kill();
+    let last = segments(&disk).pop().unwrap();
+    let name = |number: u64| Path::new(STORE).join(format!("journal/{number:010}.seg"));
+    let number: u64 = std::str::from_utf8(&last).unwrap()[..10].parse().unwrap();
+    disk.rename("test", &name(number), &name(number + 2)).unwrap();
+    let error = try_open(&disk, &kv, Arc::new(Ticking::new(9))).err().unwrap();
+    assert_eq!(error.kind, Kind::Corrupt, "{error}");
+}

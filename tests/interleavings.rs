@@ -651,7 +651,13 @@ fn check_stamps(bed: &Bed) {
 fn journal(disk: &SimDisk) -> Arc<Journal> {
     let segments = journal_segments(disk);
     let (resume, _) = replay(&segments, START, Timestamp(0), Epochs::default(), |_| Ok(())).unwrap();
-    let config = Config { segment_bytes: 0, cache_bytes: 16 << 10, clock_step_us: 5_000_000 };
+    let config = Config {
+        segment_bytes: 0,
+        cache_bytes: 16 << 10,
+        clock_step_us: 5_000_000,
+        reserve_bytes: 0,
+        keep_free_bytes: 0,
+    };
     let clock = Arc::new(Ticking::new(1_000_000));
     let journal = Journal::begin(segments, clock, config, resume).unwrap();
     for _ in 0..6 + pick(5) {

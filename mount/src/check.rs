@@ -218,7 +218,8 @@ fn may_change(data: &Path) -> Outcome<()> {
     })
 }
 
-/// A mount needs at least two journal files before it can acknowledge anything.
+/// A new STORE needs at least two journal files before it can acknowledge anything. One that is there may hold files that
+/// are free to be used: it is found out by using them.
 fn room_for(store: &Path, config: &Config) -> Outcome<()> {
     let parent = store.parent().unwrap_or(store);
     let place = if store.exists() { store } else { parent };
@@ -226,6 +227,9 @@ fn room_for(store: &Path, config: &Config) -> Outcome<()> {
         |errno: nix::errno::Errno| format!("cannot look at {}: {}", place.display(), errno.desc());
     access(place, AccessFlags::W_OK | AccessFlags::X_OK)
         .map_err(|errno| format!("cannot write in {}: {}", place.display(), errno.desc()))?;
+    if store.join("journal").exists() {
+        return Ok(());
+    }
     let stat = nix::sys::statvfs::statvfs(place).map_err(place_failed)?;
     let free_mib = (stat.blocks_available() * stat.fragment_size()) >> 20;
     let needed_mib = 2 * config.segment_mib + 16;

@@ -80,6 +80,8 @@ pub struct Config {
     pub overlay_limit_mib: u64,
     pub cache_mib: u64,
     pub checkpoint_mib: u64,
+    pub keep_free_mib: u64,
+    pub reserve_mib: u64,
     pub open_files: usize,
     pub threads: usize,
     pub clock_step_secs: u64,
@@ -99,6 +101,8 @@ impl Default for Config {
             overlay_limit_mib: 256,
             cache_mib: 64,
             checkpoint_mib: 256,
+            keep_free_mib: 64,
+            reserve_mib: 128,
             open_files: 512,
             threads: 4,
             clock_step_secs: 5,
@@ -139,6 +143,14 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # Journal between two checkpoints, in MiB: bounds what recovery has to replay (at least 16).
 #checkpoint_mib = 256
+
+# Space left free on the filesystems of DATA and STORE, in MiB (at most 1048576; of a small filesystem one twentieth).
+# Writers are told that the disk is full before it is: what they were promised must still fit.
+#keep_free_mib = 64
+
+# Capture "writeback" only: journal allocated ahead for what the kernel holds and programs take for written, in MiB
+# (32 to 65536). The kernel is told to hold less than half of it.
+#reserve_mib = 128
 
 # Files of DATA that the daemon keeps open at once (at least 16).
 #open_files = 512
@@ -198,6 +210,8 @@ impl Config {
             ("overlay_limit_mib", self.overlay_limit_mib, 16, 1 << 20),
             ("cache_mib", self.cache_mib, 8, 1 << 20),
             ("checkpoint_mib", self.checkpoint_mib, 16, 1 << 20),
+            ("keep_free_mib", self.keep_free_mib, 0, 1 << 20),
+            ("reserve_mib", self.reserve_mib, 32, 1 << 16),
             ("open_files", self.open_files as u64, 16, 1 << 20),
             ("threads", self.threads as u64, 1, 64),
             ("clock_step_secs", self.clock_step_secs, 1, 3_600),
@@ -228,7 +242,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 14);
+        assert_eq!(active.lines().count(), 16);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 

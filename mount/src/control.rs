@@ -55,6 +55,10 @@ pub enum Ask {
         to: String,
         names: Vec<Vec<u8>>,
     },
+    /// The files that the kernel may hold something of, if the time is the present.
+    Unsent {
+        time: String,
+    },
     Unmount,
 }
 

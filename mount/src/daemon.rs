@@ -238,6 +238,9 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
         overlay_limit_bytes: config.overlay_limit_mib * MIB,
         cache_bytes: config.cache_mib * MIB,
         checkpoint_bytes: config.checkpoint_mib * MIB,
+        keep_free_bytes: config.keep_free_mib * MIB,
+        reserve_bytes: config.reserve_mib * MIB,
+        kernel_floor_bytes: if kernel::is_root() { 0 } else { kernel::default_dirty_bytes() },
         open_files: config.open_files,
         clock_step_us: i64::try_from(config.clock_step_secs).unwrap_or(i64::MAX / 1_000_000) * 1_000_000,
         weave: WeaveLimits {

@@ -98,8 +98,8 @@ impl Filesystem for WeftFs {
         }
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        answer_attr(self.attr(self.node(ino)), reply);
+    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        answer_attr(self.may_write(fh).and_then(|()| self.attr(self.node(ino))), reply);
     }
 
     fn setattr(
@@ -194,7 +194,10 @@ impl Filesystem for WeftFs {
     ) {
         let from = (self.node(parent), name.as_bytes());
         let to = (self.node(newparent), newname.as_bytes());
-        answer(self.move_name(from, to, flags), reply);
+        match self.movable(from, to, flags) {
+            Ok((from, to, mode)) => self.rename_and_reply(from, to, mode, reply),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
@@ -202,8 +205,9 @@ impl Filesystem for WeftFs {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.open_node(req, self.node(ino), flags) {
-            Ok(flags) => reply.opened(FileHandle(0), flags),
+        let node = self.node(ino);
+        match self.open_node(req, node, flags) {
+            Ok(how) => reply.opened(self.handle(node, flags), how),
             Err(errno) => reply.error(errno),
         }
     }
@@ -262,13 +266,15 @@ impl Filesystem for WeftFs {
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.close_node(self.node(ino));
+        let node = self.node(ino);
+        self.give_back(node, fh);
+        self.close_node(node);
         reply.ok();
     }
 
@@ -389,12 +395,13 @@ impl Filesystem for WeftFs {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         match self.make_open(req, self.node(parent), name.as_bytes(), (mode, umask)) {
-            Ok((found, flags)) => {
-                reply.created(&found.attr_ttl, &found.attr, found.generation, FileHandle(0), flags);
+            Ok((found, how)) => {
+                let handle = self.handle(self.node(found.attr.ino), OpenFlags(flags));
+                reply.created(&found.attr_ttl, &found.attr, found.generation, handle, how);
             }
             Err(errno) => reply.error(errno),
         }

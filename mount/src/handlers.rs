@@ -1,5 +1,6 @@
 //! What the handlers share: the filesystem's state, and answers for a node of any sort.
 
+use crate::cached::Cached;
 use crate::convert::{Complaints, LIVE_TTL, VIEW_TTL, file_attr, live_attr_ttl};
 use crate::dirs::{Dirs, Offer};
 use crate::held::{Ask, Held};
@@ -41,6 +42,7 @@ pub struct WeftFs {
     /// Which root this mount shows.
     pub here: Here,
     pub links: Arc<Links>,
+    pub cached: Arc<Cached>,
     pub views: Views<View>,
     pub dirs: Dirs,
     pub complaints: Complaints,
@@ -90,7 +92,7 @@ impl WeftFs {
         capture: Capture,
         zone: TimeZone,
         (here, links): (Here, Arc<Links>),
-        held: Held,
+        (held, cached): (Held, Arc<Cached>),
     ) -> WeftFs {
         WeftFs {
             core,
@@ -98,6 +100,7 @@ impl WeftFs {
             zone,
             here,
             links,
+            cached,
             views: Views::new(),
             dirs: Dirs::default(),
             complaints: Complaints::default(),
@@ -134,6 +137,7 @@ impl WeftFs {
 
     /// Attributes of a live file as the kernel takes them, with the space of its data.
     pub fn live_attr(&self, file: FileId, attr: &Attr) -> FileAttr {
+        self.keep_asking(file);
         let mut told = file_attr(self.ino(Node::Live(file)), attr);
         if attr.kind == FileKind::Regular
             && let Ok(bytes) = self.core.data_bytes(file)

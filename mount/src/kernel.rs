@@ -191,3 +191,44 @@ pub fn widen_readahead(major: u32, minor: u32) {
         tracing::debug!("{path}: {cause}: reading ahead less");
     }
 }
+
+/// Share of the machine's dirty pages that a FUSE mount may have by default, in millionths: 1 % (fs/fuse/inode.c,
+/// `fuse_bdi_init`), and strictly so.
+const DIRTY_SHARE: u64 = 10_000;
+
+/// Bytes of dirty pages that the machine allows at most, by `vm.dirty_bytes` or `vm.dirty_ratio` of all its memory.
+fn dirty_limit() -> Option<u64> {
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    match number("/proc/sys/vm/dirty_bytes")? {
+        0 => {
+            let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+            let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+            let total_kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            Some(total_kib * 1_024 / 100 * number("/proc/sys/vm/dirty_ratio")?)
+        }
+        bytes => Some(bytes),
+    }
+}
+
+/// What the kernel may hold of one mount when nobody has told it otherwise.
+pub fn default_dirty_bytes() -> u64 {
+    dirty_limit().map_or(64 << 20, |limit| limit / 1_000_000 * DIRTY_SHARE)
+}
+
+/// Sees that the kernel holds no more than `bytes` of a mount's pages before it makes writers wait. Only root may; who is
+/// not has a reserve for what is the default.
+pub fn bound_dirty(major: u32, minor: u32, bytes: u64) {
+    if !is_root() {
+        return;
+    }
+    let Some(limit) = dirty_limit() else {
+        return tracing::warn!("cannot read the limits of /proc/sys/vm: dirty pages are bounded as usual");
+    };
+    let share = (bytes.saturating_mul(1_000_000) / limit.max(1)).clamp(1, DIRTY_SHARE);
+    let dir = format!("/sys/class/bdi/{major}:{minor}");
+    for (file, value) in [("strict_limit", 1), ("max_ratio_fine", share)] {
+        if let Err(cause) = std::fs::write(format!("{dir}/{file}"), value.to_string()) {
+            tracing::warn!("{dir}/{file}: {cause}: the kernel may hold more than the reserve is for");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! (lookups of views, positions in listings).
 
 mod about;
+mod cached;
 mod caller;
 mod convert;
 mod dirs;
@@ -16,6 +17,7 @@ mod live;
 mod past;
 mod views;
 
+pub mod barrier;
 pub mod check;
 pub mod config;
 pub mod control;

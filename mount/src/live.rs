@@ -21,6 +21,9 @@ pub struct Make<'a> {
     pub target: &'a [u8],
 }
 
+/// A name in a live directory.
+pub type Slot<'a> = (FileId, &'a [u8]);
+
 impl WeftFs {
     /// Makes a name, for the caller's filesystem user and group.
     pub fn make(&self, req: &Request, dir: Node, name: &[u8], make: Make<'_>) -> Answer<(FileId, Attr)> {
@@ -138,12 +141,18 @@ impl WeftFs {
         let file = self.writable(node)?;
         let cached = how.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = self.capture == Capture::Strict && !cached && flags.0 & libc::O_APPEND != 0;
-        match (cached, self.capture) {
-            (true, Capture::Strict) => {}
-            (true, Capture::Writeback) => self.told(self.core.drop_privileges(file, Caller::Privileged))?,
-            (false, _) => self.drop_privileges(req, file)?,
+        if cached && self.capture == Capture::Writeback {
+            // Whatever comes of this, the bytes are to be taken.
+            let _ = self.told(self.core.drop_privileges(file, Caller::Privileged));
+            let taken = self.core.write_back(file, offset, bytes);
+            self.watch_gate();
+            self.told(taken)?;
+        } else {
+            if !cached {
+                self.drop_privileges(req, file)?;
+            }
+            self.told(self.core.write(file, offset, bytes, append))?;
         }
-        self.told(self.core.write(file, offset, bytes, append))?;
         u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)
     }
 
@@ -165,7 +174,13 @@ impl WeftFs {
         self.told(self.core.fallocate(file, mode, offset, len))
     }
 
-    pub fn move_name(&self, from: (Node, &[u8]), to: (Node, &[u8]), flags: RenameFlags) -> Answer<()> {
+    /// What a RENAME means, if it may be.
+    pub fn movable<'a>(
+        &self,
+        from: (Node, &'a [u8]),
+        to: (Node, &'a [u8]),
+        flags: RenameFlags,
+    ) -> Answer<(Slot<'a>, Slot<'a>, RenameMode)> {
         let mode = match flags.bits() {
             0 => RenameMode::Replace,
             libc::RENAME_NOREPLACE => RenameMode::NoReplace,
@@ -175,7 +190,7 @@ impl WeftFs {
         let (source, target) = (self.writable(from.0)?, self.writable(to.0)?);
         self.may_be_named(from.0, from.1).map_err(|_| Errno::EROFS)?;
         self.may_be_named(to.0, to.1)?;
-        self.told(self.core.rename((source, from.1), (target, to.1), mode))
+        Ok(((source, from.1), (target, to.1), mode))
     }
 
     /// A view and the live tree are different filesystems to link(2), so that tools copy instead.

@@ -1,6 +1,7 @@
 //! A daemon at work: waits for signals, for requests on the control socket, and for the end of the mount.
 
 use crate::Outcome;
+use crate::barrier::{Listed, Unsent};
 use crate::config::ProfileName;
 use crate::control::{Answer, Ask};
 use crate::profile::Profile;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use weft::engine::Status;
+use weft::engine::{Capture, Status};
 use weft::meta::tags;
 use weft::past::when;
 use weft::types::FileId;
@@ -73,6 +74,7 @@ impl Running {
             Ask::Tags => self.tags(),
             Ask::Log(ask) => self.log(&ask),
             Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
+            Ask::Unsent { time } => self.unsent(&time),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.common.events.send(Event::Unmount(answer));
@@ -149,6 +151,27 @@ impl Running {
             return Ok(when::When { instant: when::Instant::Seq(tag.at), moving: false, ago_us: None });
         }
         when::parse_time(time, self.common.engine.now(), &self.common.zone).map_err(|cause| cause.message)
+    }
+
+    /// What a barrier has to fsync before an instant is the present. In strict capture a write is an event when it
+    /// returns, and maps come with msync: there is nothing.
+    fn unsent(&self, time: &str) -> Outcome<Value> {
+        let engine = &self.common.engine;
+        let now = engine.now();
+        let when = when::parse_time(time, now, &self.common.zone).map_err(|cause| cause.message)?;
+        let present = matches!(when.instant, when::Instant::Time(ts) if ts >= now);
+        let mut listed = Listed::default();
+        if let Some(cause) = engine.stopped() {
+            listed.stopped = Some(cause.to_string());
+        } else if when.moving && present && self.common.capture == Capture::Writeback {
+            for root in &self.roots {
+                let found = engine.paths(&root.cached.writers()).map_err(|cause| cause.to_string())?;
+                let unsent =
+                    |(file, path): (FileId, Vec<u8>)| Unsent { point: root.point.clone(), ino: file.0, path };
+                listed.files.extend(found.into_iter().map(unsent));
+            }
+        }
+        serde_json::to_value(listed).map_err(|cause| cause.to_string())
     }
 
     /// Waits until the mounts end, and closes the engine.

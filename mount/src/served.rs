@@ -1,5 +1,6 @@
 //! One root as the kernel sees it: mounted over its directory, served by a session of its own.
 
+use crate::cached::Cached;
 use crate::handlers::{Here, WeftFs};
 use crate::held::Held;
 use crate::kernel::{self, NotUnmounted};
@@ -39,12 +40,14 @@ struct Up {
 pub struct Served {
     pub here: Here,
     pub point: PathBuf,
+    /// What the kernel keeps of it.
+    pub cached: Arc<Cached>,
     up: Mutex<Option<Up>>,
 }
 
 impl Served {
     pub fn new(here: Here, point: &Path) -> Served {
-        Served { here, point: point.to_path_buf(), up: Mutex::new(None) }
+        Served { here, point: point.to_path_buf(), cached: Arc::default(), up: Mutex::new(None) }
     }
 
     /// For messages: the mount point, and which root it is.
@@ -65,7 +68,8 @@ impl Served {
         let notifier = Arc::new(OnceLock::new());
         let held = Held::start(Arc::clone(&common.engine), Arc::clone(&notifier))
             .map_err(|cause| format!("cannot start a thread: {cause}"))?;
-        let fs = WeftFs::new(Arc::clone(&common.engine), common.capture, zone, here, held);
+        let kept = (held, Arc::clone(&self.cached));
+        let fs = WeftFs::new(Arc::clone(&common.engine), common.capture, zone, here, kept);
         let mounted = kernel::mount_over(&self.point, &common.store)?;
         if !mounted.shared {
             tracing::warn!(
@@ -83,6 +87,11 @@ impl Served {
             let _ = notifier.set(session.notifier());
             let mount = self.find()?.ok_or("the mount was gone at once: see the kernel's log (dmesg)")?;
             kernel::widen_readahead(mount.major, mount.minor);
+            self.cached.connect(session.notifier());
+            if common.capture == Capture::Writeback {
+                let share = common.engine.kernel_bytes() / common.links.roots.len().max(1) as u64;
+                kernel::bound_dirty(mount.major, mount.minor, share);
+            }
             let events = common.events.clone();
             let serve = move || {
                 let ended = session.run();

@@ -61,6 +61,8 @@ pub struct Space {
     pub files: u64,
     pub files_free: u64,
     pub name_max: u32,
+    /// Overwriting takes new space before the old is free.
+    pub copy_on_write: bool,
 }
 
 /// Held while it lives: the exclusive lock on a lock file. Released by the kernel when the process dies.

@@ -3,6 +3,7 @@
 use super::{Engine, WovenSoFar};
 use crate::journal::epochs::TimeNow;
 use crate::live::recover::Report;
+use crate::live::room::Full;
 use crate::sync::atomic::Ordering;
 use crate::types::Seq;
 use std::path::Path;
@@ -42,6 +43,16 @@ pub struct Status {
     pub written_bytes: u64,
     pub fsyncs: u64,
     pub flushes: u64,
+    /// Journal space that is allocated, and how much of it is kept for what the kernel holds acknowledged.
+    pub allocated_bytes: u64,
+    pub reserve_bytes: u64,
+    /// Free for ordinary users on STORE's and DATA's filesystems.
+    pub store_free_bytes: u64,
+    pub data_free_bytes: u64,
+    /// What the kernel may hold acknowledged and not yet sent.
+    pub kernel_bytes: u64,
+    /// New bytes and names are refused: something is full.
+    pub full: bool,
     /// Empty when all is well; otherwise what is wrong and what to do.
     pub problems: Vec<String>,
     /// What is no fault of Weft's and still should be known.
@@ -58,6 +69,7 @@ impl Engine {
     pub fn status(&self) -> Status {
         let journal = &self.live.journal;
         let (flushes, _) = journal.counters();
+        let space = journal.space();
         let birth = *self.live.birth.lock();
         let time = journal.time().ok();
         let (excluded_files, excluded_bytes) = self.live.excluded();
@@ -89,6 +101,12 @@ impl Engine {
             written_bytes: self.written.load(Ordering::Relaxed),
             fsyncs: self.fsyncs.load(Ordering::Relaxed),
             flushes,
+            allocated_bytes: space.left,
+            reserve_bytes: space.reserve,
+            store_free_bytes: self.free_bytes(&self.paths.store),
+            data_free_bytes: self.live.paths.roots.first().map_or(0, |root| self.free_bytes(&root.dir)),
+            kernel_bytes: self.kernel_bytes(),
+            full: self.full().is_some(),
             problems: self.problems(),
             warnings: time.as_ref().map(|time| self.clock_warnings(time)).unwrap_or_default(),
             recovery: self.recovery(),
@@ -129,13 +147,36 @@ impl Engine {
             format!("changes cannot be applied to DATA (they are safe in the journal): {error}. Make room, or mend the disk")
         });
         let indexer = self.indexer.trouble().map(|error| {
-            format!("the index cannot go on, new views fail: {error}. Try `weft index rebuild`")
+            let remedy =
+                if error.is(libc::ENOSPC) { "Make room on STORE" } else { "Try `weft index rebuild`" };
+            format!("the index cannot go on, new views fail: {error}. {remedy}")
         });
         let weaver = self
             .weaving_state()
             .1
             .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
-        [journal, applier, indexer, weaver].into_iter().flatten().collect()
+        [journal, self.fullness(), applier, indexer, weaver].into_iter().flatten().collect()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> u64 {
+        self.disk.space("status.space", dir).map_or(0, |space| space.available)
+    }
+
+    /// What is full, and what to do.
+    fn fullness(&self) -> Option<String> {
+        let told =
+            "new bytes and names are refused (ENOSPC) until then; nothing that was acknowledged is lost";
+        match self.full()? {
+            Full::Store => {
+                let space = self.live.journal.space();
+                let cause = space.low.map_or_else(String::new, |error| format!(" ({error})"));
+                Some(format!("no space for the journal{cause}: make room on the filesystem of STORE; {told}"))
+            }
+            Full::Root(root) => {
+                let shown = self.live.paths.root(root).map_or_else(|_| "a root".into(), |root| root.shown());
+                Some(format!("the filesystem of {shown} is full: make room there; {told}"))
+            }
+        }
     }
 
     /// What opening did, in words.

@@ -1,6 +1,6 @@
 //! Opening a STORE: its directories, its id, its index.
 
-use super::{OpenKv, Options};
+use super::{Capture, OpenKv, Options};
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Kind, Result};
 use crate::format::superblock::{self, Superblock};
@@ -123,4 +123,30 @@ pub(super) fn next_page_file(disk: &dyn Disk, dir: &Path) -> Result<u64> {
         std::str::from_utf8(&entry.name).ok()?.strip_suffix(".pages")?.parse::<u64>().ok()
     });
     Ok(numbers.max().map_or(1, |last| last + 1))
+}
+
+/// Journal space for the groups themselves, beside what the kernel holds.
+const RESERVE_BASE: u64 = 16 << 20;
+/// Less than this is no cache.
+const KERNEL_MIN: u64 = 4 << 20;
+
+/// Journal space to keep for so much in the kernel's cache: at worst each page comes alone, with a page of header.
+pub(super) fn reserve(kernel_bytes: u64) -> u64 {
+    match kernel_bytes {
+        0 => 0,
+        bytes => 2 * bytes + RESERVE_BASE,
+    }
+}
+
+/// How much the kernel may hold acknowledged: as much as the reserve is for, and no large part of any filesystem.
+pub(super) fn kernel_share(disk: &dyn Disk, paths: &Paths, options: &Options) -> Result<u64> {
+    if options.capture == Capture::Strict {
+        return Ok(0);
+    }
+    let mut share = options.reserve_bytes.saturating_sub(RESERVE_BASE) / 2;
+    let further = options.asked.roots.iter().map(|root| &root.dir);
+    for dir in paths.roots.iter().map(|root| &root.dir).chain(further).chain([&paths.store]) {
+        share = share.min(disk.space("store.reserve", dir)?.total / 16);
+    }
+    Ok(share.max(KERNEL_MIN).max(options.kernel_floor_bytes))
 }

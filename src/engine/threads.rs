@@ -71,9 +71,9 @@ fn keep_house(engine: &Engine, stop: &AtomicBool) {
         if let Err(error) = journal.check_clock() {
             tracing::warn!(%error, "the clock was set, and its new epoch cannot be written down yet");
         }
-        if let Err(error) = journal.prepare_spare() {
-            tracing::warn!(%error, "no space can be reserved for the journal; writers will see a full disk");
-        }
+        // That there is no space is logged where it is found, and told to whoever writes.
+        let _ = journal.prepare_spares();
+        engine.live.look_again();
         if journal.durable() < journal.last_seq() && journal.failure().is_none() {
             // A failure is logged where it happens, and answered to whoever writes next.
             let _ = journal.flush();

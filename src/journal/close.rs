@@ -1,7 +1,8 @@
 //! Closing an instant: no later event of its epoch may come at or before it.
 
+use super::reserve::Claim;
 use super::state::push;
-use super::writer::{Journal, SLACK_FOR_PINS};
+use super::writer::Journal;
 use crate::error::Result;
 use crate::format::event::Event;
 use crate::types::{Seq, Timestamp};
@@ -21,7 +22,7 @@ pub enum Closed {
 impl Journal {
     /// Closes `at` in the present epoch, which the caller takes to be `epoch`, and in which `at` lies.
     pub fn close(&self, at: Timestamp, epoch: u32) -> Result<Closed> {
-        let mut state = self.room(0, SLACK_FOR_PINS)?;
+        let mut state = self.room(0, Claim::Upkeep)?;
         if state.epochs.current() != epoch {
             return Ok(Closed::Another);
         }
@@ -39,7 +40,7 @@ impl Journal {
     /// Says that `at` means the state after `seq`, unless an earlier pin says otherwise.
     /// The Seq of the pin itself.
     pub fn pin(&self, at: Timestamp, seq: Seq) -> Result<Seq> {
-        let mut state = self.room(0, SLACK_FOR_PINS)?;
+        let mut state = self.room(0, Claim::Upkeep)?;
         let wall = state.reading.wall;
         let ts = wall.max(state.last_ts).max(state.floor);
         Ok(push(&mut state, (ts, wall), Event::Pin { at, seq, kept: false }, &[], 0)?.seq)

@@ -4,8 +4,9 @@
 //! - A small step is absorbed: time stands still, or runs ahead, by less than the limit.
 //! - So time is never ahead of the wall clock by more than the limit, whatever the clock once said.
 
+use super::reserve::Claim;
 use super::state::{State, push};
-use super::writer::{Journal, SLACK_FOR_PINS};
+use super::writer::Journal;
 use crate::clock::Reading;
 use crate::error::Result;
 use crate::format::event::{Event, Record};
@@ -83,7 +84,7 @@ impl Journal {
             state.reading = Reading::take(&*self.clock);
         } else if self.read_clock(&mut state) {
             drop(state);
-            state = self.room(0, SLACK_FOR_PINS)?;
+            state = self.room(0, Claim::Upkeep)?;
         }
         Ok(now(&state))
     }

@@ -11,6 +11,7 @@ pub mod epochs;
 pub mod group;
 pub mod reader;
 pub mod recovery;
+mod reserve;
 mod resume;
 pub mod segment;
 mod spare;
@@ -21,5 +22,7 @@ pub mod writer;
 
 pub use close::Closed;
 pub use group::{Extent, Group};
+pub use reserve::{Claim, Space};
 pub use resume::Resume;
+pub(crate) use state::stopped;
 pub use writer::{Appended, Completion, Config, Journal};

@@ -2,7 +2,7 @@
 
 use crate::disk::buffer::AlignedBuf;
 use crate::disk::{DiskFile, OpenHow};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::segment::SegmentHeader;
 use crate::journal::segment::Segments;
 use crate::sync::Arc;
@@ -45,4 +45,38 @@ pub(super) fn prepare(segments: &Segments, number: SegmentNo, capacity: u64) -> 
         return Err(error);
     }
     Ok(Open { number, file, end: 0, capacity })
+}
+
+/// Removes what an earlier session allocated ahead and did not begin, from `first` on. A begun one among them would be
+/// the end of a journal of which something before is missing.
+pub(super) fn remove_unused(segments: &Segments, first: SegmentNo) -> Result<()> {
+    for number in segments.list()?.into_iter().filter(|number| *number >= first) {
+        // The first may hold the torn header of a segment that was about to begin.
+        if number > first && segments.header(number)?.is_some() {
+            return Err(Error::corrupt(
+                "journal.begin",
+                "this segment was begun, and the one before it is missing or has no header; restore STORE from a copy",
+            )
+            .at(&segments.path(number)));
+        }
+        segments.disk().unlink("journal.segment.unused", &segments.path(number))?;
+    }
+    Ok(())
+}
+
+/// Gives back what was allocated behind the end of a segment, now that its successor says where that is.
+pub(super) fn cut(segments: &Segments, number: SegmentNo, end: u64) {
+    let how = OpenHow { write: true, ..OpenHow::default() };
+    let file = segments.disk().open("journal.segment.cut", &segments.path(number), how);
+    // Only space is at stake.
+    let _ = file.and_then(|file| file.set_len("journal.segment.cut", end));
+}
+
+/// For one who wants to begin, and cannot.
+pub(super) fn no_room(error: Error) -> Error {
+    if !error.is(libc::ENOSPC) {
+        return error;
+    }
+    let message = "no space for a journal file: make room on the filesystem of STORE; nothing was lost";
+    Error { message: message.into(), ..error }
 }

@@ -28,8 +28,11 @@ pub(super) struct State {
     pub group: Option<Arc<Group>>,
     pub group_first: Seq,
     pub segment: Open,
-    pub spare: Option<Open>,
-    /// A thread is making the spare.
+    /// Allocated and not yet begun, in the order of their numbers.
+    pub spares: VecDeque<Open>,
+    /// Why no further segment could be allocated: growth is refused.
+    pub low: Option<Error>,
+    /// A thread is making a spare.
     pub preparing: bool,
     /// Number of the next segment file to be made: one is never made twice.
     pub next_number: SegmentNo,
@@ -107,7 +110,8 @@ pub(super) fn fail(state: &mut State, error: Error) {
     state.failed.get_or_insert(error);
 }
 
-pub(super) fn stopped(cause: &Error) -> Error {
+/// What everyone is told after the first error.
+pub(crate) fn stopped(cause: &Error) -> Error {
     Error::new(
         Kind::Stopped,
         "journal",

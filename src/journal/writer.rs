@@ -5,7 +5,7 @@
 //!   and answers all that wait; nobody sleeps for a flusher to wake up. Who comes meanwhile is served by the next
 //!   round of the same driver.
 //! - Before an event is taken, the room for it on disk is there (this segment, or the next, allocated beforehand):
-//!   a full disk is told to the writer, before anything is acknowledged.
+//!   a full disk is told to the writer, before anything is acknowledged (`reserve`).
 
 use crate::clock::{Clock, Reading};
 use crate::error::{Error, Result};
@@ -15,10 +15,12 @@ use crate::format::group::GroupHeader;
 use crate::format::segment::SegmentHeader;
 use crate::journal::epochs::{Epochs, is_doubtful};
 use crate::journal::group::{Extent, Group};
+use crate::journal::reserve::{Claim, left};
 use crate::journal::resume::Resume;
 use crate::journal::segment::Segments;
-use crate::journal::spare::{prepare, write_header};
+use crate::journal::spare::{cut, no_room, prepare, remove_unused, write_header};
 use crate::journal::state::{State, fail, push, remember, stopped, take_ready};
+use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::types::{PAGE, SegmentNo, Seq, Timestamp};
 use std::collections::VecDeque;
@@ -34,6 +36,10 @@ pub struct Config {
     pub cache_bytes: u64,
     /// A step of the wall clock by more µs, either way, begins a clock epoch.
     pub clock_step_us: i64,
+    /// Space kept for what the kernel may hold acknowledged (writeback capture); 0 where it holds nothing.
+    pub reserve_bytes: u64,
+    /// Space left to others on STORE's filesystem.
+    pub keep_free_bytes: u64,
 }
 
 /// Whether the group in memory is to be streamed out.
@@ -42,7 +48,7 @@ fn large(state: &State) -> bool {
 }
 
 /// A size as it is, or the one under exploration: there a few pages fill a group, a few groups a segment.
-const fn sized(real: u64, explored: u64) -> u64 {
+pub(super) const fn sized(real: u64, explored: u64) -> u64 {
     if cfg!(shuttle) { explored } else { real }
 }
 
@@ -51,11 +57,9 @@ const STREAM_AT: u64 = sized(1 << 20, 12 << 10);
 /// Unsynced bytes above which a streamed group is synced too, so that a commit never waits behind a bulk load.
 const UNSYNCED_MAX: u64 = sized(4 << 20, 24 << 10);
 /// Appends wait while the group in memory is this large.
-const GROUP_MAX: u64 = sized(4 << 20, 16 << 10);
+pub(super) const GROUP_MAX: u64 = sized(4 << 20, 16 << 10);
 /// Room kept for headers, padding and one largest event when space is checked.
-const SLACK: u64 = sized(2 << 20, 8 << 10);
-/// As much less is enough for what fixes an instant: on a full disk the past can still be looked at.
-pub(super) const SLACK_FOR_PINS: u64 = SLACK / 2;
+pub(super) const SLACK: u64 = sized(2 << 20, 8 << 10);
 
 /// A segment holds the largest group that can be: pages of payload, records, and one event more.
 const SEGMENT_MIN: u64 = 4 * (GROUP_MAX + SLACK);
@@ -70,11 +74,13 @@ pub struct Appended {
 
 /// The journal, open for writing.
 pub struct Journal {
-    segments: Arc<Segments>,
+    pub(super) segments: Arc<Segments>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) config: Config,
     pub(super) state: Mutex<State>,
-    progress: Condvar,
+    pub(super) progress: Condvar,
+    /// As the state has it, to be asked without the lock.
+    pub(super) low: AtomicBool,
 }
 
 impl Journal {
@@ -90,7 +96,8 @@ impl Journal {
             Some((number, end)) => (SegmentNo(number.0 + 1), end),
             None => (SegmentNo(1), 0),
         };
-        let mut segment = prepare(&segments, number, config.segment_bytes)?;
+        remove_unused(&segments, number)?;
+        let mut segment = prepare(&segments, number, config.segment_bytes).map_err(no_room)?;
         let header = SegmentHeader {
             store: segments.store(),
             number,
@@ -99,6 +106,9 @@ impl Journal {
             previous_end,
         };
         write_header(&mut segment, &header)?;
+        if let Some((last, end)) = resume.last_segment {
+            cut(&segments, last, end);
+        }
         let place = Place { segment: number, offset: PAGE, chain: resume.chain, seq: resume.last_seq.next() };
         let reading = Reading::take(&*clock);
         // A new journal begins with the clock.
@@ -114,7 +124,8 @@ impl Journal {
             group: None,
             group_first: Seq::ZERO,
             segment,
-            spare: None,
+            spares: VecDeque::new(),
+            low: None,
             preparing: false,
             next_number: SegmentNo(number.0 + 1),
             chain: resume.chain,
@@ -130,7 +141,14 @@ impl Journal {
             flushes: 0,
             written_bytes: 0,
         };
-        Ok(Journal { segments, clock, config, state: Mutex::new(state), progress: Condvar::new() })
+        Ok(Journal {
+            segments,
+            clock,
+            config,
+            state: Mutex::new(state),
+            progress: Condvar::new(),
+            low: AtomicBool::new(false),
+        })
     }
 
     /// The segment files, for readers of extents.
@@ -138,10 +156,21 @@ impl Journal {
         &self.segments
     }
 
-    /// Appends one event; `make` gets its time. For a write, `payload` are its bytes.
+    /// Appends one event; `make` gets its time. For a write, `payload` are its bytes, and new ones.
     pub fn append(&self, payload: &[u8], make: impl FnOnce(Timestamp) -> Event) -> Result<Appended> {
+        let claim = if payload.is_empty() { Claim::Upkeep } else { Claim::Growth };
+        self.append_as(claim, payload, make)
+    }
+
+    /// [`Journal::append`] for one that may use more, or less, of the space that is left.
+    pub fn append_as(
+        &self,
+        claim: Claim,
+        payload: &[u8],
+        make: impl FnOnce(Timestamp) -> Event,
+    ) -> Result<Appended> {
         let crc = if payload.is_empty() { 0 } else { crc32fast::hash(payload) };
-        let mut state = self.room(payload.len() as u64, SLACK)?;
+        let mut state = self.room(payload.len() as u64, claim)?;
         let wall = state.reading.wall;
         let ts = wall.max(state.last_ts).max(state.floor);
         let appended = push(&mut state, (ts, wall), make(ts), payload, crc)?;
@@ -153,9 +182,9 @@ impl Journal {
         Ok(appended)
     }
 
-    /// Waits until an event of `len` bytes may be appended, and sees to its space on disk, with so much to spare. Reads
-    /// the clock; when that was stepped, its epoch has begun.
-    pub(super) fn room(&self, len: u64, spare: u64) -> Result<MutexGuard<'_, State>> {
+    /// Waits until an event of `len` bytes may be appended, and sees to its space on disk. Reads the clock; when that was
+    /// stepped, its epoch has begun.
+    pub(super) fn room(&self, len: u64, claim: Claim) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state.lock();
         loop {
             if let Some(error) = &state.failed {
@@ -165,15 +194,9 @@ impl Journal {
             let stepped = self.read_clock(&mut state);
             state.sealing = stepped && state.group.is_some();
             if pending < GROUP_MAX && !state.sealing {
-                let left = state.segment.capacity.saturating_sub(state.segment.end);
-                let in_flight = if state.driving { GROUP_MAX + SLACK } else { 0 };
-                if state.spare.is_none() && pending + in_flight + len + spare > left {
-                    if state.driving {
-                        // The driver may be about to take the next number; let it finish first.
-                        state = self.progress.wait(state);
-                    } else {
-                        state = self.make_spare(state)?;
-                    }
+                let (next, there) = self.space_for(state, pending + len + SLACK, claim)?;
+                state = next;
+                if !there {
                     continue;
                 }
                 if stepped {
@@ -189,6 +212,39 @@ impl Journal {
                 state = self.state.lock();
             }
         }
+    }
+
+    /// Whether there is space for so many bytes, and what is kept besides; `false`: look again.
+    fn space_for<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        len: u64,
+        claim: Claim,
+    ) -> Result<(MutexGuard<'a, State>, bool)> {
+        let in_flight = if state.driving { GROUP_MAX + SLACK } else { 0 };
+        let left = left(&state).checked_sub(in_flight + len);
+        let enough = |claim: Claim| left.is_some_and(|left| left >= claim.keeps(self.config.reserve_bytes));
+        if enough(Claim::Growth) {
+            return Ok((state, true));
+        }
+        if state.driving {
+            // The driver may be about to take the next segment; let it finish first.
+            return Ok((self.progress.wait(state), false));
+        }
+        if state.low.is_none() {
+            // What comes of it is seen at the next look.
+            state = self.make_spare(state).0;
+            return Ok((state, false));
+        }
+        if claim != Claim::Growth && enough(claim) {
+            return Ok((state, true));
+        }
+        if self.room_for_segment().is_ok() {
+            let (next, made) = self.make_spare(state);
+            return made.map(|()| (next, false));
+        }
+        let full = state.low.clone();
+        Err(full.unwrap_or_else(|| Error::errno("journal.append", libc::ENOSPC)))
     }
 
     /// Calls `done` once everything up to `upto` is durable (or can't become so).
@@ -345,65 +401,6 @@ impl Journal {
         state.segment.end = offset + header.len_bytes();
         state.chain = header.crc;
         Ok(header.len_bytes())
-    }
-
-    /// Goes on to the next segment when `len` bytes do not fit: what is in the old one is made durable first, and the
-    /// new header says where it ends.
-    fn roll_for(&self, len: u64, first: Seq) -> Result<()> {
-        let (old, mut next, chain, previous_end) = {
-            let mut state = self.state.lock();
-            if state.segment.end + len <= state.segment.capacity {
-                return Ok(());
-            }
-            while state.spare.is_none() {
-                state = self.make_spare(state)?;
-            }
-            let Some(next) = state.spare.take() else {
-                return Err(Error::invalid("journal.segment.begin", "no spare segment"));
-            };
-            (Arc::clone(&state.segment.file), next, state.chain, state.segment.end)
-        };
-        old.sync("journal.segment.sync")?;
-        let store = self.segments.store();
-        let header = SegmentHeader { store, number: next.number, first_seq: first, chain, previous_end };
-        write_header(&mut next, &header)?;
-        let mut state = self.state.lock();
-        let place = Place { segment: next.number, offset: next.end, chain, seq: first };
-        state.segment = next;
-        state.durable = state.written;
-        state.durable_end = place;
-        state.unsynced = 0;
-        Ok(())
-    }
-
-    /// Allocates the next segment, or waits for the thread that is at it. The lock is free meanwhile.
-    fn make_spare<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>> {
-        if state.spare.is_some() {
-            return Ok(state);
-        }
-        if state.preparing {
-            return Ok(self.progress.wait(state));
-        }
-        state.preparing = true;
-        let number = state.next_number;
-        drop(state);
-        let prepared = prepare(&self.segments, number, self.config.segment_bytes);
-        let mut state = self.state.lock();
-        state.preparing = false;
-        self.progress.notify_all();
-        state.spare = Some(prepared?);
-        state.next_number = SegmentNo(number.0 + 1);
-        Ok(state)
-    }
-
-    /// Allocates the next segment ahead of need; called from a background thread.
-    pub fn prepare_spare(&self) -> Result<()> {
-        let state = self.state.lock();
-        let half_full = state.segment.end * 2 > state.segment.capacity;
-        if half_full && !state.driving && !state.preparing && state.failed.is_none() {
-            drop(self.make_spare(state)?);
-        }
-        Ok(())
     }
 
     /// Last Seq given.

@@ -74,7 +74,9 @@ impl Live {
             }
         }
         self.save(&mut saves)?;
-        works.iter().try_for_each(|work| self.perform(work, upto))
+        // A full root must not keep another one waiting.
+        let done: Vec<Result<()>> = works.iter().map(|work| self.perform(work, upto)).collect();
+        done.into_iter().collect()
     }
 
     /// Step 1: what is to be done, and which pages must be saved before.
@@ -188,7 +190,11 @@ impl Live {
         }
         if !work.pieces.is_empty() {
             let handle = self.pool.open("applier.open", &path, true)?;
-            self.write_pieces(&*handle, &work.pieces)?;
+            let bytes = work.pieces.iter().map(|(_, piece)| piece.len).sum();
+            self.room.begin(bytes);
+            let written = self.write_pieces(&*handle, &work.pieces);
+            self.room.end(bytes);
+            written?;
         }
         let end = work.pieces.iter().map(|(at, piece)| at + piece.len).max().unwrap_or(0);
         let mut state = work.node.lock();

@@ -6,6 +6,7 @@ use super::node::{Node, NodeState};
 use crate::acl::{self, Acl};
 use crate::error::{Error, Result};
 use crate::format::event::{Event, XattrChanges};
+use crate::journal::Claim;
 use crate::types::{Attr, FileId, FileKind, FileTime};
 
 const SETUID: u32 = 0o4000;
@@ -79,6 +80,9 @@ impl Live {
         }
         self.check_owner(&node, &state.attr, &set)?;
         if let Some(size) = set.size {
+            if size > state.attr.size {
+                self.may_grow(node.root)?;
+            }
             self.resize(&node, &mut state, size)?;
         }
         let others = set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.chown.is_some();
@@ -111,7 +115,9 @@ impl Live {
             }
         }
         let data: FileTime = state.data_ts.into();
-        self.emit(node, state, &[], |ts| {
+        // With fsync in writeback capture: it must not fail when the bytes did not.
+        let claim = if set.from_kernel_cache { Claim::Owed } else { Claim::Upkeep };
+        self.emit_as(claim, node, state, &[], |ts| {
             let at = |time: SetTime| match time {
                 SetTime::Now => ts.into(),
                 SetTime::At(time) => time,

@@ -6,6 +6,7 @@ use super::node::{Node, NodeState};
 use super::overlay::Source;
 use crate::error::{Error, Result};
 use crate::format::event::{Event, Payload};
+use crate::journal::Claim;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::types::{FileId, FileKind, PAGE, Seq};
@@ -70,9 +71,11 @@ impl Live {
     }
 
     /// Writes; visible when this returns, durable later. The new last Seq of the file.
-    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<Seq> {
-        self.wait_for_room()?;
+    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool, claim: Claim) -> Result<Seq> {
+        self.wait_for_room(claim)?;
         let node = self.regular(file)?;
+        let expected = if append { node.lock().attr.size } else { offset };
+        self.admit(&node, expected, bytes.len() as u64, claim)?;
         let mut state = node.lock();
         let mut at = if append { state.attr.size } else { offset };
         if at.checked_add(bytes.len() as u64).is_none_or(|end| end > SIZE_MAX) {
@@ -86,7 +89,7 @@ impl Live {
             let len = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
             let size = state.attr.size.max(at + u64::from(len));
             let event = Event::Write { file, offset: at, len, size, payload: UNPLACED };
-            self.emit(&node, &mut state, chunk, |_| event)?;
+            self.emit_as(claim, &node, &mut state, chunk, |_| event)?;
             at += u64::from(len);
         }
         Ok(state.seq)
@@ -100,8 +103,21 @@ impl Live {
         payload: &[u8],
         make: impl FnOnce(crate::types::Timestamp) -> Event,
     ) -> Result<Seq> {
+        let claim = if payload.is_empty() { Claim::Upkeep } else { Claim::Growth };
+        self.emit_as(claim, node, state, payload, make)
+    }
+
+    /// [`Live::emit`] for one that may use more of the space that is left.
+    pub(super) fn emit_as(
+        &self,
+        claim: Claim,
+        node: &Node,
+        state: &mut NodeState,
+        payload: &[u8],
+        make: impl FnOnce(crate::types::Timestamp) -> Event,
+    ) -> Result<Seq> {
         let mut made = None;
-        let appended = self.journal.append(payload, |ts| {
+        let appended = self.journal.append_as(claim, payload, |ts| {
             let event = make(ts);
             made = Some(event.clone());
             event
@@ -129,7 +145,7 @@ impl Live {
 
     /// fallocate mode 0: the file ends at or after `end`, unless it keeps its size. Its times move in any case.
     pub fn reserve(&self, file: FileId, end: u64, keep_size: bool) -> Result<()> {
-        self.wait_for_room()?;
+        self.wait_for_room(Claim::Growth)?;
         let node = self.regular(file)?;
         let mut state = node.lock();
         if end > state.attr.size && !keep_size {
@@ -140,7 +156,7 @@ impl Live {
 
     /// Zeroes `[offset, offset + len)`; extends the file unless `keep_size`.
     pub fn zero(&self, file: FileId, offset: u64, len: u64, keep_size: bool) -> Result<()> {
-        self.wait_for_room()?;
+        self.wait_for_room(Claim::Growth)?;
         let node = self.regular(file)?;
         let mut state = node.lock();
         let end = offset.checked_add(len).filter(|end| *end <= SIZE_MAX);
@@ -177,11 +193,14 @@ impl Live {
     }
 
     /// Waits while too much is unapplied; an applier that cannot go on for want of space makes this ENOSPC.
-    fn wait_for_room(&self) -> Result<()> {
+    fn wait_for_room(&self, claim: Claim) -> Result<()> {
         while self.overlay_bytes.load(Ordering::Relaxed) > self.limits.overlay_bytes {
             let trouble = self.trouble.lock();
-            if let Some(error) = &*trouble {
-                return Err(error.clone());
+            match &*trouble {
+                // Acknowledged already: it is taken whatever the applier does.
+                Some(_) if claim == Claim::Owed => return Ok(()),
+                Some(error) => return Err(error.clone()),
+                None => {}
             }
             drop(self.relief.wait_for(trouble, Duration::from_millis(20)));
         }

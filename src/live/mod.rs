@@ -15,6 +15,7 @@ pub mod content;
 pub mod direct;
 pub mod exclude;
 pub mod excluded;
+mod finding;
 mod fits;
 pub mod gather;
 pub mod io;
@@ -27,6 +28,7 @@ pub mod pool;
 pub mod recover;
 pub mod rename;
 pub mod replay;
+pub mod room;
 pub mod roots;
 pub mod scatter;
 mod sparse;
@@ -58,6 +60,10 @@ pub struct Limits {
     pub open_files: usize,
     /// May give files to other owners.
     pub privileged: bool,
+    /// Space left free on the filesystem of each root.
+    pub keep_free_bytes: u64,
+    /// What the kernel may have acknowledged and not yet sent.
+    pub kernel_bytes: u64,
 }
 
 /// The present state and its applier.
@@ -85,6 +91,7 @@ pub struct Live {
     open_files: AtomicU64,
     /// Owners that files beneath can have, as far as tried; held while something is tried.
     ownable: Mutex<BTreeSet<(RootId, u32, u32)>>,
+    room: room::Room,
 }
 
 impl Live {

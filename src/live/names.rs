@@ -197,6 +197,7 @@ impl Live {
         }
         let nodes = [Arc::clone(tree.node(dir)?)];
         let root = tree.node(dir)?.root;
+        self.may_grow(root)?;
         let mut held = Held::lock(&nodes);
         let parent = held.living(dir)?;
         let is_dir = new.kind == FileKind::Directory;

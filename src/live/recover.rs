@@ -400,6 +400,7 @@ fn assemble(
         relief: Condvar::new(),
         open_files: AtomicU64::new(0),
         ownable: Mutex::new(BTreeSet::new()),
+        room: super::room::Room::default(),
     };
     live.journal.append(&[], |_| Event::Session { writeback: setup.writeback })?;
     for KeptPin { at, seq } in setup.kept {

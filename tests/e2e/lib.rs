@@ -15,6 +15,8 @@ pub mod cluster;
 pub mod cmd;
 #[path = "harness/exercise/mod.rs"]
 pub mod exercise;
+#[path = "harness/holder.rs"]
+pub mod holder;
 #[path = "harness/mariadb.rs"]
 pub mod mariadb;
 #[path = "harness/mount.rs"]
@@ -31,6 +33,8 @@ pub mod random;
 pub mod rights;
 #[path = "harness/session.rs"]
 pub mod session;
+#[path = "harness/small.rs"]
+pub mod small;
 #[path = "harness/sqlite.rs"]
 pub mod sqlite;
 #[path = "harness/steered.rs"]

@@ -2,7 +2,7 @@ use crate::resolve::why_not;
 use crate::{Outcome, output};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use weft_mount::{control, place};
+use weft_mount::{barrier, control, place};
 
 /// Print the path of the directory as it was at TIME
 #[derive(clap::Args)]
@@ -12,10 +12,16 @@ pub struct Args {
     time: String,
     /// The mount, or a path inside it; by default the mount around the current directory
     path: Option<PathBuf>,
+    /// For `now`, with capture writeback: without what the kernel still holds
+    #[arg(long)]
+    no_flush: bool,
 }
 
 pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let store = place::find_store(args.path.as_deref(), store)?;
+    if !args.no_flush {
+        flush(&store, &args.time)?;
+    }
     let found = control::ask(&store, &control::Ask::Resolve { time: args.time.clone() })?;
     let text = |key| found.get(key).and_then(Value::as_str);
     let (Some(path), Some(view)) = (text("path"), text("view")) else { return Err(why_not(&found)) };
@@ -26,4 +32,11 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
             Err(format!("{} is not there: this root was not in the set at that time", there.display()))
         }
     }
+}
+
+/// The barrier before an instant that may be the present. After a fail-stop there is nothing to wait for, and that is told.
+pub fn flush(store: &Path, time: &str) -> Result<(), String> {
+    let stopped = barrier::flush(store, time, barrier::LIMIT)?;
+    stopped.iter().for_each(|cause| output::complain(&format!("nothing new is shown: {cause}")));
+    Ok(())
 }

@@ -65,6 +65,27 @@ fn excluded(status: &Value) -> String {
     }
 }
 
+/// What is left, and what is kept of it.
+fn space(status: &Value) -> String {
+    let size = |key| bytes(number(status, key) as f64);
+    let full = status.get("full").and_then(Value::as_bool).unwrap_or(false);
+    let kept = match number(status, "reserve_bytes") {
+        0 => String::new(),
+        _ => format!(
+            ", {} of it for the {} that the kernel may hold",
+            size("reserve_bytes"),
+            size("kernel_bytes")
+        ),
+    };
+    format!(
+        "{}free: STORE {}, DATA {}; journal allocated for {}{kept}",
+        if full { "FULL, new writes are refused; " } else { "" },
+        size("store_free_bytes"),
+        size("data_free_bytes"),
+        size("allocated_bytes"),
+    )
+}
+
 fn table(status: &Value) -> String {
     let size = |key| bytes(number(status, key) as f64);
     let behind = |key| number(status, "seq").saturating_sub(number(status, key));
@@ -104,6 +125,7 @@ fn table(status: &Value) -> String {
             ),
         ),
         ("weaving", crate::weave::state(status)),
+        ("space", space(status)),
         (
             "lag",
             format!(
@@ -166,6 +188,19 @@ mod tests {
         {
             assert_eq!(bytes(count), want);
         }
+    }
+
+    #[test]
+    fn space_tells_what_is_kept_and_that_it_is_full() {
+        let strict = json!({ "store_free_bytes": 1 << 30, "data_free_bytes": 2048, "allocated_bytes": 4096 });
+        assert_eq!(space(&strict), "free: STORE 1.0 GiB, DATA 2.0 KiB; journal allocated for 4.0 KiB");
+        let full = json!({ "full": true, "reserve_bytes": 1024, "kernel_bytes": 512 });
+        let told = space(&full);
+        assert!(
+            told.starts_with("FULL")
+                && told.ends_with("1.0 KiB of it for the 512 B that the kernel may hold"),
+            "{told}"
+        );
     }
 
     #[test]

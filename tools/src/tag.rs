@@ -18,6 +18,9 @@ pub struct Args {
     /// The instant, by default now: 2026-11-23T10:00:00Z, 10:00, -5m, seq=N, tag:OTHER
     #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
     at: String,
+    /// For an instant that is now, with capture writeback: without what the kernel still holds
+    #[arg(long)]
+    no_flush: bool,
 }
 
 #[derive(clap::Subcommand)]
@@ -45,6 +48,9 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     }
     let Some(name) = args.name.clone() else { return Err("a tag needs a name".into()) };
     let store = place::find_store(args.path.as_deref(), store)?;
+    if !args.no_flush {
+        crate::at::flush(&store, &args.at)?;
+    }
     let made = control::ask(&store, &control::Ask::Tag { name, time: args.at.clone() })?;
     match made.get("tag") {
         Some(_) => {

@@ -223,6 +223,8 @@ pub(super) fn try_flock(file: &File) -> io::Result<bool> {
 
 pub(super) fn space(path: &Path) -> io::Result<Space> {
     let raw = nix::sys::statvfs::statvfs(path)?;
+    let copy_on_write =
+        nix::sys::statfs::statfs(path)?.filesystem_type() == nix::sys::statfs::BTRFS_SUPER_MAGIC;
     let unit = raw.fragment_size();
     Ok(Space {
         block_size: u32::try_from(unit).unwrap_or(4096),
@@ -232,5 +234,6 @@ pub(super) fn space(path: &Path) -> io::Result<Space> {
         files: raw.files(),
         files_free: raw.files_free(),
         name_max: u32::try_from(raw.name_max()).unwrap_or(255),
+        copy_on_write,
     })
 }

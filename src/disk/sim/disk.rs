@@ -308,6 +308,7 @@ impl Disk for SimDisk {
                 files: FILES,
                 files_free: FILES.saturating_sub(world.nodes.len() as u64),
                 name_max: 255,
+                copy_on_write: false,
             })
         })
     }

@@ -83,6 +83,12 @@ impl Mount {
         self
     }
 
+    /// With its STORE elsewhere.
+    pub fn store(mut self, store: &Path) -> Mount {
+        self.store = store.to_owned();
+        self
+    }
+
     /// Shown at `point` instead of over DATA.
     pub fn at_point(mut self, point: &Path) -> Mount {
         self.point = point.to_owned();
@@ -120,7 +126,7 @@ impl Mount {
     pub fn try_mount(&self) -> Output {
         let mut command = self.weft();
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
-        command.arg("mount").arg(&self.data);
+        command.arg("mount").arg(&self.data).arg("--store").arg(&self.store);
         if self.point != self.data {
             command.arg(&self.point);
         }

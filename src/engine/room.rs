@@ -1,0 +1,62 @@
+//! Writes, and what happens when there is no room for them.
+
+use super::Engine;
+use crate::disk::Space;
+use crate::error::{Error, Kind, Result};
+use crate::journal::Claim;
+use crate::live::room::Full;
+use crate::sync::atomic::Ordering;
+use crate::types::{FileId, RootId};
+
+impl Engine {
+    /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
+    pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
+        self.live.write(file, offset, bytes, append, Claim::Growth)?;
+        self.count_write(bytes);
+        Ok(())
+    }
+
+    /// Takes pages from the kernel's writeback cache. Whoever wrote them has been told that they are written: so the
+    /// reserve is theirs, and if they cannot be taken all the same, all writing stops.
+    pub fn write_back(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+        let taken = self.live.write(file, offset, bytes, false, Claim::Owed);
+        match taken {
+            Ok(_) => self.count_write(bytes),
+            // Beyond the largest file: it could never be kept, and fsync and close say so.
+            Err(error) if error.is(libc::EFBIG) => return Err(error),
+            Err(error) => {
+                let message =
+                    format!("bytes that were acknowledged to a program could not be taken: {error}");
+                let error = Error::new(Kind::Stopped, "engine.write_back", message);
+                self.live.journal.stop(error.clone());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn count_write(&self, bytes: &[u8]) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    }
+
+    /// What the kernel may hold acknowledged and not yet sent (writeback capture); the edge sees that it holds no more.
+    pub fn kernel_bytes(&self) -> u64 {
+        self.live.limits.kernel_bytes
+    }
+
+    /// What is full: new bytes and names are refused until there is room.
+    pub fn full(&self) -> Option<Full> {
+        self.live.full()
+    }
+
+    /// Why nothing is written any more, if so.
+    pub fn stopped(&self) -> Option<Error> {
+        self.live.journal.failure()
+    }
+
+    /// Space of the filesystem beneath a root.
+    pub fn space(&self, root: RootId) -> Result<Space> {
+        self.live.space(root)
+    }
+}
