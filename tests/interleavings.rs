@@ -726,7 +726,7 @@ fn whatever_the_journal_acknowledged_is_there() {
             let (journal, disk) = (Arc::clone(&journal), disk.clone());
             thread::spawn(move || {
                 for _ in 0..3 {
-                    let prepared = journal.prepare_spare();
+                    let prepared = journal.prepare_spares();
                     assert!(prepared.is_ok() || disk.is_dead(), "{prepared:?}");
                     let durable = journal.durable_end();
                     assert!(durable.seq.0 <= journal.last_seq().0 + 1);
