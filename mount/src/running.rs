@@ -158,12 +158,14 @@ impl Running {
     fn unsent(&self, time: &str) -> Outcome<Value> {
         let engine = &self.common.engine;
         let now = engine.now();
-        let when = when::parse_time(time, now, &self.common.zone).map_err(|cause| cause.message)?;
-        let present = matches!(when.instant, when::Instant::Time(ts) if ts >= now);
+        // A tag is not the present; that something is no time is said by what is asked next.
+        let when = when::parse_time(time, now, &self.common.zone).ok();
+        let present = when
+            .is_some_and(|when| when.moving && matches!(when.instant, when::Instant::Time(ts) if ts >= now));
         let mut listed = Listed::default();
         if let Some(cause) = engine.stopped() {
             listed.stopped = Some(cause.to_string());
-        } else if when.moving && present && self.common.capture == Capture::Writeback {
+        } else if present && self.common.capture == Capture::Writeback {
             for root in &self.roots {
                 let found = engine.paths(&root.cached.writers()).map_err(|cause| cause.to_string())?;
                 let unsent =
