@@ -5,6 +5,7 @@
 //! soon: tests run without, and step by hand.
 
 mod history;
+mod holds;
 mod instants;
 mod room;
 mod status;
@@ -13,6 +14,7 @@ mod threads;
 mod weaving;
 
 pub use history::{Located, Origin};
+pub use holds::{Held, Hold};
 pub use status::Status;
 pub use store::remove_index;
 use store::{make_dirs, next_page_file, open_index};
@@ -153,6 +155,7 @@ pub struct Engine {
     /// What was durable when the session began.
     begun: Seq,
     weaver: weaving::Weaving,
+    holds: Arc<holds::Holds>,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -242,6 +245,7 @@ impl Engine {
             pages,
             indexer: Arc::new(indexer),
             weaver,
+            holds: Arc::default(),
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),
@@ -449,14 +453,17 @@ impl Engine {
 
     // -- the past --
 
-    /// Opens the view of a resolved instant, waiting for the index to reach it.
+    /// Opens the view of a resolved instant, waiting for the index to reach it. It holds the instant. ESTALE: it was
+    /// pruned meanwhile.
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
         self.indexer.wait_for(seq)?;
-        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages))))
+        let hold = Box::new(self.hold(seq)?);
+        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages), hold)))
     }
 
     /// Names a resolved instant, durably. `Invalid`: the name is no name, or taken.
     pub fn tag(&self, name: &str, at: Seq) -> Result<TagState> {
+        let _held = self.hold(at)?;
         self.live.tag(name, at)
     }
 
