@@ -7,6 +7,7 @@
 mod history;
 mod holds;
 mod instants;
+mod pruning;
 mod room;
 mod status;
 mod store;
@@ -15,6 +16,7 @@ mod weaving;
 
 pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
+pub use pruning::{LetGo, Pruned};
 pub use status::Status;
 pub use store::remove_index;
 use store::{make_dirs, next_page_file, open_index};
@@ -30,6 +32,7 @@ use crate::live::exclude::Exclude;
 use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
 use crate::live::{Limits, Live};
+use crate::meta::retention::Retention;
 use crate::past::indexer::Indexer;
 use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
@@ -96,6 +99,8 @@ pub struct Options {
     pub clock_step_us: i64,
     /// How much of the machine the weaver takes.
     pub weave: WeaveLimits,
+    /// How long history is kept.
+    pub retention: Retention,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// What is left out of history.
@@ -122,6 +127,7 @@ impl Options {
             open_files: 512,
             clock_step_us: 5_000_000,
             weave: WeaveLimits::default(),
+            retention: Retention::everything(),
             privileged: true,
             exclude: Exclude::nothing(),
             new_store_id: [0; 16],
@@ -156,6 +162,7 @@ pub struct Engine {
     begun: Seq,
     weaver: weaving::Weaving,
     holds: Arc<holds::Holds>,
+    pruning: pruning::Pruning,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -246,6 +253,7 @@ impl Engine {
             indexer: Arc::new(indexer),
             weaver,
             holds: Arc::default(),
+            pruning: pruning::Pruning::new(options.retention),
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),

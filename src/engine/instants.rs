@@ -7,7 +7,7 @@ use crate::past::when::Instant;
 use crate::types::{Seq, Timestamp};
 
 impl Engine {
-    fn resolver(&self) -> Resolver<'_> {
+    pub(super) fn resolver(&self) -> Resolver<'_> {
         Resolver {
             journal: &self.live.journal,
             index: &self.index,

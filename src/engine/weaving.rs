@@ -67,6 +67,10 @@ impl Weaving {
         let (hurry, so_far) = (AtomicBool::new(false), Mutex::new(WovenSoFar::default()));
         Ok(Weaving { weaver: Weaver::new(segments)?, limits, hurry, so_far })
     }
+
+    pub(super) fn weaver(&self) -> &Weaver {
+        &self.weaver
+    }
 }
 
 /// Keeps to a share of a core and a rate of bytes, by sleeping.
@@ -136,7 +140,7 @@ fn yield_to_others() {
 
 impl Engine {
     /// Up to here no recovery replays, and the index has it all.
-    fn settled(&self) -> Seq {
+    pub(super) fn settled(&self) -> Seq {
         self.live.checkpointed().min(self.indexer.reached())
     }
 
