@@ -13,6 +13,7 @@ mod resolve;
 mod status;
 mod tag;
 mod tags;
+mod trace;
 mod unmount;
 mod weave;
 
@@ -45,6 +46,8 @@ enum Command {
     Log(log::Args),
     Diff(diff::Args),
     #[command(subcommand)]
+    Trace(trace::Command),
+    #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
     Journal(journal::Command),
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Trace(command) => trace::run(&command, store),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };
