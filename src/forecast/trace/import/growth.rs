@@ -14,15 +14,16 @@ pub(super) fn import<R: BufRead>(mut table: Table<R>, tick_us: i64, source: &str
         let at = table.at_secs(table.number(ts)?)?;
         let before = table.count(before, "size_before")?;
         let after = table.count(after, "size_after")?.unwrap_or(0);
-        match op.as_str() {
+        // git gives renames and copies with their likeness: `R097`.
+        match op.get(..1).unwrap_or("") {
             "D" => {
                 builder.gone(path, at);
                 continue;
             }
             // A rename is a new name for the same bytes.
             "R" if !from.is_empty() => builder.gone(from, at),
-            "A" | "M" | "C" | "R" => {}
-            other => return Err(table.bad(&format!("`{other}` is not A, M, D, C or R"))),
+            "A" | "M" | "C" | "R" | "T" => {}
+            _ => return Err(table.bad(&format!("`{op}` is not A, M, D, C, R or T"))),
         }
         let known = builder.size(path).or(before).unwrap_or(0);
         let bytes = after.abs_diff(known).max(1);

@@ -35,7 +35,7 @@ fn tables_paths_files_and_rates() {
     assert_eq!((got[0].1.writes, got[0].1.bytes, got[0].1.pages, got[0].1.size), (7, 8042, 14, 303 * 8192));
 
     let text = "ts,commit,op,path,src,size_before,size_after\n0,1,A,a,,,100\n9999999,2,M,a,,100,5000\n\
-                99999999,3,R,b,a,5000,5000\n199999999,4,D,b,,5000,\n";
+                99999999,3,R097,b,a,5000,5000\n199999999,4,D,b,,5000,\n";
     let got = ticks(text, Format::FileGrowth);
     assert_eq!(
         got.iter().map(|(_, tick)| (tick.growth, tick.size)).collect::<Vec<_>>(),
