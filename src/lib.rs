@@ -8,6 +8,7 @@ pub mod error;
 pub mod format;
 pub mod index;
 pub mod journal;
+pub mod lineage;
 pub mod live;
 pub mod meta;
 pub mod past;

@@ -8,6 +8,7 @@ mod journal;
 mod log;
 mod mount;
 mod output;
+mod partitions;
 mod recover;
 mod resolve;
 mod status;
@@ -44,6 +45,7 @@ enum Command {
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    Partitions(partitions::Args),
     #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Partitions(args) => partitions::run(&args, store),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };
