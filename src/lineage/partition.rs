@@ -10,7 +10,7 @@
 //! (<https://www.sqlite.org/tempfiles.html>).
 
 mod mariadb;
-mod postgres;
+mod pg;
 mod sqlite;
 
 use crate::types::Name;
@@ -82,7 +82,7 @@ pub fn of(layout: Layout, root: &[u8], path: &[u8]) -> Partition {
 pub fn member(layout: Layout, root: &[u8], path: &[u8]) -> Member {
     let (dir, file) = split(path);
     let found = match layout {
-        Layout::Postgres => postgres::place(root, dir, file),
+        Layout::Postgres => pg::place(root, dir, file),
         Layout::Mariadb => mariadb::place(dir, file),
         Layout::Sqlite => sqlite::place(file),
         Layout::Generic => None,
