@@ -6,6 +6,7 @@
 
 mod activity;
 mod history;
+mod holds;
 mod instants;
 mod partitions;
 mod room;
@@ -16,6 +17,7 @@ mod weaving;
 
 pub use activity::Work;
 pub use history::{Located, Origin};
+pub use holds::{Held, Hold};
 pub use partitions::Figures;
 pub use status::Status;
 pub use store::remove_index;
@@ -159,6 +161,7 @@ pub struct Engine {
     /// What was durable when the session began.
     begun: Seq,
     weaver: weaving::Weaving,
+    holds: Arc<holds::Holds>,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -250,6 +253,7 @@ impl Engine {
             pages,
             indexer: Arc::new(indexer),
             weaver,
+            holds: Arc::default(),
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),
@@ -459,14 +463,17 @@ impl Engine {
 
     // -- the past --
 
-    /// Opens the view of a resolved instant, waiting for the index to reach it.
+    /// Opens the view of a resolved instant, waiting for the index to reach it. It holds the instant. ESTALE: it was
+    /// pruned meanwhile.
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
         self.indexer.wait_for(seq)?;
-        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages))))
+        let hold = Box::new(self.hold(seq)?);
+        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages), hold)))
     }
 
     /// Names a resolved instant, durably. `Invalid`: the name is no name, or taken.
     pub fn tag(&self, name: &str, at: Seq) -> Result<TagState> {
+        let _held = self.hold(at)?;
         self.live.tag(name, at)
     }
 

@@ -4,6 +4,7 @@
 mod at;
 mod diff;
 mod index;
+mod inference_worker;
 mod journal;
 mod log;
 mod mount;
@@ -46,6 +47,8 @@ enum Command {
     Log(log::Args),
     Diff(diff::Args),
     Partitions(partitions::Args),
+    #[command(hide = true)]
+    InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
         Command::Partitions(args) => partitions::run(&args, store),
+        Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };
