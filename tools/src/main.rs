@@ -4,10 +4,12 @@
 mod at;
 mod diff;
 mod index;
+mod inference_worker;
 mod journal;
 mod log;
 mod mount;
 mod output;
+mod partitions;
 mod recover;
 mod resolve;
 mod status;
@@ -45,6 +47,9 @@ enum Command {
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    Partitions(partitions::Args),
+    #[command(hide = true)]
+    InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
     Trace(trace::Command),
     #[command(subcommand)]
@@ -72,6 +77,8 @@ fn main() -> ExitCode {
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
         Command::Trace(command) => trace::run(&command, store),
+        Command::Partitions(args) => partitions::run(&args, store),
+        Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };
