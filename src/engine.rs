@@ -4,9 +4,11 @@
 //! allocates ahead; one applier; one indexer. None of them is needed for an answer to be right, only for it to be
 //! soon: tests run without, and step by hand.
 
+mod activity;
 mod history;
 mod holds;
 mod instants;
+mod partitions;
 mod pruning;
 mod room;
 mod status;
@@ -14,8 +16,10 @@ mod store;
 mod threads;
 mod weaving;
 
+pub use activity::Work;
 pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
+pub use partitions::Figures;
 pub use pruning::{LetGo, Pruned};
 pub use status::Status;
 pub use store::remove_index;
@@ -44,6 +48,8 @@ use std::path::{Path, PathBuf};
 
 pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
+pub use crate::lineage::find::{Part, Tree};
+pub use crate::lineage::partition::{Layout, Partition};
 pub use crate::live::attrs::{Caller, SetAttr, SetTime};
 pub use crate::live::names::{Entry, NewFile, RenameMode};
 pub use crate::live::room::Full;
@@ -168,6 +174,8 @@ pub struct Engine {
     writes: AtomicU64,
     written: AtomicU64,
     fsyncs: AtomicU64,
+    activity: activity::Activity,
+    taken: partitions::Taken,
     _lock: Box<dyn Lock>,
 }
 
@@ -259,6 +267,8 @@ impl Engine {
             writes: AtomicU64::new(0),
             written: AtomicU64::new(0),
             fsyncs: AtomicU64::new(0),
+            activity: activity::Activity::default(),
+            taken: partitions::Taken::default(),
             _lock: lock,
         }))
     }

@@ -55,6 +55,8 @@ struct History {
     synced: Seq,
     /// What a view of each of these events shows.
     past: Vec<(Seq, Model)>,
+    /// Events of which that is not known, without their ends.
+    gaps: Vec<(Seq, Seq)>,
     /// Instants that were resolved, and what they must show for ever.
     views: Vec<(Instant, Seq, Model)>,
     /// Tags that were acknowledged; and what became of one when the disk died under it: its name, and its instant.
@@ -102,6 +104,7 @@ impl History {
             model: Model::new(),
             states: Vec::new(),
             past: Vec::new(),
+            gaps: Vec::new(),
             synced: Seq::ZERO,
             views: Vec::new(),
             tags: BTreeMap::new(),
@@ -288,6 +291,9 @@ impl History {
     }
 
     fn check_view(&self, engine: &Engine, at: Seq) {
+        if self.gaps.iter().any(|(before, behind)| *before < at && at < *behind) {
+            return;
+        }
         let view = engine.view(at).unwrap();
         let differences: Vec<_> =
             self.may_show(at).into_iter().map(|model| difference(&*view, model)).collect();
@@ -304,7 +310,8 @@ impl History {
         let thinned = engine.thinned();
         let noted: Vec<Seq> = self.past.iter().map(|(seq, _)| *seq).collect();
         let first = self.past.first().map_or(Seq::ZERO, |(seq, _)| *seq);
-        let later = noted.iter().copied().filter(|seq| *seq > thinned.upto());
+        let durable = Seq(engine.status().durable_seq);
+        let later = noted.iter().copied().filter(|seq| *seq > thinned.upto() && *seq <= durable).step_by(7);
         for at in thinned.kept().iter().copied().chain(later).filter(|at| *at >= first) {
             self.check_view(engine, at);
         }
@@ -423,8 +430,10 @@ impl History {
             self.synced
         );
         self.states.truncate(index + 1);
-        let last = self.states.last().map_or(Seq::ZERO, |(seq, _)| *seq);
-        self.past.retain(|(seq, _)| *seq <= last);
+        // Which of the events behind that survived is not known: others may have their numbers now.
+        let synced = self.synced;
+        self.past.retain(|(seq, _)| *seq <= synced);
+        self.gaps.push((synced, last));
         self.model = model;
         self.settled.retain(|id, _| *id < self.model.inodes.len());
         self.learn_direct(engine);

@@ -248,6 +248,7 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
             cpu_percent: config.weave_cpu_percent,
             bytes_per_sec: config.weave_mib_per_sec * MIB,
         },
+        retention: config.retention()?,
         privileged: kernel::is_root(),
         exclude: Exclude { always: config.patterns()?, by_contents: config.profile.patterns() },
         new_store_id: random()?,
@@ -290,6 +291,11 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     let rates = parking_lot::Mutex::new(Rates::default());
     let profile = (plan.config.profile, plan.profile);
     let running = Arc::new(Running { common, data: plan.data.clone(), roots, profile, started, rates });
+    let roots = Arc::downgrade(&running);
+    engine.set_let_go(Arc::new(move |going| {
+        let running = roots.upgrade();
+        running.iter().flat_map(|running| &running.roots).for_each(|root| root.let_go(going));
+    }));
     let begun = running.roots.iter().try_for_each(|root| root.mount(&running.common)).and_then(|()| {
         let control = Arc::clone(&running);
         control::listen(&plan.store, Arc::new(move |ask, answer| control.answer(ask, answer)))

@@ -8,11 +8,14 @@ use crate::format::event::Record;
 use crate::meta::retention::Retention;
 use crate::meta::thinned::Thinned;
 use crate::past::plan::Plan;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread;
 use crate::sync::{Arc, Mutex};
 use crate::types::{SegmentNo, Seq, Timestamp};
 use crate::weave::{Pace, Range, Remaining, Thinning, Unpaced};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
 
 /// Woven files are put together up to so many segments and bytes.
 const TOGETHER_SEGMENTS: u64 = 16;
@@ -22,8 +25,17 @@ const EVENT_SEQS: usize = 50_000;
 /// When space runs out, history is shortened by one in so many of what is left, until there is room.
 const SHORTEN: u64 = 6;
 
-/// Makes the kernel let go of what nobody has open of the past, so that it can be pruned.
-pub type LetGo = Arc<dyn Fn() + Send + Sync>;
+/// Makes the kernel let go of what nobody has open of these instants, so that they can be pruned.
+pub type LetGo = Arc<dyn Fn(&HashSet<Seq>) + Send + Sync>;
+/// It is told of it later: so often, and so long apart, is looked whether it has.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Rest between two prunings, between two looks at the space, and after an error.
+const PRUNE_EVERY: Duration = Duration::from_secs(300);
+const SPACE_EVERY: Duration = Duration::from_secs(10);
+/// After shortening history was of no avail, the next try is this much later.
+const FUTILE_FOR: Duration = Duration::from_secs(10);
+const NAP: Duration = Duration::from_millis(50);
 
 /// What pruning did, or would do.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -49,6 +61,8 @@ pub(super) struct Pruning {
     /// Files that were judged, and by which points. Held through a pruning: one at a time.
     judged: Mutex<HashMap<Range, u64>>,
     let_go: Mutex<Option<LetGo>>,
+    /// When shortening history was last of no avail. Held while it is tried.
+    futile: Mutex<Option<Instant>>,
 }
 
 impl Pruning {
@@ -57,6 +71,7 @@ impl Pruning {
             retention: Mutex::new(retention),
             judged: Mutex::new(HashMap::new()),
             let_go: Mutex::new(None),
+            futile: Mutex::new(None),
         }
     }
 }
@@ -90,10 +105,6 @@ impl Engine {
     fn prune_by(&self, retention: &Retention, pace: &dyn Pace, dry: bool) -> Result<Pruned> {
         let mut judged = self.pruning.judged.lock();
         let before = self.oldest().1;
-        let let_go = self.pruning.let_go.lock().clone();
-        if let (false, Some(let_go)) = (dry, let_go) {
-            let_go();
-        }
         let (thinned, pinned, gone) = self.decide(retention, dry)?;
         let mut pruned = Pruned {
             dry,
@@ -127,6 +138,9 @@ impl Engine {
     fn decide(&self, retention: &Retention, dry: bool) -> Result<(Thinned, Vec<Held>, u64)> {
         let known = self.live.thinned.lock().clone();
         let plan = self.resolver().plan(retention, &known, self.settled())?;
+        if !dry {
+            self.let_go(&plan);
+        }
         // From here on nobody can hold an instant that goes: whoever comes sees what was decided.
         let decision = self.holds.decide();
         let (kept, gone, pinned) = difference(&known, &plan, self.held_by(&decision));
@@ -147,6 +161,26 @@ impl Engine {
         drop(decision);
         self.live.journal.commit_wait(last)?;
         Ok((self.live.thinned.lock().clone(), pinned, points_gone))
+    }
+
+    /// Views of what is to go are in the kernel's cache, perhaps without anyone who has them open.
+    fn let_go(&self, plan: &Plan) {
+        let going = || -> HashSet<Seq> {
+            let viewed = self.holds.viewed();
+            viewed.into_iter().filter(|seq| *seq <= plan.upto && !plan.points.contains(seq)).collect()
+        };
+        let Some(let_go) = self.pruning.let_go.lock().clone() else { return };
+        let views = going();
+        if views.is_empty() {
+            return;
+        }
+        let_go(&views);
+        for _ in 0..LOOKS {
+            if going().is_empty() {
+                return;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Thins the woven files that lie in what is thinned.
@@ -220,11 +254,23 @@ impl Engine {
 
     /// While history takes too much room, shortens it, down to the minimum. Whether there is room then.
     pub fn make_room(&self) -> Result<bool> {
-        let retention = self.retention();
+        let mut futile = self.pruning.futile.lock();
         if !self.is_over() {
             return Ok(true);
         }
-        self.weave_now()?;
+        if futile.is_some_and(|tried| tried.elapsed() < FUTILE_FOR) {
+            return Ok(false);
+        }
+        let made = self.shorten();
+        *futile = (!matches!(made, Ok(true))).then(Instant::now);
+        made
+    }
+
+    fn shorten(&self) -> Result<bool> {
+        let retention = self.retention();
+        if self.weaver.is_on() {
+            self.weave_now()?;
+        }
         let Some(mut age_us) = self.age_us(&retention)? else { return Ok(!self.is_over()) };
         loop {
             let _ = self.live.journal.prepare_spares();
@@ -252,6 +298,33 @@ impl Engine {
         let age = u64::try_from(passed).unwrap_or(0);
         let age = retention.reach_us().map_or(age, |reach| reach.min(age));
         Ok((age > 0).then_some(age))
+    }
+}
+
+/// The thread: prunes now and then, and looks after the space.
+pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
+    let budget = super::weaving::budget(engine, stop);
+    let (mut pruned, mut looked) = (Instant::now(), Instant::now());
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(NAP);
+        if looked.elapsed() > SPACE_EVERY {
+            looked = Instant::now();
+            if let Err(error) = engine.make_room() {
+                tracing::warn!(%error, "history could not be shortened to make room");
+            }
+        }
+        if pruned.elapsed() > PRUNE_EVERY {
+            pruned = Instant::now();
+            match engine.prune(&budget, false) {
+                Ok(done) if done.thinning.unneeded_bytes > 0 => tracing::info!(
+                    upto = %done.upto,
+                    bytes = done.thinning.before_bytes - done.thinning.after_bytes,
+                    "history was thinned"
+                ),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "history could not be thinned; all of it stays"),
+            }
+        }
     }
 }
 

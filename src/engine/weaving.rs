@@ -68,6 +68,10 @@ impl Weaving {
         Ok(Weaving { weaver: Weaver::new(segments)?, limits, hurry, so_far })
     }
 
+    pub(super) fn is_on(&self) -> bool {
+        self.limits.on
+    }
+
     pub(super) fn weaver(&self) -> &Weaver {
         &self.weaver
     }
@@ -99,6 +103,13 @@ impl Pace for Budget<'_> {
         *since = Instant::now();
         !self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// A budget for a thread of low priority.
+pub(super) fn budget<'a>(engine: &'a Engine, stop: &'a AtomicBool) -> impl Pace + 'a {
+    yield_to_others();
+    let Weaving { limits, hurry, .. } = &engine.weaver;
+    Budget { limits: *limits, hurry, stop, since: Mutex::new(Instant::now()) }
 }
 
 /// The thread.

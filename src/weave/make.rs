@@ -108,6 +108,9 @@ pub(super) struct Pen<'a> {
     packer: Packer,
 }
 
+/// Where versions of some segments went.
+pub(super) type Held = Vec<(SegmentNo, WovenPlace)>;
+
 /// Pieces made and not yet written, by their first address.
 pub(super) type Packed = Vec<(u64, Vec<u8>)>;
 
@@ -158,7 +161,7 @@ impl Pen<'_> {
         &mut self,
         versions: &[Version],
         read: impl Fn(&Version, &mut [u8]) -> Result<()>,
-    ) -> Result<Option<(Vec<Span>, Vec<(SegmentNo, WovenPlace)>)>> {
+    ) -> Result<Option<(Vec<Span>, Held)>> {
         let (mut spans, mut held) = (Vec::new(), Vec::with_capacity(versions.len()));
         let mut writer = DataWriter::new();
         let mut raw = Vec::new();
@@ -194,7 +197,7 @@ impl Pen<'_> {
     }
 
     /// The places of what one segment holds.
-    pub(super) fn places(&mut self, held: Vec<(SegmentNo, WovenPlace)>) -> Result<Packed> {
+    pub(super) fn places(&mut self, held: Held) -> Result<Packed> {
         let mut held: Vec<WovenPlace> = held.into_iter().map(|(_, place)| place).collect();
         held.sort_unstable_by_key(|place| place.address);
         let mut packed = Packed::new();

@@ -9,11 +9,15 @@ mod journal;
 mod log;
 mod mount;
 mod output;
+mod partitions;
+mod prune;
 mod recover;
 mod resolve;
+mod retention;
 mod status;
 mod tag;
 mod tags;
+mod trace;
 mod unmount;
 mod weave;
 
@@ -41,12 +45,18 @@ enum Command {
     At(at::Args),
     Resolve(resolve::Args),
     Weave(weave::Args),
+    Prune(prune::Args),
+    #[command(subcommand)]
+    Retention(retention::Command),
     Tag(tag::Args),
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    Partitions(partitions::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
+    #[command(subcommand)]
+    Trace(trace::Command),
     #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
@@ -66,11 +76,15 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, store),
         Command::At(args) => at::run(&args, store),
         Command::Resolve(args) => resolve::run(&args, store),
+        Command::Prune(args) => prune::run(&args, store),
+        Command::Retention(command) => retention::run(&command, store),
         Command::Weave(args) => weave::run(&args, store),
         Command::Tag(args) => tag::run(&args, store),
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Trace(command) => trace::run(&command, store),
+        Command::Partitions(args) => partitions::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
