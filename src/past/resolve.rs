@@ -305,8 +305,9 @@ impl Resolver<'_> {
         Ok(Resolution::Found(Found { seq: shown, meant: seq, actual, epoch }))
     }
 
-    /// Time of an event that is indexed.
+    /// Time of an event that was given.
     pub fn time_of(&self, seq: Seq) -> Result<Timestamp> {
+        self.index_to(seq)?;
         let place = self.index.group_of_seq(seq)?.ok_or_else(|| unknown(seq))?;
         Ok(self.last_of(place, |record| record.seq <= seq)?.ok_or_else(|| unknown(seq))?.ts)
     }
