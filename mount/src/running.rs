@@ -91,6 +91,7 @@ impl Running {
             Ask::Log(ask) => self.log(&ask),
             Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
             Ask::Partitions => self.partitions(),
+            Ask::PartitionAt { partition, time } => self.partition_at(&partition, &time),
             Ask::Unsent { time } => self.unsent(&time),
             Ask::Unmount => {
                 // The main thread lives as long as the process.

@@ -12,6 +12,7 @@ mod output;
 mod partitions;
 mod recover;
 mod resolve;
+mod restore;
 mod status;
 mod tag;
 mod tags;
@@ -47,6 +48,7 @@ enum Command {
     Log(log::Args),
     Diff(diff::Args),
     Partitions(partitions::Args),
+    Restore(restore::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
         Command::Partitions(args) => partitions::run(&args, store),
+        Command::Restore(args) => restore::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
