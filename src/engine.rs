@@ -15,7 +15,7 @@ mod weaving;
 pub use history::{Located, Origin};
 pub use status::Status;
 pub use store::remove_index;
-use store::{make_dirs, next_page_file, open_index};
+use store::{Opened, make_dirs, next_page_file, open_store};
 pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
@@ -28,6 +28,7 @@ use crate::live::exclude::Exclude;
 use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
 use crate::live::{Limits, Live};
+use crate::meta::store as meta;
 use crate::past::indexer::Indexer;
 use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
@@ -148,6 +149,7 @@ pub struct Engine {
     live: Arc<Live>,
     index: Arc<Index>,
     pages: Arc<Pages>,
+    meta: meta::Store,
     indexer: Arc<Indexer>,
     kept: Kept,
     /// What was durable when the session began.
@@ -177,7 +179,8 @@ impl Engine {
             Error::new(Kind::Busy, "store.lock", "a running weft uses this store; `weft unmount` it first")
                 .at(&paths.store)
         })?;
-        let (store, index, index_is_new) = open_index(&*disk, &paths, &options, open_kv)?;
+        let Opened { store, index, index_is_new, meta } =
+            open_store(&disk, &clock, &paths, &options, open_kv)?;
         let kept = kept::read(&*disk, &paths.kept_pins(), store)?;
         let is_kept = !kept.is_empty();
         let kernel_bytes = store::kernel_share(&*disk, &paths, &options)?;
@@ -240,6 +243,7 @@ impl Engine {
             live,
             index,
             pages,
+            meta,
             indexer: Arc::new(indexer),
             weaver,
             report,
@@ -257,6 +261,8 @@ impl Engine {
             // What is missing is logged, and shown by the status.
             let _ = self.live.journal.prepare_spares();
         }
+        // Nothing of history needs it: why it cannot be opened is logged, and shown by the status.
+        let _ = self.meta.open();
         self.threads.start(self)
     }
 
@@ -266,6 +272,7 @@ impl Engine {
         crate::live::scatter::scatter(&self.live)?;
         while self.indexer.step()? {}
         self.live.journal.release_spares();
+        self.meta.close();
         self.index.persist()
     }
 
@@ -280,6 +287,11 @@ impl Engine {
 
     pub fn capture(&self) -> Capture {
         self.capture
+    }
+
+    /// What is known beside history: shadows, forecasts, lineage. Whoever asks goes on without it when it fails.
+    pub fn meta(&self) -> &meta::Store {
+        &self.meta
     }
 
     /// One round of the applier, by hand.
