@@ -4,6 +4,7 @@
 mod at;
 mod diff;
 mod index;
+mod inference_worker;
 mod journal;
 mod log;
 mod mount;
@@ -44,6 +45,8 @@ enum Command {
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    #[command(hide = true)]
+    InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };
