@@ -150,7 +150,8 @@ fn the_metadata_store_may_be_damaged_or_gone_and_a_newer_one_is_refused() {
         let status = engine.status();
         assert_eq!(status.warnings.iter().filter(|warning| warning.contains(told)).count(), 1, "{status:?}");
         assert!(status.problems.is_empty() && status.meta_bytes > 0, "{status:?}");
-        assert_eq!(now(&engine), engine.view(now(&engine)).unwrap().seq());
+        let seq = now(&engine);
+        assert_eq!(engine.view(seq).unwrap().seq(), seq);
         engine.close().unwrap();
     };
     let engine = open(temp.path());
