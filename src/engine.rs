@@ -4,15 +4,21 @@
 //! allocates ahead; one applier; one indexer. None of them is needed for an answer to be right, only for it to be
 //! soon: tests run without, and step by hand.
 
+mod activity;
 mod history;
+mod holds;
 mod instants;
+mod partitions;
 mod room;
 mod status;
 mod store;
 mod threads;
 mod weaving;
 
+pub use activity::Work;
 pub use history::{Located, Origin};
+pub use holds::{Held, Hold};
+pub use partitions::Figures;
 pub use status::Status;
 pub use store::remove_index;
 use store::{Opened, make_dirs, next_page_file, open_store};
@@ -40,6 +46,8 @@ use std::path::{Path, PathBuf};
 
 pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
+pub use crate::lineage::find::{Part, Tree};
+pub use crate::lineage::partition::{Layout, Partition};
 pub use crate::live::attrs::{Caller, SetAttr, SetTime};
 pub use crate::live::names::{Entry, NewFile, RenameMode};
 pub use crate::live::room::Full;
@@ -155,11 +163,14 @@ pub struct Engine {
     /// What was durable when the session began.
     begun: Seq,
     weaver: weaving::Weaving,
+    holds: Arc<holds::Holds>,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
     written: AtomicU64,
     fsyncs: AtomicU64,
+    activity: activity::Activity,
+    taken: partitions::Taken,
     _lock: Box<dyn Lock>,
 }
 
@@ -246,11 +257,14 @@ impl Engine {
             meta,
             indexer: Arc::new(indexer),
             weaver,
+            holds: Arc::default(),
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),
             written: AtomicU64::new(0),
             fsyncs: AtomicU64::new(0),
+            activity: activity::Activity::default(),
+            taken: partitions::Taken::default(),
             _lock: lock,
         }))
     }
@@ -461,14 +475,17 @@ impl Engine {
 
     // -- the past --
 
-    /// Opens the view of a resolved instant, waiting for the index to reach it.
+    /// Opens the view of a resolved instant, waiting for the index to reach it. It holds the instant. ESTALE: it was
+    /// pruned meanwhile.
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
         self.indexer.wait_for(seq)?;
-        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages))))
+        let hold = Box::new(self.hold(seq)?);
+        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages), hold)))
     }
 
     /// Names a resolved instant, durably. `Invalid`: the name is no name, or taken.
     pub fn tag(&self, name: &str, at: Seq) -> Result<TagState> {
+        let _held = self.hold(at)?;
         self.live.tag(name, at)
     }
 

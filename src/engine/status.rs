@@ -72,13 +72,12 @@ impl Engine {
         let journal = &self.live.journal;
         let (flushes, _) = journal.counters();
         let space = journal.space();
-        let birth = *self.live.birth.lock();
         let time = journal.time().ok();
         let (excluded_files, excluded_bytes) = self.live.excluded();
         Status {
             store_id: self.store.to_string(),
             capture: self.capture.name().to_owned(),
-            oldest_us: birth.1.0,
+            oldest_us: self.oldest().1.0,
             newest_us: time.as_ref().map_or_else(|| journal.last_ts(), |time| time.now).0,
             seq: journal.last_seq().0,
             durable_seq: journal.durable().0,

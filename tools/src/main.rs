@@ -9,6 +9,7 @@ mod journal;
 mod log;
 mod mount;
 mod output;
+mod partitions;
 mod recover;
 mod resolve;
 mod status;
@@ -45,6 +46,7 @@ enum Command {
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    Partitions(partitions::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Partitions(args) => partitions::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
