@@ -88,12 +88,6 @@ pub enum SchemaChange {
     },
 }
 
-impl Table {
-    fn named(name: &str) -> Table {
-        Table { schema: None, name: name.to_owned() }
-    }
-}
-
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.schema {

@@ -16,6 +16,7 @@ mod restore;
 mod status;
 mod tag;
 mod tags;
+mod trace;
 mod unmount;
 mod weave;
 
@@ -52,6 +53,8 @@ enum Command {
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
+    Trace(trace::Command),
+    #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
     Journal(journal::Command),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Trace(command) => trace::run(&command, store),
         Command::Partitions(args) => partitions::run(&args, store),
         Command::Restore(args) => restore::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 fn t(name: &str) -> Table {
     match name.split_once('.') {
         Some((schema, name)) => Table { schema: Some(schema.into()), name: name.into() },
-        None => Table::named(name),
+        None => Table { schema: None, name: name.into() },
     }
 }
 
