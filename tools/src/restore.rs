@@ -181,7 +181,8 @@ impl Wanted {
         if args.paths.is_empty() {
             wanted.store = place::find_store(None, store)?;
         }
-        if !wanted.paths.is_empty() && !(args.partitions.is_empty() && args.except.is_empty()) {
+        let by_partition = args.partitions.iter().chain(&args.except).next().is_some();
+        if by_partition && !wanted.paths.is_empty() {
             return Err("give paths in the mount, or --partition and --except, not both".into());
         }
         Ok(wanted)
@@ -281,7 +282,7 @@ fn take(
 fn has_room(target: &Path, needed: u64) -> Result<(), String> {
     let there = target.ancestors().find(|path| path.is_dir()).unwrap_or(target);
     let space = nix::sys::statvfs::statvfs(there).map_err(|cause| format!("{}: {cause}", there.display()))?;
-    let free = u64::from(space.blocks_available()) * u64::from(space.fragment_size());
+    let free = space.blocks_available() * space.fragment_size();
     match needed <= free {
         true => Ok(()),
         false => Err(format!(

@@ -16,13 +16,15 @@ pub struct Source {
     pub target: PathBuf,
 }
 
+/// Begin and end of stretches of bytes, in order and apart.
+pub type Ranges = Vec<(u64, u64)>;
+
 /// A file of which only some bytes are wanted; the others become zero.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Partial {
     /// From the view on.
     pub path: PathBuf,
-    /// Begin and end of each stretch, in order and apart.
-    pub ranges: Vec<(u64, u64)>,
+    pub ranges: Ranges,
 }
 
 /// Which of the entries of a source.
@@ -50,7 +52,8 @@ pub struct Plan {
     pub dirs: Vec<Entry>,
     /// The outermost directories.
     pub tops: Vec<PathBuf>,
-    pub files: Vec<(Entry, Option<Vec<(u64, u64)>>)>,
+    /// Each with what is wanted of it; all of it without.
+    pub files: Vec<(Entry, Option<Ranges>)>,
     /// Links, with what they will say.
     pub links: Vec<(Entry, PathBuf)>,
     /// Further names of files: made of the first.
