@@ -4,15 +4,18 @@
 //! allocates ahead; one applier; one indexer. None of them is needed for an answer to be right, only for it to be
 //! soon: tests run without, and step by hand.
 
+mod budget;
 mod history;
 mod instants;
 mod room;
+mod shadowing;
 mod status;
 mod store;
 mod threads;
 mod weaving;
 
 pub use history::{Located, Origin};
+pub use shadowing::{ShadowInfo, ShadowLimits, ShadowStatus, SnapshotInfo};
 pub use status::Status;
 pub use store::remove_index;
 use store::{make_dirs, next_page_file, open_index};
@@ -31,6 +34,7 @@ use crate::live::{Limits, Live};
 use crate::past::indexer::Indexer;
 use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
+use crate::shadow::Shadows;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{Attr, FileId, Name, Seq, StoreId};
@@ -46,6 +50,7 @@ pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
 pub use crate::past::when::Instant;
+pub use crate::shadow::{Made as ShadowMade, Reason as ShadowReason, Subject, Wish};
 pub use crate::weave::{Outcome as Weaving, Pace, Unpaced, Woven};
 
 /// How writes arrive (DESIGN §2, capture modes).
@@ -94,6 +99,8 @@ pub struct Options {
     pub clock_step_us: i64,
     /// How much of the machine the weaver takes.
     pub weave: WeaveLimits,
+    /// How much shadows may take, and when the standard rule wants one.
+    pub shadow: ShadowLimits,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// What is left out of history.
@@ -120,6 +127,7 @@ impl Options {
             open_files: 512,
             clock_step_us: 5_000_000,
             weave: WeaveLimits::default(),
+            shadow: ShadowLimits::default(),
             privileged: true,
             exclude: Exclude::nothing(),
             new_store_id: [0; 16],
@@ -153,6 +161,7 @@ pub struct Engine {
     /// What was durable when the session began.
     begun: Seq,
     weaver: weaving::Weaving,
+    shadowing: shadowing::Shadowing,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -225,7 +234,12 @@ impl Engine {
         let page_dir = paths.store.join("pages");
         let page_file = next_page_file(&*disk, &page_dir)?;
         let page_files = PageFiles::new(Arc::clone(&disk), page_dir);
-        let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files));
+        let shadow_dir = paths.store.join("shadow");
+        let shadows =
+            Shadows::open(Arc::clone(&disk), shadow_dir, store, Arc::clone(&index), live.journal.last_seq());
+        let shadowing = shadowing::Shadowing::new(shadows, options.shadow);
+        let shadows = Arc::clone(&shadowing.shadows);
+        let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files, shadows));
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
@@ -242,6 +256,7 @@ impl Engine {
             pages,
             indexer: Arc::new(indexer),
             weaver,
+            shadowing,
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),

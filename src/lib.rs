@@ -11,6 +11,7 @@ pub mod journal;
 pub mod live;
 pub mod meta;
 pub mod past;
+pub mod shadow;
 pub mod sync;
 pub mod types;
 pub mod weave;

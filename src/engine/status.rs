@@ -1,6 +1,6 @@
 //! What an engine says of itself.
 
-use super::{Engine, WovenSoFar};
+use super::{Engine, ShadowStatus, WovenSoFar};
 use crate::journal::epochs::TimeNow;
 use crate::live::recover::Report;
 use crate::live::room::Full;
@@ -27,6 +27,8 @@ pub struct Status {
     pub weave_waiting: u64,
     pub woven_so_far: WovenSoFar,
     pub index_bytes: u64,
+    pub shadow_bytes: u64,
+    pub shadows: ShadowStatus,
     pub base_bytes: u64,
     pub overlay_bytes: u64,
     pub files: u64,
@@ -73,6 +75,7 @@ impl Engine {
         let birth = *self.live.birth.lock();
         let time = journal.time().ok();
         let (excluded_files, excluded_bytes) = self.live.excluded();
+        let shadows = self.shadow_status();
         Status {
             store_id: self.store.to_string(),
             capture: self.capture.name().to_owned(),
@@ -88,6 +91,8 @@ impl Engine {
             weave_waiting: self.weaving_state().0,
             woven_so_far: self.woven_so_far(),
             index_bytes: self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages")),
+            shadow_bytes: shadows.bytes,
+            shadows,
             base_bytes: self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes(),
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
@@ -155,7 +160,7 @@ impl Engine {
             .weaving_state()
             .1
             .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
-        [journal, self.fullness(), applier, indexer, weaver].into_iter().flatten().collect()
+        [journal, self.fullness(), applier, indexer, weaver, self.shadow_problem()].into_iter().flatten().collect()
     }
 
     fn free_bytes(&self, dir: &Path) -> u64 {

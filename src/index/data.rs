@@ -278,9 +278,15 @@ fn each(track: Track, first: Seq, run: &[u8], mut visit: impl FnMut(Sample) -> b
     Ok(())
 }
 
-/// Adds the pages of a file that writes, zeroing and cutting may have changed in `(after, upto]`, and the bytes of all
-/// of these events. Costs by the number of events, however large the file.
-pub(super) fn changed(kv: &dyn Kv, file: FileId, (after, upto): (Seq, Seq), pages: &mut PageSet) -> Result<u64> {
+/// Adds the pages of a file that writes, zeroing and cutting may have changed in `(after, upto]`; the bytes of all of
+/// these events, or `None` once there are more than `most` pages. Costs by the number of events, however large the file.
+pub(super) fn changed(
+    kv: &dyn Kv,
+    file: FileId,
+    (after, upto): (Seq, Seq),
+    pages: &mut PageSet,
+    most: u64,
+) -> Result<Option<u64>> {
     let mut from = prefix(file, Track::Content);
     let end = behind(&from);
     put_seq(&mut from, upto);
@@ -299,15 +305,18 @@ pub(super) fn changed(kv: &dyn Kv, file: FileId, (after, upto): (Seq, Seq), page
                 sample.seq <= upto
             })?;
             if oldest <= after {
-                return Ok(total);
+                return Ok((pages.count() <= most).then_some(total));
             }
+        }
+        if pages.count() > most {
+            return Ok(None);
         }
         match runs.into_iter().nth(limit - 1) {
             Some((mut last, _)) => {
                 last.push(0);
                 from = last;
             }
-            None => return Ok(total),
+            None => return Ok(Some(total)),
         }
         limit = (limit * 2).min(RUNS_MOST);
     }
@@ -367,7 +376,7 @@ mod tests {
         kv.commit(batch).unwrap();
         for (after, upto) in [(0, 900), (0, 3), (3, 3), (10, 11), (100, 500), (896, 2000)] {
             let mut pages = PageSet::default();
-            let total = changed(&kv, FILE, (Seq(after), Seq(upto)), &mut pages).unwrap();
+            let total = changed(&kv, FILE, (Seq(after), Seq(upto)), &mut pages, u64::MAX).unwrap().unwrap();
             let between: Vec<_> =
                 (1..300).map(sample).filter(|sample| sample.seq.0 > after && sample.seq.0 <= upto).collect();
             assert_eq!(total, between.iter().map(|sample| sample.bytes).sum::<u64>());
@@ -377,6 +386,9 @@ mod tests {
                 expected.write(start, end);
             }
             assert_eq!(pages, expected, "({after}, {upto}]");
+            let most = expected.count().saturating_sub(1);
+            let many = changed(&kv, FILE, (Seq(after), Seq(upto)), &mut PageSet::default(), most).unwrap();
+            assert_eq!(many.is_none(), !expected.is_empty());
         }
     }
 

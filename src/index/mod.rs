@@ -270,19 +270,20 @@ impl Index {
         Ok(based || newest.is_some_and(|sample| sample.seq > after))
     }
 
-    /// Which pages of a file may differ between two Seqs, and the bytes of the events between; `None`: all of them, since
-    /// the file got a new base. `pages` are those known already.
+    /// Which pages of a file may differ between two Seqs, and the bytes of the events between. `None`: more than `most`, or
+    /// all of them, since the file got a new base. `pages` are those known already.
     pub fn changed_pages(
         &self,
         file: FileId,
         (after, upto): (Seq, Seq),
         mut pages: PageSet,
+        most: u64,
     ) -> Result<Option<(PageSet, u64)>> {
         if base::adoption(&*self.kv, file, upto)?.is_some_and(|adoption| adoption.seq > after) {
             return Ok(None);
         }
-        let bytes = data::changed(&*self.kv, file, (after, upto), &mut pages)?;
-        Ok(Some((pages, bytes)))
+        let bytes = data::changed(&*self.kv, file, (after, upto), &mut pages, most)?;
+        Ok(bytes.map(|bytes| (pages, bytes)))
     }
 
     /// Up to `limit` events of the names of a file at or before a Seq, newest first.

@@ -120,7 +120,9 @@ impl<'a> Rig<'a> {
     fn check_changed(&self, before: (Seq, &World), after: (Seq, &World)) {
         for (file, old) in &before.1.files {
             let new = &after.1.files[file];
-            let found = self.index.changed_pages(*file, (before.0, after.0), PageSet::default()).unwrap();
+            let between = (before.0, after.0);
+            let found =
+                self.index.changed_pages(*file, between, PageSet::default(), u64::MAX).unwrap();
             let Some((pages, _)) = found else {
                 assert_ne!(old.adoption, new.adoption);
                 continue;

@@ -10,6 +10,7 @@ mod mount;
 mod output;
 mod recover;
 mod resolve;
+mod shadow;
 mod status;
 mod tag;
 mod tags;
@@ -45,6 +46,10 @@ enum Command {
     Log(log::Args),
     Diff(diff::Args),
     #[command(subcommand)]
+    Shadow(shadow::Command),
+    /// List the shadows, and what they cost
+    Shadows(shadow::List),
+    #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
     Journal(journal::Command),
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Shadow(command) => shadow::run(&command, store),
+        Command::Shadows(args) => shadow::list(&args, store),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };
