@@ -6,6 +6,7 @@
 
 mod budget;
 mod history;
+mod holds;
 mod instants;
 mod room;
 mod shadowing;
@@ -15,6 +16,7 @@ mod threads;
 mod weaving;
 
 pub use history::{Located, Origin};
+pub use holds::{Held, Hold};
 pub use shadowing::{ShadowInfo, ShadowLimits, ShadowStatus, SnapshotInfo};
 pub use status::Status;
 pub use store::remove_index;
@@ -162,6 +164,7 @@ pub struct Engine {
     begun: Seq,
     weaver: weaving::Weaving,
     shadowing: shadowing::Shadowing,
+    holds: Arc<holds::Holds>,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -257,6 +260,7 @@ impl Engine {
             indexer: Arc::new(indexer),
             weaver,
             shadowing,
+            holds: Arc::default(),
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),
@@ -464,14 +468,17 @@ impl Engine {
 
     // -- the past --
 
-    /// Opens the view of a resolved instant, waiting for the index to reach it.
+    /// Opens the view of a resolved instant, waiting for the index to reach it. It holds the instant. ESTALE: it was
+    /// pruned meanwhile.
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
         self.indexer.wait_for(seq)?;
-        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages))))
+        let hold = Box::new(self.hold(seq)?);
+        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages), hold)))
     }
 
     /// Names a resolved instant, durably. `Invalid`: the name is no name, or taken.
     pub fn tag(&self, name: &str, at: Seq) -> Result<TagState> {
+        let _held = self.hold(at)?;
         self.live.tag(name, at)
     }
 

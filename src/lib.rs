@@ -5,6 +5,7 @@ pub mod clock;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod forecast;
 pub mod format;
 pub mod index;
 pub mod journal;

@@ -94,7 +94,7 @@ fn file(kind: FileKind, mode: u32, target: &[u8]) -> NewFile {
 impl History {
     fn new(seed: u64, roots: usize) -> History {
         let disk = SimDisk::new(seed);
-        disk.set_reflinks(seed % 2 == 0);
+        disk.set_reflinks(seed.is_multiple_of(2));
         let mut history = History {
             rng: StdRng::seed_from_u64(seed),
             seed,
@@ -531,14 +531,14 @@ impl History {
         }
         let at = match self.rng.random_range(0..4) {
             0 => self.views.last().map(|view| view.1),
-            1 if !self.views.is_empty() => {
-                Some(self.views[self.rng.random_range(0..self.views.len())].1)
-            }
+            1 if !self.views.is_empty() => Some(self.views[self.rng.random_range(0..self.views.len())].1),
             _ => None,
         };
         let mut pages = PageSet::default();
         let some = self.rng.random_bool(0.2).then(|| {
-            (0..8).filter(|_| self.rng.random_bool(0.4)).for_each(|page| pages.write(page * 4096, page * 4096 + 1));
+            (0..8)
+                .filter(|_| self.rng.random_bool(0.4))
+                .for_each(|page| pages.write(page * 4096, page * 4096 + 1));
             pages
         });
         let done = match self.rng.random_range(0..6) {

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the core and their layers. A layer uses only lower ones; modules of one layer do not meet, except in
-/// L0, whose nouns lean on each other. `meta`, `shadow`, `weave`, `forecast` and `lineage` are not built yet.
+/// L0, whose nouns lean on each other. `shadow` and `lineage` are not built yet.
 const LAYERS: [(&str, u8); 18] = [
     ("types", 0),
     ("error", 0),

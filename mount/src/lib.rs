@@ -28,6 +28,7 @@ pub mod journal;
 pub mod kernel;
 pub mod mountinfo;
 pub mod offline;
+pub mod onnx;
 pub mod place;
 pub mod process;
 pub mod profile;

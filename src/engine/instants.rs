@@ -13,6 +13,7 @@ impl Engine {
             index: &self.index,
             indexer: &self.indexer,
             kept: &self.kept,
+            thinned: &self.live.thinned,
             birth: *self.live.birth.lock(),
             begun: self.begun,
         }
@@ -32,6 +33,17 @@ impl Engine {
     /// time is ambiguous.
     pub fn candidates(&self, at: Timestamp) -> Result<Vec<Found>> {
         self.resolver().candidates(at)
+    }
+
+    /// The oldest instant that can be shown, and its time.
+    pub fn oldest(&self) -> (Seq, Timestamp) {
+        let birth = *self.live.birth.lock();
+        let first = self.live.thinned.lock().first();
+        match first > birth.0 {
+            // The index has long known it; if it cannot say, the last that is certain.
+            true => (first, self.resolver().time_of(first).unwrap_or(birth.1)),
+            false => birth,
+        }
     }
 
     /// The last event before a time. Unlike resolving this fixes nothing: it may be another tomorrow.

@@ -227,9 +227,8 @@ impl Engine {
     /// Adds a wish; granted later, if at all. One for the same takes the place of an earlier one.
     pub fn wish(&self, wish: Wish) {
         let mut wishes = self.shadowing.wishes.lock();
-        let same = |other: &Wish| {
-            (&other.subject, &other.pages, other.at) == (&wish.subject, &wish.pages, wish.at)
-        };
+        let same =
+            |other: &Wish| (&other.subject, &other.pages, other.at) == (&wish.subject, &wish.pages, wish.at);
         wishes.retain(|other| !same(other));
         if wishes.len() < WISHES {
             wishes.push(wish);
@@ -265,7 +264,12 @@ impl Engine {
 
     /// Makes a shadow at once, without a budget of rates. `at`: of a resolved instant; without it of the present, and
     /// kept up to date from then on.
-    pub fn add_shadow(&self, subject: Subject, pages: Option<PageSet>, at: Option<Seq>) -> Result<Option<Made>> {
+    pub fn add_shadow(
+        &self,
+        subject: Subject,
+        pages: Option<PageSet>,
+        at: Option<Seq>,
+    ) -> Result<Option<Made>> {
         if let Some(stopped) = self.shadowing.stopped() {
             return Err(Error::invalid("shadow.add", stopped));
         }

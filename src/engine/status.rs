@@ -72,14 +72,13 @@ impl Engine {
         let journal = &self.live.journal;
         let (flushes, _) = journal.counters();
         let space = journal.space();
-        let birth = *self.live.birth.lock();
         let time = journal.time().ok();
         let (excluded_files, excluded_bytes) = self.live.excluded();
         let shadows = self.shadow_status();
         Status {
             store_id: self.store.to_string(),
             capture: self.capture.name().to_owned(),
-            oldest_us: birth.1.0,
+            oldest_us: self.oldest().1.0,
             newest_us: time.as_ref().map_or_else(|| journal.last_ts(), |time| time.now).0,
             seq: journal.last_seq().0,
             durable_seq: journal.durable().0,
@@ -160,7 +159,10 @@ impl Engine {
             .weaving_state()
             .1
             .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
-        [journal, self.fullness(), applier, indexer, weaver, self.shadow_problem()].into_iter().flatten().collect()
+        [journal, self.fullness(), applier, indexer, weaver, self.shadow_problem()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn free_bytes(&self, dir: &Path) -> u64 {

@@ -281,11 +281,16 @@ mod tests {
     fn sample() -> (SnapshotHead, Vec<FileBody>) {
         let mut some = PageSet::default();
         some.write(PAGE, 3 * PAGE);
-        let file = |file, size, pages| FileHead { file: FileId(file), size, pages, stored_pages: 2, own_pages: 1 };
-        let files = vec![file(7, 17 * PAGE - 5, None), file(9, 40 * PAGE, Some(some.clone())), file(11, 0, None)];
+        let file =
+            |file, size, pages| FileHead { file: FileId(file), size, pages, stored_pages: 2, own_pages: 1 };
+        let files =
+            vec![file(7, 17 * PAGE - 5, None), file(9, 40 * PAGE, Some(some.clone())), file(11, 0, None)];
         let extent = |page, count, snapshot, at| Extent { page, count, snapshot, at };
         let bodies = vec![
-            FileBody { extents: vec![extent(0, 3, 1, 5), extent(9, 8, 2, 0)], hashes: vec![[1; 32], [2; 32]] },
+            FileBody {
+                extents: vec![extent(0, 3, 1, 5), extent(9, 8, 2, 0)],
+                hashes: vec![[1; 32], [2; 32]],
+            },
             FileBody { extents: vec![extent(0, 2, 2, 9)], hashes: vec![[3; 32]] },
             FileBody::default(),
         ];

@@ -121,8 +121,7 @@ impl<'a> Rig<'a> {
         for (file, old) in &before.1.files {
             let new = &after.1.files[file];
             let between = (before.0, after.0);
-            let found =
-                self.index.changed_pages(*file, between, PageSet::default(), u64::MAX).unwrap();
+            let found = self.index.changed_pages(*file, between, PageSet::default(), u64::MAX).unwrap();
             let Some((pages, _)) = found else {
                 assert_ne!(old.adoption, new.adoption);
                 continue;

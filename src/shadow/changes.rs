@@ -33,9 +33,11 @@ impl Changes {
         }
         // The widest interval on the same side that lies within: the scan goes on from its end.
         let later = at >= snapshot;
-        let within = |seq: Seq| if later { seq >= snapshot && seq <= at } else { seq <= snapshot && seq >= at };
+        let within =
+            |seq: Seq| if later { seq >= snapshot && seq <= at } else { seq <= snapshot && seq >= at };
         let inner = self.known.iter().filter(|(seq, _)| within(*seq));
-        let widest = if later { inner.max_by_key(|known| known.0) } else { inner.min_by_key(|known| known.0) };
+        let widest =
+            if later { inner.max_by_key(|known| known.0) } else { inner.min_by_key(|known| known.0) };
         let found = match widest {
             Some((_, None)) => None,
             other => {

@@ -3,8 +3,8 @@
 use super::extents::{NOWHERE, overlay, push, within};
 use super::make::{FileMade, Make, NewData, OrderedFile, empty_head, is_zero};
 use super::snapshot::Snapshot;
-use crate::error::Result;
 use crate::disk::OpenHow;
+use crate::error::Result;
 use crate::format::shadow::{BLOCK_PAGES, Extent, FileBody};
 use crate::sync::atomic::Ordering;
 use crate::types::{PAGE, PageNo, PageSet};
@@ -56,7 +56,9 @@ impl<'a> Derive<'a> {
         let (one, other) = (from.seq(), make.order.seq);
         let range = (one.min(other), one.max(other));
         let most = old_pages / CHANGED_SHARE;
-        let Some((pages, _)) = make.shadows.changed_between(ordered.file, range, most)? else { return Ok(None) };
+        let Some((pages, _)) = make.shadows.changed_between(ordered.file, range, most)? else {
+            return Ok(None);
+        };
         let Ok(bodies) = from.bodies().inspect_err(|error| from.mark_broken(error)) else { return Ok(None) };
         let Some(body) = bodies.get(place) else { return Ok(None) };
         let extents = body.extents.len() as u64;

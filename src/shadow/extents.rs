@@ -22,7 +22,12 @@ pub(super) fn push(list: &mut Vec<Extent>, extent: Extent) {
 /// The part of an extent within a range of image pages.
 pub(super) fn clip(extent: Extent, range: &Range<u64>) -> Option<Extent> {
     let (start, end) = (extent.page.max(range.start), (extent.page + extent.count).min(range.end));
-    (start < end).then(|| Extent { page: start, count: end - start, at: extent.at + (start - extent.page), ..extent })
+    (start < end).then(|| Extent {
+        page: start,
+        count: end - start,
+        at: extent.at + (start - extent.page),
+        ..extent
+    })
 }
 
 /// The extents that meet a range of image pages, cut to it.

@@ -23,7 +23,8 @@ impl Shadows {
             self.take_out(snapshot);
             snapshot.retire();
         }
-        let named = shadow.snapshots.iter().map(|snapshot| self.dir.snapshot(shadow.id, snapshot.head.number));
+        let named =
+            shadow.snapshots.iter().map(|snapshot| self.dir.snapshot(shadow.id, snapshot.head.number));
         named.into_iter().try_for_each(|path| self.dir.remove(&path))?;
         // Durably: a name that comes back must find its bytes.
         self.dir.sync()?;
@@ -112,13 +113,12 @@ impl Shadows {
 }
 
 /// The data files that a snapshot leads to.
-fn leads_to<'a>(
-    snapshot: &'a Snapshot,
-    bodies: &'a [FileBody],
-) -> impl Iterator<Item = DataName> + 'a {
+fn leads_to<'a>(snapshot: &'a Snapshot, bodies: &'a [FileBody]) -> impl Iterator<Item = DataName> + 'a {
     let files = snapshot.head.files.iter().zip(bodies);
     let mut names: Vec<_> = files
-        .flat_map(|(file, body)| body.extents.iter().map(|extent| (snapshot.head.shadow, extent.snapshot, file.file)))
+        .flat_map(|(file, body)| {
+            body.extents.iter().map(|extent| (snapshot.head.shadow, extent.snapshot, file.file))
+        })
         .collect();
     names.sort_unstable();
     names.dedup();

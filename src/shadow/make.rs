@@ -194,7 +194,8 @@ impl Make<'_> {
         let mut unfinished = path.clone().into_os_string();
         unfinished.push(UNFINISHED);
         // Its name first: it must not outlive its bytes.
-        let named = dir.remove(&path).and_then(|()| dir.remove(unfinished.as_ref())).and_then(|()| dir.sync());
+        let named =
+            dir.remove(&path).and_then(|()| dir.remove(unfinished.as_ref())).and_then(|()| dir.sync());
         if named.is_ok() {
             for ordered in &self.order.files {
                 let _ = dir.remove_data((self.shadow, self.number, ordered.file));
@@ -252,7 +253,9 @@ impl Make<'_> {
         let (mut page, mut rest) = (page, out);
         while let Some(first) = set.nth(page).filter(|_| !rest.is_empty()) {
             let most = rest.len() as u64 / PAGE;
-            let count = (1..most).take_while(|ahead| set.nth(page + ahead).map(|p| p.0) == Some(first.0 + ahead)).count();
+            let count = (1..most)
+                .take_while(|ahead| set.nth(page + ahead).map(|p| p.0) == Some(first.0 + ahead))
+                .count();
             let (part, behind) = rest.split_at_mut((count + 1) * PAGE as usize);
             read(first.0, part)?;
             (page, rest) = (page + count as u64 + 1, behind);

@@ -92,7 +92,9 @@ impl Shadows {
                     needed.insert((shadow.id, snapshot.head.number, file.file));
                 }
                 let bodies = if at == 0 { snapshot.bodies().ok() } else { None };
-                for (file, body) in snapshot.head.files.iter().zip(bodies.iter().flat_map(|bodies| bodies.iter())) {
+                for (file, body) in
+                    snapshot.head.files.iter().zip(bodies.iter().flat_map(|bodies| bodies.iter()))
+                {
                     needed.extend(body.extents.iter().map(|extent| (shadow.id, extent.snapshot, file.file)));
                 }
             }

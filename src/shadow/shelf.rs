@@ -152,7 +152,8 @@ impl Shadows {
     pub(super) fn nearest(&self, file: FileId, at: Seq) -> (Option<Part>, Option<Part>) {
         let state = self.state.read();
         let Some(parts) = state.by_file.get(&file) else { return (None, None) };
-        let usable = |(_, part): (&(Seq, u64, u32), &Part)| part.snapshot.broken().is_none().then(|| part.clone());
+        let usable =
+            |(_, part): (&(Seq, u64, u32), &Part)| part.snapshot.broken().is_none().then(|| part.clone());
         let behind = (at.next(), 0, 0);
         (parts.range(..behind).rev().find_map(usable), parts.range(behind..).find_map(usable))
     }

@@ -61,7 +61,8 @@ impl Snapshot {
                 false => Err(Error::corrupt("shadow.open", "it is not the snapshot that its name says")),
             }
         };
-        let head = read().map_err(|error: Error| if error.path.is_none() { error.at(&path) } else { error })?;
+        let head =
+            read().map_err(|error: Error| if error.path.is_none() { error.at(&path) } else { error })?;
         Ok(Snapshot::new(head, Arc::clone(dir), None))
     }
 
@@ -241,4 +242,4 @@ impl Snapshot {
     }
 }
 
-const _: () = assert!(BLOCK as usize % PAGE_LEN == 0, "a block is whole pages");
+const _: () = assert!((BLOCK as usize).is_multiple_of(PAGE_LEN), "a block is whole pages");

@@ -48,7 +48,10 @@ impl Reason {
 
     /// The reason of a name; one that is not known counts as the rule's.
     pub fn of(name: &[u8]) -> Reason {
-        Reason::ALL.iter().find(|(_, known)| known.as_bytes() == name).map_or(Reason::Rule, |(reason, _)| *reason)
+        Reason::ALL
+            .iter()
+            .find(|(_, known)| known.as_bytes() == name)
+            .map_or(Reason::Rule, |(reason, _)| *reason)
     }
 }
 

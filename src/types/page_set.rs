@@ -77,11 +77,6 @@ impl PageSet {
         u32::try_from(page.0).is_ok_and(|page| self.0.contains(page))
     }
 
-    /// Whether any page of `[first, end)` is in it.
-    pub fn meets(&self, first: u64, end: u64) -> bool {
-        first < end && !self.0.range(small(first)..=small(end - 1)).next_range().is_none()
-    }
-
     /// How many pages of `[first, end)` are in it.
     pub fn count_in(&self, first: u64, end: u64) -> u64 {
         if first < end { self.0.range_cardinality(small(first)..=small(end - 1)) } else { 0 }
@@ -106,11 +101,6 @@ impl PageSet {
             Some(last) => self.0.rank(last),
             None => 0,
         }
-    }
-
-    /// Adds all pages of another set.
-    pub fn add(&mut self, other: &PageSet) {
-        self.0 |= &other.0;
     }
 
     /// Keeps the pages that are in another set, too.

@@ -4,6 +4,7 @@
 mod at;
 mod diff;
 mod index;
+mod inference_worker;
 mod journal;
 mod log;
 mod mount;
@@ -45,6 +46,8 @@ enum Command {
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    #[command(hide = true)]
+    InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
     Shadow(shadow::Command),
     /// List the shadows, and what they cost
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args, store),
         Command::Shadow(command) => shadow::run(&command, store),
         Command::Shadows(args) => shadow::list(&args, store),
+        Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
     };

@@ -156,7 +156,9 @@ fn row(shadow: &Value) -> [String; 9] {
     }
     if shadow.get("follows") == Some(&Value::Bool(true)) {
         let behind = shadow.get("behind_bytes").and_then(Value::as_u64);
-        notes.push(behind.map_or("all changed since".into(), |behind| format!("{} behind", bytes(behind as f64))));
+        notes.push(
+            behind.map_or("all changed since".into(), |behind| format!("{} behind", bytes(behind as f64))),
+        );
     }
     if !field(shadow, "broken").is_empty() {
         notes.push(format!("BROKEN: {}", field(shadow, "broken")));
@@ -190,7 +192,9 @@ pub fn state(status: &Value) -> String {
     if status.get("on") == Some(&Value::Bool(false)) {
         text.push_str("; off: only those asked for are made");
     }
-    for (key, words) in [("waiting", "wait to be made"), ("broken", "were broken"), ("dropped", "went for room")] {
+    for (key, words) in
+        [("waiting", "wait to be made"), ("broken", "were broken"), ("dropped", "went for room")]
+    {
         match number(status, key) {
             0 => {}
             count => text.push_str(&format!("; {count} {words}")),
@@ -226,8 +230,14 @@ mod tests {
         });
         let text = table(&all);
         for part in [
-            "ts:base/5/1", "asked", "9", "1970-01-01T00:00:01.000000Z", "7 pages; 4.0 KiB behind; BROKEN: block 9",
-            "STOPPED for 60 s", "off", "making base/5/2",
+            "ts:base/5/1",
+            "asked",
+            "9",
+            "1970-01-01T00:00:01.000000Z",
+            "7 pages; 4.0 KiB behind; BROKEN: block 9",
+            "STOPPED for 60 s",
+            "off",
+            "making base/5/2",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -92,7 +92,14 @@ fn openable(node: &Node, how: OpenHow) -> Sys<()> {
 }
 
 impl World {
-    pub(super) fn make(&mut self, path: &Path, body: Body, kind: FileKind, mode: u32, rdev: u32) -> Sys<NodeId> {
+    pub(super) fn make(
+        &mut self,
+        path: &Path,
+        body: Body,
+        kind: FileKind,
+        mode: u32,
+        rdev: u32,
+    ) -> Sys<NodeId> {
         let Place { dirs, name } = self.place_or(path, libc::EEXIST)?;
         let dir = dirs.last().copied().unwrap_or(super::world::ROOT);
         self.create(dir, &name, body, kind, mode, rdev)

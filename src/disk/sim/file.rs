@@ -72,7 +72,11 @@ impl World {
     }
 
     /// Changes a file's content, counts its space and notes the time.
-    pub(super) fn edit(&mut self, id: NodeId, edit: impl FnOnce(&mut Content, &mut super::rng::Rng)) -> Sys<()> {
+    pub(super) fn edit(
+        &mut self,
+        id: NodeId,
+        edit: impl FnOnce(&mut Content, &mut super::rng::Rng),
+    ) -> Sys<()> {
         let node = self.nodes.get_mut(&id).ok_or(libc::EIO)?;
         let Body::File(content) = &mut node.body else {
             return Err(libc::EINVAL);

@@ -25,7 +25,8 @@ impl Engine {
         let view = self.view(seq)?;
         let files = ordered(partition::members(&view, &wish.subject)?, wish.pages.as_ref());
         if files.is_empty() {
-            let message = format!("there is no partition {} at event {seq}: name one of its files", wish.subject);
+            let message =
+                format!("there is no partition {} at event {seq}: name one of its files", wish.subject);
             return Err(Error::invalid("shadow.add", message));
         }
         let before = self.same_shadow(wish);
@@ -52,7 +53,8 @@ impl Engine {
     /// The shadow that a snapshot for this wish belongs to.
     fn same_shadow(&self, wish: &Wish) -> Option<Shadow> {
         let same = |shadow: &Shadow| {
-            (&shadow.subject, &shadow.pages, shadow.follows) == (&wish.subject, &wish.pages, wish.at.is_none())
+            (&shadow.subject, &shadow.pages, shadow.follows)
+                == (&wish.subject, &wish.pages, wish.at.is_none())
         };
         self.shadowing.shadows.list().into_iter().find(same)
     }
@@ -100,7 +102,8 @@ impl Engine {
                 return Ok(());
             }
             let list = shadowing.shadows.list();
-            let others = list.iter().filter(|shadow| Some(shadow.id) != own && shadow.reason != Reason::Asked);
+            let others =
+                list.iter().filter(|shadow| Some(shadow.id) != own && shadow.reason != Reason::Asked);
             let least = others.min_by(|left, right| usefulness(left).total_cmp(&usefulness(right)));
             match least.filter(|least| wish.urgent || usefulness(least) < wish.benefit) {
                 Some(least) => self.drop_shadow(least, "there is no room for it and a more useful one")?,
@@ -126,7 +129,8 @@ impl Engine {
             let newest = before.and_then(Shadow::newest)?.clone();
             newest.head.files.iter().find(|head| head.file == file.file)?;
             let range = (newest.seq().min(seq), newest.seq().max(seq));
-            let (pages, _) = self.shadowing.shadows.changed_between(file.file, range, whole / PAGE).ok()??;
+            let (pages, _) =
+                self.shadowing.shadows.changed_between(file.file, range, whole / PAGE).ok()??;
             Some((pages.count() * PAGE).min(whole))
         };
         let whole = |file: &OrderedFile| file.pages.as_ref().map_or(file.size, |pages| pages.count() * PAGE);
@@ -198,4 +202,3 @@ fn ordered(members: Vec<Member>, pages: Option<&PageSet>) -> Vec<OrderedFile> {
     };
     members.into_iter().filter_map(one).collect()
 }
-

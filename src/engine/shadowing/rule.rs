@@ -5,8 +5,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::past::view::View;
 use crate::shadow::{Reason, Subject, Wish};
-use crate::sync::Arc;
-use crate::types::{FileId, PAGE, Seq, Timestamp};
+use crate::types::{FileId, PAGE, Timestamp};
 use std::collections::HashMap;
 
 /// A smaller partition is read fast enough without.
@@ -46,7 +45,7 @@ impl Engine {
     fn try_wish_by_rule(&self) -> Result<()> {
         let (limits, now) = (self.shadowing.limits, self.shadow_now());
         let counted = self.shadowing.deltas.take();
-        let view = View::new(self.index.watermark().seq, Arc::clone(&self.index), Arc::clone(&self.pages));
+        let view = self.view(self.index.watermark().seq)?;
         let mut rule = self.shadowing.rule.lock();
         if !std::mem::replace(&mut rule.began, true) {
             self.count_before(&mut rule, now);
@@ -93,7 +92,7 @@ impl Engine {
 
     /// The partition of a file that has a name, is history, and is no log of the database's own.
     fn subject_of_file(&self, view: &View, file: FileId) -> Result<Option<Subject>> {
-        if view.seq() == Seq::ZERO || !self.index.attr(file, view.seq())?.is_some_and(|attr| attr.nlink > 0) {
+        if self.index.attr(file, view.seq())?.is_none_or(|attr| attr.nlink == 0) {
             return Ok(None);
         }
         let names = view.path(file)?;
