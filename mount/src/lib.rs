@@ -14,10 +14,12 @@ mod history;
 mod inode;
 mod links;
 mod live;
+mod partitions;
 mod past;
 mod views;
 
 pub mod barrier;
+pub mod catalogue;
 pub mod check;
 pub mod config;
 pub mod control;

@@ -9,12 +9,14 @@ mod journal;
 mod log;
 mod mount;
 mod output;
+mod partitions;
 mod recover;
 mod resolve;
 mod shadow;
 mod status;
 mod tag;
 mod tags;
+mod trace;
 mod unmount;
 mod weave;
 
@@ -46,12 +48,15 @@ enum Command {
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    Partitions(partitions::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
     Shadow(shadow::Command),
     /// List the shadows, and what they cost
     Shadows(shadow::List),
+    #[command(subcommand)]
+    Trace(trace::Command),
     #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
@@ -78,6 +83,8 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args, store),
         Command::Shadow(command) => shadow::run(&command, store),
         Command::Shadows(args) => shadow::list(&args, store),
+        Command::Trace(command) => trace::run(&command, store),
+        Command::Partitions(args) => partitions::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),

@@ -117,12 +117,13 @@ fn table(status: &Value) -> String {
         (
             "stored",
             format!(
-                "journal {}, woven {}, shadows {}, index {}, base {}",
+                "journal {}, woven {}, shadows {}, index {}, base {}, metadata {}",
                 size("journal_bytes"),
                 size("woven_bytes"),
                 size("shadow_bytes"),
                 size("index_bytes"),
-                size("base_bytes")
+                size("base_bytes"),
+                size("meta_bytes")
             ),
         ),
         ("weaving", crate::weave::state(status)),
