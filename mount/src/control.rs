@@ -67,6 +67,23 @@ pub enum Ask {
     Unsent {
         time: String,
     },
+    Shadows,
+    /// Makes a shadow of a partition at once: of a time, or of the present and kept up to date.
+    ShadowAdd {
+        /// The root that the path is in; DATA without a name.
+        #[serde(default)]
+        root: String,
+        names: Vec<Vec<u8>>,
+        time: Option<String>,
+    },
+    /// Removes the shadows of a partition, or the one of a number.
+    ShadowRemove {
+        #[serde(default)]
+        root: String,
+        what: String,
+    },
+    /// Makes shadows again after too many failures.
+    ShadowResume,
     Unmount,
 }
 

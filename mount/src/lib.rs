@@ -39,6 +39,7 @@ pub mod restore;
 pub mod roots;
 mod running;
 mod served;
+mod shadows;
 pub mod shown;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.

@@ -13,6 +13,7 @@ mod partitions;
 mod recover;
 mod resolve;
 mod restore;
+mod shadow;
 mod status;
 mod tag;
 mod tags;
@@ -53,6 +54,10 @@ enum Command {
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
+    Shadow(shadow::Command),
+    /// List the shadows, and what they cost
+    Shadows(shadow::List),
+    #[command(subcommand)]
     Trace(trace::Command),
     #[command(subcommand)]
     Index(index::Command),
@@ -78,6 +83,8 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Shadow(command) => shadow::run(&command, store),
+        Command::Shadows(args) => shadow::list(&args, store),
         Command::Trace(command) => trace::run(&command, store),
         Command::Partitions(args) => partitions::run(&args, store),
         Command::Restore(args) => restore::run(&args, store),
