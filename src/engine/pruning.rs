@@ -253,7 +253,7 @@ impl Engine {
     }
 
     /// While history takes too much room, shortens it, down to the minimum. Whether there is room then.
-    pub fn make_room(&self) -> Result<bool> {
+    pub fn relieve(&self) -> Result<bool> {
         let mut futile = self.pruning.futile.lock();
         if !self.is_over() {
             return Ok(true);
@@ -309,7 +309,7 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
         thread::sleep(NAP);
         if looked.elapsed() > SPACE_EVERY {
             looked = Instant::now();
-            if let Err(error) = engine.make_room() {
+            if let Err(error) = engine.relieve() {
                 tracing::warn!(%error, "history could not be shortened to make room");
             }
         }

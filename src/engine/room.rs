@@ -19,7 +19,7 @@ impl Engine {
     /// Does what may find the journal full: then history is shortened, down to the minimum, before that is told.
     pub(super) fn roomy<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
         match act() {
-            Err(error) if error.is(libc::ENOSPC) && self.live.journal.is_low() => match self.make_room() {
+            Err(error) if error.is(libc::ENOSPC) && self.live.journal.is_low() => match self.relieve() {
                 Ok(true) => act(),
                 Ok(false) => Err(error),
                 Err(cause) => {
@@ -51,6 +51,7 @@ impl Engine {
     }
 
     fn count_write(&self, file: FileId, bytes: &[u8]) {
+        self.shadowing.deltas.add(file, bytes.len() as u64);
         self.activity.wrote(file, bytes.len());
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);

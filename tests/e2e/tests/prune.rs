@@ -108,7 +108,10 @@ fn what_is_kept_is_right_and_what_went_is_estale_and_space_comes_back() {
     assert!(after * 2 < before, "{before} to {after}: {dry} {done}");
     let pinned = done["pinned"].as_array().unwrap();
     assert_eq!(pinned.len(), 2, "{done}");
-    assert!(pinned[0]["by"] == "tag keep" && pinned[1]["by"].as_str().unwrap().contains("open view"), "{done}");
+    assert!(
+        pinned[0]["by"] == "tag keep" && pinned[1]["by"].as_str().unwrap().contains("open view"),
+        "{done}"
+    );
     let mut bytes = vec![0; 256 * 8192];
     held.read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes == std::fs::read(past[4].1.join("table")).unwrap());
@@ -116,7 +119,9 @@ fn what_is_kept_is_right_and_what_went_is_estale_and_space_comes_back() {
     assert!(same(&mount.point.join("@tag=keep"), &past[2].1));
     assert!(!same(&past[0].0, &past[0].1) && !same(&past[1].0, &past[1].1));
     assert!(same(&past[3].0, &past[2].1) && same(&past[7].0, &past[4].1));
-    let told = cmd::run(mount.weft().args(["resolve"]).arg(name_of(&past[3].0)).arg(&mount.point).arg("--json")).ok();
+    let told =
+        cmd::run(mount.weft().args(["resolve"]).arg(name_of(&past[3].0)).arg(&mount.point).arg("--json"))
+            .ok();
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert!(told["note"].as_str().unwrap().contains("thinned") && told["meant"] != told["seq"], "{told}");
     drop(held);
@@ -164,7 +169,9 @@ fn readers_see_right_bytes_or_estale_while_it_prunes_as_hard_as_it_can() {
                         Ok(table) => {
                             let mut bytes = vec![0; 256 * 8192];
                             table.read_exact_at(&mut bytes, 0).unwrap();
-                            let known = past.iter().any(|(_, copy)| std::fs::read(copy.join("table")).unwrap() == bytes);
+                            let known = past
+                                .iter()
+                                .any(|(_, copy)| std::fs::read(copy.join("table")).unwrap() == bytes);
                             assert!(known, "{} shows what never was ({})", view.display(), copy.display());
                             right.fetch_add(1, Ordering::Relaxed);
                         }
@@ -181,7 +188,10 @@ fn readers_see_right_bytes_or_estale_while_it_prunes_as_hard_as_it_can() {
         }
         for secs in [30, 20, 10, 5, 4, 3, 2, 1] {
             let tiers = format!("every write for {secs}s");
-            cmd::run(mount.weft().args(["retention", "set", &tiers, "--minimum", "1s", "--of"]).arg(&mount.point)).ok();
+            cmd::run(
+                mount.weft().args(["retention", "set", &tiers, "--minimum", "1s", "--of"]).arg(&mount.point),
+            )
+            .ok();
             json(&mount, &["prune"]);
             write_round(&mount.point, 2000 + secs);
         }
