@@ -983,13 +983,15 @@ impl History {
 
 #[test]
 fn a_history_survives_a_cut_at_each_of_its_operations() {
-    for seed in 9_010..9_013 {
+    let mut all = 0;
+    for seed in 9_010..9_014 {
         let mut at = 1;
         while History::run_cut_at(seed, at) {
             at += 1;
         }
-        assert!(at > 10, "seed {seed} does not say much: {at} operations");
+        all += at;
     }
+    assert!(all > 60, "{all} operations do not say much");
 }
 
 impl History {

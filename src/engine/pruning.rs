@@ -192,6 +192,9 @@ impl Engine {
         dry: bool,
         told: &mut Thinning,
     ) -> Result<()> {
+        if thinned.upto() == Seq::ZERO {
+            return Ok(());
+        }
         let needs = Remaining::new(&self.index, &self.live, thinned.clone());
         let groups = self.thinnable(thinned.upto())?;
         judged.retain(|range, _| groups.iter().flatten().any(|(known, ..)| known == range));
@@ -226,7 +229,10 @@ impl Engine {
             let begin = segments.header(first)?.map(|header| header.first_seq);
             let (Some(begin), Some(next)) = (begin, next) else { continue };
             let end = Seq(next.0.saturating_sub(1));
-            if end > upto || unwoven.iter().any(|number| (first..=last).contains(number)) {
+            if end > upto {
+                break;
+            }
+            if unwoven.iter().any(|number| (first..=last).contains(number)) {
                 continue;
             }
             let path = segments.woven().path(first, last);

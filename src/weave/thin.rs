@@ -186,7 +186,7 @@ impl Weaver {
         let woven = self.segments.woven();
         let ranges = woven.ranges()?;
         let mut removed = false;
-        for (first, last) in &ranges {
+        for (first, last) in ranges.iter().filter(|(first, last)| first != last) {
             let inside = |other: &&Range| **other != (*first, *last) && *first <= other.0 && other.1 <= *last;
             let superseded: Vec<&Range> = ranges.iter().filter(inside).collect();
             if superseded.is_empty() {
