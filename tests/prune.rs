@@ -22,7 +22,7 @@ use weft::disk::sim::SimDisk;
 use weft::engine::{Engine, Instant, NewFile, Options, Resolution, Unpaced, Weaving};
 use weft::error::Result;
 use weft::index::kv::Kv;
-use weft::meta::retention::{Retention, Tier};
+use weft::meta::retention::{Cap, Retention, Tier};
 use weft::types::{FileId, FileKind, Seq, Timestamp};
 
 const DATA: &str = "/data";
@@ -354,4 +354,22 @@ fn readers_see_right_bytes_or_estale_while_history_goes_beneath_them() {
     });
     assert!(read.into_inner() > 50 && refused.into_inner() > 20);
     check(&engine, &world.past);
+}
+
+#[test]
+fn above_the_cap_history_is_shortened_down_to_the_minimum() {
+    let mut world = World::new(5);
+    world.sessions(6);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    let kept = |engine: &Engine| world.past.iter().filter(|past| engine.thinned().keeps(past.seq)).count();
+    let minimum_us = 6 * STEP_US as u64;
+    engine.set_retention(Retention { cap: Cap::Bytes(1 << 50), minimum_us, ..Retention::everything() });
+    assert!(engine.relieve().unwrap());
+    assert_eq!(kept(&engine), world.past.len(), "there is room");
+    engine.set_retention(Retention { cap: Cap::Bytes(1), minimum_us, ..Retention::everything() });
+    assert!(!engine.relieve().unwrap(), "no history fits into a byte");
+    check(&engine, &world.past);
+    assert!((3..=8).contains(&kept(&engine)), "{} are kept", kept(&engine));
+    assert!(engine.thinned().keeps(world.past.last().unwrap().seq));
 }

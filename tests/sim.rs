@@ -967,8 +967,8 @@ impl History {
         history.choose_patterns();
         let engine = history.try_open().unwrap();
         let begun = history.disk.operations();
-        history.note(&engine);
         history.learn_direct(&engine);
+        history.note(&engine);
         history.cut_at = Some(begun + at);
         history.session(engine);
         let reached = history.disk_died;

@@ -85,7 +85,6 @@ fn what_is_kept_is_right_and_what_went_is_estale_and_space_comes_back() {
         &["every write for 1m"][..],
         &["--cap", "0"],
         &["one per hour"],
-        &["--minimum", "100d"],
         &["every write for 1d, then one per hour for 7d, then one per minute for 7d"],
     ] {
         let before = std::fs::read(mount.store.join("weft.toml")).unwrap();
