@@ -14,10 +14,12 @@ mod history;
 mod inode;
 mod links;
 mod live;
+mod partitions;
 mod past;
 mod views;
 
 pub mod barrier;
+pub mod catalogue;
 pub mod check;
 pub mod config;
 pub mod control;
@@ -28,13 +30,16 @@ pub mod journal;
 pub mod kernel;
 pub mod mountinfo;
 pub mod offline;
+pub mod onnx;
 pub mod place;
 pub mod process;
 pub mod profile;
 mod resolve;
+pub mod restore;
 pub mod roots;
 mod running;
 mod served;
+mod shadows;
 pub mod shown;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.

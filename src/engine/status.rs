@@ -1,6 +1,6 @@
 //! What an engine says of itself.
 
-use super::{Engine, WovenSoFar};
+use super::{Engine, ShadowStatus, WovenSoFar};
 use crate::journal::epochs::TimeNow;
 use crate::live::recover::Report;
 use crate::live::room::Full;
@@ -27,7 +27,11 @@ pub struct Status {
     pub weave_waiting: u64,
     pub woven_so_far: WovenSoFar,
     pub index_bytes: u64,
+    pub shadow_bytes: u64,
+    pub shadows: ShadowStatus,
     pub base_bytes: u64,
+    /// The metadata store's file.
+    pub meta_bytes: u64,
     pub overlay_bytes: u64,
     pub files: u64,
     pub open_files: u64,
@@ -70,13 +74,13 @@ impl Engine {
         let journal = &self.live.journal;
         let (flushes, _) = journal.counters();
         let space = journal.space();
-        let birth = *self.live.birth.lock();
         let time = journal.time().ok();
         let (excluded_files, excluded_bytes) = self.live.excluded();
+        let shadows = self.shadow_status();
         Status {
             store_id: self.store.to_string(),
             capture: self.capture.name().to_owned(),
-            oldest_us: birth.1.0,
+            oldest_us: self.oldest().1.0,
             newest_us: time.as_ref().map_or_else(|| journal.last_ts(), |time| time.now).0,
             seq: journal.last_seq().0,
             durable_seq: journal.durable().0,
@@ -88,7 +92,10 @@ impl Engine {
             weave_waiting: self.weaving_state().0,
             woven_so_far: self.woven_so_far(),
             index_bytes: self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages")),
+            shadow_bytes: shadows.bytes,
+            shadows,
             base_bytes: self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes(),
+            meta_bytes: self.meta_bytes(),
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
             open_files: self.live.open_files(),
@@ -108,9 +115,15 @@ impl Engine {
             kernel_bytes: self.kernel_bytes(),
             full: self.full().is_some(),
             problems: self.problems(),
-            warnings: time.as_ref().map(|time| self.clock_warnings(time)).unwrap_or_default(),
+            warnings: self.warnings(time.as_ref()),
             recovery: self.recovery(),
         }
+    }
+
+    fn warnings(&self, time: Option<&TimeNow>) -> Vec<String> {
+        let clock = time.map(|time| self.clock_warnings(time)).unwrap_or_default();
+        let lost = self.meta.known_losses().into_iter().map(|lost| lost.to_string());
+        clock.into_iter().chain(lost).collect()
     }
 
     /// What the clock has done: for a day, and as long as time stands still.
@@ -155,7 +168,13 @@ impl Engine {
             .weaving_state()
             .1
             .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
-        [journal, self.fullness(), applier, indexer, weaver].into_iter().flatten().collect()
+        let meta = self.meta.trouble().map(|error| {
+            format!("shadows and forecasts rest, history does not: the metadata store has stopped ({error}). Mount again")
+        });
+        [journal, self.fullness(), applier, indexer, weaver, meta, self.shadow_problem()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn free_bytes(&self, dir: &Path) -> u64 {
@@ -220,6 +239,11 @@ impl Engine {
             })
             .map(|stat| stat.allocated)
             .sum()
+    }
+
+    fn meta_bytes(&self) -> u64 {
+        let stat = self.disk.stat("status.size", self.meta.path()).ok().flatten();
+        stat.map_or(0, |stat| stat.allocated)
     }
 
     fn limbo_bytes(&self) -> u64 {

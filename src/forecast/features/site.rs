@@ -1,0 +1,290 @@
+//! All partitions of a site: their states, and rows for a model.
+//!
+//! Invariant: at most `Setup::most` partitions; beyond that the one that was told of longest ago goes.
+
+use super::rates::Of;
+use super::row;
+use super::state::State;
+use crate::forecast::signal::{Key, Signal};
+use crate::types::Timestamp;
+use std::collections::{BTreeSet, HashMap};
+
+/// What features are measured against.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    /// Size at whose multiples a partition splits: PostgreSQL's segments by default.
+    pub split_bytes: u64,
+    /// Partitions remembered at most.
+    pub most: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup { split_bytes: 1 << 30, most: 20_000 }
+    }
+}
+
+/// What is around a partition.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Around {
+    /// Writes per second of the whole site: over 60 s, 1800 s, 300 s.
+    pub site_writes: [f64; 3],
+    /// Share of the partitions that were written in their newest tick.
+    pub site_busy: f64,
+    /// Of the neighbour before it in its family: writes per second over 60 s; whether its newest tick wrote its end.
+    pub before: [f64; 2],
+    /// Of the neighbour after it: writes per second over 60 s.
+    pub after: [f64; 1],
+}
+
+/// The family of a name and its number in it: `base/5/16397` is 16397 in `base/5/`. The last digits count.
+pub fn family(name: &str) -> (&str, u64) {
+    let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let (head, tail) = name.split_at(name.len() - digits);
+    (head, tail.parse().unwrap_or(0))
+}
+
+/// Rows of a moment, ready for a model.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    pub at: Timestamp,
+    /// Names, row by row; sorted by family and number.
+    pub keys: Vec<Key>,
+    /// [`row::COUNT`] values for each name.
+    pub values: Vec<f32>,
+}
+
+impl Rows {
+    /// The values of one row.
+    pub fn row(&self, index: usize) -> &[f32] {
+        self.values.get(index * row::COUNT..(index + 1) * row::COUNT).unwrap_or(&[])
+    }
+
+    /// BLAKE3 of the values, in hex: what a forecast was made from.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for value in &self.values {
+            hasher.update(&value.to_le_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// See the head of this file.
+#[derive(Clone, Debug, Default)]
+pub struct Features {
+    setup: Setup,
+    states: HashMap<Key, State>,
+    /// By family and number; the order of rows.
+    order: BTreeSet<(String, u64, Key)>,
+    /// Splits told of since the start, and partitions times seconds in which there were as many.
+    splits: u64,
+    exposure_secs: f64,
+    told: Timestamp,
+}
+
+impl Features {
+    pub fn new(setup: Setup) -> Features {
+        Features { setup, ..Features::default() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// What is known of a partition.
+    pub fn state(&self, key: &str) -> Option<&State> {
+        self.states.get(key)
+    }
+
+    /// Takes in a signal.
+    pub fn take(&mut self, signal: &Signal) {
+        match signal {
+            Signal::Activity { partition, tick } => {
+                let begin = Timestamp(tick.end.0.saturating_sub(tick.span_us.max(0)));
+                self.of(partition, begin).add(tick);
+            }
+            Signal::Gone { partition, .. } => self.forget(partition),
+            Signal::Ddl { partition: Some(partition), at, .. } => self.of(partition, *at).add_ddl(*at),
+            Signal::Ddl { partition: None, .. } => {}
+            Signal::Query { partition, at, reads, writes } => {
+                self.of(partition, *at).add_queries(*at, *reads, *writes);
+            }
+            Signal::Split { partition, at, .. } => {
+                self.of(partition, *at).add_split(*at);
+                self.splits += 1;
+            }
+        }
+    }
+
+    /// Counts the time until `now` towards the mean rate of splits.
+    pub fn pass(&mut self, now: Timestamp) {
+        if self.told.0 != 0 {
+            let secs = now.0.saturating_sub(self.told.0).max(0) as f64 / 1e6;
+            self.exposure_secs += secs * self.states.len() as f64;
+        }
+        self.told = self.told.max(now);
+    }
+
+    /// Splits per partition and second, over all that has been told.
+    pub fn split_rate(&self) -> f64 {
+        if self.exposure_secs > 0.0 { self.splits as f64 / self.exposure_secs } else { 0.0 }
+    }
+
+    /// Size at whose multiples a partition splits.
+    pub fn split_bytes(&self) -> u64 {
+        self.setup.split_bytes.max(1)
+    }
+
+    fn of(&mut self, key: &Key, at: Timestamp) -> &mut State {
+        if !self.states.contains_key(key) {
+            if self.states.len() >= self.setup.most {
+                self.make_room();
+            }
+            let (head, number) = family(key);
+            self.order.insert((head.to_owned(), number, Key::clone(key)));
+        }
+        self.states.entry(Key::clone(key)).or_insert_with(|| State::new(at))
+    }
+
+    /// Forgets a partition.
+    pub fn forget(&mut self, key: &str) {
+        if let Some((key, _)) = self.states.remove_entry(key) {
+            let (head, number) = family(&key);
+            let head = head.to_owned();
+            self.order.remove(&(head, number, key));
+        }
+    }
+
+    /// Forgets a sixteenth of the partitions, those told of longest ago: seldom, and then many at once.
+    fn make_room(&mut self) {
+        let mut all: Vec<(Timestamp, Key)> =
+            self.states.iter().map(|(key, state)| (state.last_told(), Key::clone(key))).collect();
+        all.sort();
+        for (_, key) in all.iter().take(self.setup.most / 16 + 1) {
+            self.forget(key);
+        }
+    }
+
+    /// The rows of all partitions at `now`.
+    pub fn rows(&self, now: Timestamp) -> Rows {
+        self.rows_of(now, &|_, _| true)
+    }
+
+    /// The rows at `now` of those partitions that `wanted` picks.
+    pub fn rows_of(&self, now: Timestamp, wanted: &dyn Fn(&Key, &State) -> bool) -> Rows {
+        let listed: Vec<(&str, u64, &Key, &State)> = self
+            .order
+            .iter()
+            .filter_map(|(head, number, key)| Some((head.as_str(), *number, key, self.states.get(key)?)))
+            .collect();
+        let mut rows = Rows { at: now, ..Rows::default() };
+        let site = self.site(now);
+        for (index, (head, _, key, state)) in listed.iter().enumerate() {
+            if !wanted(key, state) {
+                continue;
+            }
+            let near = |at: Option<usize>| {
+                let found = at.and_then(|at| listed.get(at)).filter(|other| other.0 == *head)?;
+                Some(neighbour(found.3, now))
+            };
+            let before = near(index.checked_sub(1)).unwrap_or_default();
+            let [after, _] = near(Some(index + 1)).unwrap_or_default();
+            let around = Around { before, after: [after], ..site };
+            row::push(&mut rows.values, state, now, &around, self.setup.split_bytes);
+            rows.keys.push(Key::clone(key));
+        }
+        rows
+    }
+
+    fn site(&self, now: Timestamp) -> Around {
+        let mut around = Around::default();
+        let mut busy = 0usize;
+        for (_, _, key) in &self.order {
+            let Some(state) = self.states.get(key) else { continue };
+            for (sum, span) in around.site_writes.iter_mut().zip([0, 2, 1]) {
+                *sum += state.fading.at(now.0, span, Of::Writes);
+            }
+            busy += usize::from(state.last.writes > 0 && is_fresh(state, now));
+        }
+        around.site_busy = busy as f64 / self.states.len().max(1) as f64;
+        around
+    }
+}
+
+/// The newest tick is of the present: it ended at most two of its lengths ago.
+fn is_fresh(state: &State, now: Timestamp) -> bool {
+    now.0.saturating_sub(state.last.end.0) <= state.last.span_us.saturating_mul(2)
+}
+
+fn neighbour(state: &State, now: Timestamp) -> [f64; 2] {
+    let at_end = is_fresh(state, now) && state.last.touched >> 63 != 0;
+    [state.fading.at(now.0, 0, Of::Writes), f64::from(u8::from(at_end))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forecast::tick::Tick;
+
+    fn activity(name: &str, end_s: i64, writes: u64) -> Signal {
+        let end = Timestamp(end_s * 1_000_000);
+        let tick = Tick { end, span_us: 10_000_000, writes, overwrites: writes, ..Tick::default() };
+        Signal::Activity { partition: name.into(), tick }
+    }
+
+    #[test]
+    fn rows_are_sorted_as_people_count() {
+        let mut features = Features::new(Setup::default());
+        for name in ["t/10", "t/9", "s/1", "t/9"] {
+            features.take(&activity(name, 100, 1));
+        }
+        let rows = features.rows(Timestamp(100_000_000));
+        assert_eq!(rows.keys.iter().map(|key| &**key).collect::<Vec<_>>(), ["s/1", "t/9", "t/10"]);
+        assert_eq!(rows.values.len(), 3 * row::COUNT);
+        assert_eq!(rows.row(2).len(), row::COUNT);
+        let names = row::names();
+        let before = names.iter().position(|name| name == "before_writes").unwrap();
+        assert!(rows.row(2)[before] > 0.0, "t/9 is busy beside t/10");
+        assert_eq!(rows.row(1)[before], 0.0, "s/1 is of another family");
+    }
+
+    #[test]
+    fn the_order_of_arrival_does_not_matter() {
+        let signals: Vec<Signal> = (0..50).map(|n| activity(&format!("p{n}"), 100, n)).collect();
+        let rows = |signals: &mut dyn Iterator<Item = &Signal>| {
+            let mut features = Features::new(Setup::default());
+            signals.for_each(|signal| features.take(signal));
+            features.rows(Timestamp(200_000_000)).hash()
+        };
+        assert_eq!(rows(&mut signals.iter()), rows(&mut signals.iter().rev()));
+    }
+
+    #[test]
+    fn there_are_never_more_than_allowed_and_the_busy_ones_stay() {
+        let mut features = Features::new(Setup { most: 100, ..Setup::default() });
+        for n in 0..1_000 {
+            features.take(&activity(&format!("p{n}"), n + 10, 1));
+            features.take(&activity("hot", n + 10, 1));
+            assert!(features.len() <= 100);
+        }
+        assert!(features.state("hot").is_some() && features.state("p999").is_some());
+        assert!(features.state("p0").is_none());
+        features.take(&Signal::Gone { partition: "hot".into(), at: Timestamp(0) });
+        assert!(features.state("hot").is_none());
+        assert_eq!(features.rows(Timestamp(0)).keys.len(), features.len());
+    }
+
+    #[test]
+    fn families_end_in_numbers() {
+        assert_eq!(family("base/5/16397"), ("base/5/", 16397));
+        assert_eq!(family("shop/t#P#p0"), ("shop/t#P#p", 0));
+        assert_eq!(family("app.db"), ("app.db", 0));
+        assert_eq!(family("x99999999999999999999999999"), ("x", 0));
+        assert_eq!(family(""), ("", 0));
+    }
+}
