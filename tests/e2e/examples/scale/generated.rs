@@ -148,7 +148,7 @@ fn births() -> IndexedGroup {
     };
     let records = [root, Event::Create(birth, Vec::new())].into_iter().zip(1..);
     let records = records.map(|(event, seq)| record(seq, event)).collect();
-    IndexedGroup { segment: SegmentNo(1), offset: PAGE, records }
+    IndexedGroup { segment: SegmentNo(1), offset: PAGE, records, pruned: Vec::new() }
 }
 
 fn record(seq: u64, event: Event) -> Record {
@@ -169,7 +169,7 @@ fn group(number: u64, first: u64, count: u64) -> IndexedGroup {
         let (offset, size) = (page_of(first + at) * PAGE, PAGES * PAGE);
         record(BEFORE + first + at, Event::Write { file: TABLE, offset, len: PAGE as u32, size, payload })
     };
-    IndexedGroup { segment, offset, records: (0..count).map(write).collect() }
+    IndexedGroup { segment, offset, records: (0..count).map(write).collect(), pruned: Vec::new() }
 }
 
 fn look(dir: &Path, entries: u64, reads: usize) -> Value {
