@@ -53,7 +53,7 @@ impl Live {
             }
         }
         let mut rested = self.rested.lock();
-        gone.iter().for_each(|file| drop(rested.remove(file)));
+        rested.retain(|file, _| !gone.contains(file));
         Ok(())
     }
 }
