@@ -57,6 +57,12 @@ pub enum Ask {
     },
     /// Every partition with its figures.
     Partitions,
+    /// The files of a partition at an instant.
+    PartitionAt {
+        /// Its name, or any file of it.
+        partition: String,
+        time: String,
+    },
     /// The files that the kernel may hold something of, if the time is the present.
     Unsent {
         time: String,

@@ -36,6 +36,7 @@ pub mod place;
 pub mod process;
 pub mod profile;
 mod resolve;
+pub mod restore;
 pub mod roots;
 mod running;
 mod served;

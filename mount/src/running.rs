@@ -95,6 +95,7 @@ impl Running {
             Ask::ShadowRemove { root, what } => self.remove_shadows(&root, &what),
             Ask::ShadowResume => self.resume_shadows(),
             Ask::Partitions => self.partitions(),
+            Ask::PartitionAt { partition, time } => self.partition_at(&partition, &time),
             Ask::Unsent { time } => self.unsent(&time),
             Ask::Unmount => {
                 // The main thread lives as long as the process.

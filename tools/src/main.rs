@@ -12,6 +12,7 @@ mod output;
 mod partitions;
 mod recover;
 mod resolve;
+mod restore;
 mod shadow;
 mod status;
 mod tag;
@@ -49,6 +50,7 @@ enum Command {
     Log(log::Args),
     Diff(diff::Args),
     Partitions(partitions::Args),
+    Restore(restore::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Shadows(args) => shadow::list(&args, store),
         Command::Trace(command) => trace::run(&command, store),
         Command::Partitions(args) => partitions::run(&args, store),
+        Command::Restore(args) => restore::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
