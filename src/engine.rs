@@ -220,7 +220,6 @@ impl Engine {
         crate::live::scatter::scatter(&self.live)?;
         while self.indexer.step()? {}
         self.live.journal.release_spares();
-        self.note_shadows();
         self.meta.close();
         self.index.persist()
     }

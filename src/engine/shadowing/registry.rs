@@ -56,7 +56,7 @@ impl Shadowing {
 
 impl Engine {
     /// Brings the tables up to what is there. That it cannot be done costs what they tell, and nothing else.
-    pub(in crate::engine) fn note_shadows(&self) {
+    pub(super) fn note_shadows(&self) {
         if let Err(error) = self.try_note_shadows() {
             tracing::warn!(%error, "the list of shadows cannot be kept");
         }

@@ -63,7 +63,7 @@ fn snapshots_share(kind: &str) {
     let limit = 4 * mib;
     fs::write(
         store.join("weft.toml"),
-        format!("segment_mib = 16\nweave = false\nshadow_limit_mib = {limit}\n"),
+        format!("segment_mib = 16\nweave = false\nshadow = false\nshadow_limit_mib = {limit}\n"),
     )
     .unwrap();
     let mount = Mount::new(&place).store(&store).mount();
