@@ -88,6 +88,7 @@ pub struct Config {
     pub weave: bool,
     pub weave_cpu_percent: u32,
     pub weave_mib_per_sec: u64,
+    pub onnxruntime: String,
 }
 
 impl Default for Config {
@@ -109,6 +110,7 @@ impl Default for Config {
             weave: true,
             weave_cpu_percent: 25,
             weave_mib_per_sec: 64,
+            onnxruntime: String::new(),
         }
     }
 }
@@ -171,6 +173,10 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # What weaving may read and write in a second, in MiB (1 to 65536).
 #weave_mib_per_sec = 64
+
+# ONNX Runtime's library (libonnxruntime.so, 1.24 or later), which runs the models of the forecast; "": look beside the
+# program and in /usr/lib/weft. `weft mount --onnxruntime` overrides this. Without one the standard rule decides.
+#onnxruntime = ""
 "#;
 
 impl Config {
@@ -197,6 +203,11 @@ impl Config {
         })?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The library that was asked for; `None`: look in the usual places.
+    pub fn onnxruntime(&self) -> Option<&Path> {
+        Some(Path::new(&self.onnxruntime)).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// What is left out of history besides what the profile leaves out.
@@ -242,7 +253,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 16);
+        assert_eq!(active.lines().count(), 17);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 

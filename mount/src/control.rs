@@ -59,6 +59,8 @@ pub enum Ask {
     Unsent {
         time: String,
     },
+    /// Load the model in use anew: another was chosen.
+    ModelReload,
     Unmount,
 }
 

@@ -26,6 +26,7 @@ pub mod events;
 pub mod holders;
 pub mod journal;
 pub mod kernel;
+pub mod models;
 pub mod mountinfo;
 pub mod offline;
 pub mod onnx;

@@ -75,6 +75,7 @@ impl Running {
             Ask::Log(ask) => self.log(&ask),
             Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
             Ask::Unsent { time } => self.unsent(&time),
+            Ask::ModelReload => self.reload_model(),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.common.events.send(Event::Unmount(answer));

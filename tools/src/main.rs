@@ -7,6 +7,7 @@ mod index;
 mod inference_worker;
 mod journal;
 mod log;
+mod model;
 mod mount;
 mod output;
 mod recover;
@@ -45,6 +46,8 @@ enum Command {
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    #[command(subcommand)]
+    Model(model::Command),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Model(command) => model::run(&command, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),

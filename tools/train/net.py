@@ -79,7 +79,8 @@ class Net:
 def inside(y):
     """Targets as the network sees them; NaN stays."""
     t = np.array(y, np.float32)
-    t[:, COUNTS + TIMES] = np.log1p(np.maximum(t[:, COUNTS + TIMES], 0))
+    t[:, COUNTS] = np.log1p(np.maximum(t[:, COUNTS], 0))
+    t[:, TIMES] = np.copysign(np.log1p(np.abs(t[:, TIMES])), t[:, TIMES])
     return t
 
 
@@ -109,22 +110,25 @@ def losses(z, t):
     error = z[:, COUNTS] - t[:, COUNTS]
     loss[:, COUNTS], dz[:, COUNTS] = error * error / 2, error
     for column, quantile in zip(TIMES, QUANTILES):
-        error = t[:, column] - z[:, column]
-        loss[:, column] = np.maximum(quantile * error, (quantile - 1) * error)
-        dz[:, column] = np.where(error > 0, -quantile, 1 - quantile)
+        error = np.abs(t[:, column]) - z[:, column]
+        # A negative time is how long there was no split for certain: whoever says later than that may be right.
+        open_end = (t[:, column] < 0) & (error < 0)
+        loss[:, column] = np.where(open_end, 0, np.maximum(quantile * error, (quantile - 1) * error))
+        dz[:, column] = np.where(open_end, 0, np.where(error > 0, -quantile, 1 - quantile))
     scale = np.where(known, SCALE, 0)
     return loss * scale, dz * scale
 
 
-def fit(x, y, weight, hidden, seed, epochs=12, batch=512, rate=3e-3, decay=1e-4, stop=None):
+def fit(x, y, weight, hidden, seed, epochs=12, rate=3e-3, decay=1e-4, stop=None):
     """Trains; `stop(net)` after each epoch gives a score (lower is better), of which the best epoch is kept."""
     net = Net(x.shape[1], hidden, seed)
+    batch = int(np.clip(len(x) // 60, 64, 512))
     rng = np.random.default_rng(seed + 1)
     t = inside(y)
     # A bias that is the answer without features: the rest learns what differs from it.
     for column in range(WIDTH):
         known = np.isfinite(t[:, column])
-        mean = np.average(t[known, column], weights=weight[known]) if known.any() else 0.0
+        mean = np.average(np.abs(t[known, column]), weights=weight[known]) if known.any() else 0.0
         mean = np.log(np.clip(mean, 1e-4, 1 - 1e-4) / (1 - np.clip(mean, 1e-4, 1 - 1e-4))) if column in SHARES else mean
         net.w["b3"][column] = mean
     first = {key: np.zeros_like(value) for key, value in net.w.items()}

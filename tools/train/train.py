@@ -1,0 +1,105 @@
+"""From exported features to one ONNX model, and its card.
+
+    python tools/train/train.py --out model.onnx --card card.md --seed 1 --source DIR:LICENCE[:SHA256] ...
+
+DIR is what `weft trace features` wrote. The same sources and seed give the same bytes. Each source is split by time:
+the first 70 % train, the next 10 % choose the epoch and calibrate, the rest is for `judge.py`.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+# One thread: sums in one order, the same bytes each time. Before numpy is loaded.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import numpy as np
+
+import graph
+import net
+from data import Rows, sha256
+
+TRAIN, TUNE = 0.7, 0.8
+HIDDEN = (48, 24)
+# Rows of one source at most: none is to outweigh the others by its mere length.
+MOST_ROWS = 60_000
+# Features that name a moment of a short trace rather than a state: a model of a few days must not lean on them.
+UNUSED = {"day_sin", "day_cos", "week_sin", "week_cos", "age", "hours_known", "since_ddl"}
+
+
+def sample(rows, begin, end, rng):
+    index, y = rows.within(begin, end)
+    known = np.isfinite(y).any(axis=1)
+    index, y = index[known], y[known]
+    if len(index) > MOST_ROWS:
+        chosen = np.sort(rng.choice(len(index), MOST_ROWS, replace=False))
+        index, y = index[chosen], y[chosen]
+    weight = rows.weight[index].astype(np.float64)
+    # Training damps what idle rows weigh, for they are all alike; calibration does not.
+    damped = np.sqrt(weight)
+    return np.array(rows.x[index]), y, damped / damped.sum(), weight / weight.sum()
+
+
+def train(sources, seed, hidden=HIDDEN, epochs=14, log=print):
+    """A scaler and a calibrated network of [(rows, share in training)]."""
+    rng = np.random.default_rng(seed)
+    parts, tune = [], []
+    for rows in sources:
+        begin, middle, end = rows.at.min(), *rows.split(TRAIN, TUNE)
+        parts.append(sample(rows, begin, middle, rng))
+        tune.append(sample(rows, middle, end, rng))
+    x, y, weight, _ = (np.concatenate(columns) for columns in zip(*parts))
+    tx, ty, damped, true = (np.concatenate(columns) for columns in zip(*tune))
+    weight, damped, true = (w / w.mean() for w in (weight, damped, true))
+    names = sources[0].about["features"]
+    scaler = net.Scaler(x, np.array([name not in UNUSED for name in names]))
+    tx, inside = scaler(tx), net.inside(ty)
+
+    def stop(candidate):
+        loss, _ = net.losses(candidate.forward(tx)[2], inside)
+        return float((loss.sum(axis=1) * damped).mean())
+
+    made = net.fit(scaler(x), y, weight.astype(np.float32), hidden, seed, epochs=epochs, stop=stop)
+    before = stop(made)
+    net.calibrate(made, tx, ty, true)
+    log(f"{len(x)} rows of {len(sources)} sources; loss on later rows {before:.4f}, calibrated {stop(made):.4f}")
+    return scaler, made
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--date", default="", help="written into the model; part of its bytes")
+    parser.add_argument("--scores", type=Path, help="JSON of judge.py, written into the model")
+    parser.add_argument("--source", action="append", required=True, metavar="DIR:LICENCE[:SHA256]")
+    args = parser.parse_args()
+    sources, told = [], []
+    for source in args.source:
+        directory, licence, *rest = source.split(":")
+        if not licence or licence == "not stated":
+            sys.exit(f"train: the licence of {directory} is not stated: such data may judge, not train")
+        rows = Rows(directory)
+        sources.append(rows)
+        digest = rest[0] if rest else sha256(Path(directory) / "features.npy")
+        told.append({"name": rows.name, "licence": licence, "sha256": digest, "rows": len(rows.x)})
+    schemas = {rows.about["schema"] for rows in sources}
+    if len(schemas) != 1:
+        sys.exit("train: the sources were exported by different versions of weft: export them again")
+    scaler, made = train(sources, args.seed, log=lambda line: print(f"train: {line}"))
+    metadata = {
+        "schema": schemas.pop(),
+        "date": args.date,
+        "seed": args.seed,
+        "data": json.dumps(told, sort_keys=True),
+        "scores": args.scores.read_text().strip() if args.scores else "{}",
+    }
+    graph.save(graph.assemble(scaler, made, metadata), args.out)
+    print(f"train: {args.out} ({args.out.stat().st_size} bytes)")
+
+
+if __name__ == "__main__":
+    main()
