@@ -9,6 +9,7 @@ pub mod forecast;
 pub mod format;
 pub mod index;
 pub mod journal;
+pub mod lineage;
 pub mod live;
 pub mod meta;
 pub mod past;

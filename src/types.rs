@@ -24,7 +24,7 @@ impl fmt::Display for FileId {
 }
 
 /// Position of an event in the one total order of a journal. The first event is 1; 0 is "before history".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize)]
 pub struct Seq(pub u64);
 
 impl Seq {

@@ -235,6 +235,9 @@ impl Config {
             }
         }
         self.patterns()?;
+        if self.onnxruntime().is_some_and(|path| !path.is_absolute()) {
+            return Err(format!("onnxruntime = \"{}\": use an absolute path", self.onnxruntime));
+        }
         weft::past::when::zone(&self.timezone)
             .map(|_| ())
             .map_err(|cause| format!("timezone: {}", cause.message))
@@ -270,6 +273,7 @@ mod tests {
             ("exclude = [\"*\"]", "everything"),
             ("exclude = \"cache/\"", "line 1"),
             ("threads = ", "line 1"),
+            ("onnxruntime = \"lib/x.so\"", "absolute path"),
         ] {
             let refused = Config::parse(text).unwrap_err();
             assert!(refused.contains(want), "{text}: {refused}");

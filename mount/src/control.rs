@@ -55,6 +55,8 @@ pub enum Ask {
         to: String,
         names: Vec<Vec<u8>>,
     },
+    /// Every partition with its figures.
+    Partitions,
     /// The files that the kernel may hold something of, if the time is the present.
     Unsent {
         time: String,

@@ -30,6 +30,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Epoch { .. } => "epoch",
         Event::Root { .. } => "root",
         Event::Pin { .. } => "pin",
+        Event::Thin { .. } => "thin",
         Event::Excluded { event, .. } => kind(event),
         Event::Capture { .. } => "capture",
         Event::Release { .. } => "release",
@@ -210,6 +211,7 @@ fn fields(event: &Event) -> Value {
         }
         Event::Lease { id, at, until } => json!({ "id": id, "at": at.0, "until": canonical(*until) }),
         Event::Close { at } => json!({ "at": canonical(*at) }),
+        Event::Thin { upto, kept, gone } => json!({ "upto": upto.0, "kept": kept.len(), "gone": gone.len() }),
         Event::Pin { at, seq, kept } => json!({ "at": canonical(*at), "means": seq.0, "kept": kept }),
         Event::Epoch { epoch, wall } => json!({ "epoch": epoch, "to": canonical(*wall) }),
         Event::Root { root, file, name: called, stage } => {

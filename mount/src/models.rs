@@ -206,7 +206,10 @@ fn names(store: &Path) -> Outcome<Vec<String>> {
     };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let is_hash = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    Ok(names.filter_map(|name| name.strip_suffix(".onnx").map(str::to_owned)).filter(|name| is_hash(name)).collect())
+    Ok(names
+        .filter_map(|name| name.strip_suffix(".onnx").map(str::to_owned))
+        .filter(|name| is_hash(name))
+        .collect())
 }
 
 /// The one model whose name begins so.

@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::roots::Root;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use weft::engine::Engine;
+use weft::engine::{Engine, Layout};
 use weft::live::exclude::Patterns;
 use weft::types::{FileId, FileKind, Name};
 
@@ -75,6 +75,16 @@ impl Profile {
             Profile::Mariadb => "mariadb",
             Profile::Sqlite => "sqlite",
             Profile::Generic => "generic",
+        }
+    }
+
+    /// How its files make up partitions.
+    pub fn layout(self) -> Layout {
+        match self {
+            Profile::Postgres => Layout::Postgres,
+            Profile::Mariadb => Layout::Mariadb,
+            Profile::Sqlite => Layout::Sqlite,
+            Profile::Generic => Layout::Generic,
         }
     }
 

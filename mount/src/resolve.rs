@@ -80,6 +80,13 @@ impl Running {
                 "no clock has shown this time (it was set over it): this is the state before".to_owned(),
             );
         }
+        if found.seq != found.meant {
+            notes.push(format!(
+                "thinned: of history there, only some instants are kept; this is the one at or before (event {} was \
+                 asked for)",
+                found.meant
+            ));
+        }
         let ambiguous = candidates.len() > 1;
         if ambiguous {
             let note = format!(
@@ -93,6 +100,7 @@ impl Running {
         let mut answer = json!({
             "answer": "found",
             "seq": found.seq.0,
+            "meant": found.meant.0,
             "actual": canonical(found.actual),
             "epoch": found.epoch,
             "view": named.view_name(),
@@ -122,6 +130,6 @@ fn candidate(one: &Found, found: Found) -> Value {
         "epoch": one.epoch,
         "seq": one.seq.0,
         "actual": canonical(one.actual),
-        "chosen": one.seq == found.seq,
+        "chosen": one.seq == found.meant,
     })
 }

@@ -4,13 +4,16 @@ use crate::Outcome;
 use crate::barrier::{Listed, Unsent};
 use crate::config::ProfileName;
 use crate::control::{Answer, Ask};
+use crate::model::Serving;
 use crate::profile::Profile;
 use crate::served::{Common, Served};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use weft::engine::{Capture, Status};
+use weft::engine::{Capture, Status, Work};
 use weft::meta::tags;
 use weft::past::when;
 use weft::types::FileId;
@@ -33,6 +36,7 @@ pub struct Running {
     pub profile: (ProfileName, Profile),
     pub started: Instant,
     pub rates: parking_lot::Mutex<Rates>,
+    pub model: Arc<Serving>,
 }
 
 /// Between rate samples.
@@ -43,13 +47,23 @@ const SAMPLE: Duration = Duration::from_secs(10);
 pub struct Rates {
     last: Option<(Instant, Status)>,
     shown: [f64; 3],
+    /// Of each file that was written to: what was counted, and writes and bytes per second.
+    files: HashMap<FileId, (Work, [f64; 2])>,
 }
 
 impl Rates {
-    fn sample(&mut self, status: Status) {
+    fn sample(&mut self, status: Status, work: HashMap<FileId, Work>) {
         let now = Instant::now();
         if let Some((then, last)) = &self.last {
             let secs = now.duration_since(*then).as_secs_f64().max(0.001);
+            let old = std::mem::take(&mut self.files);
+            let rated = |(file, work): (FileId, Work)| {
+                let (before, _) = old.get(&file).copied().unwrap_or_default();
+                let per_sec = |new: u64, old: u64| new.saturating_sub(old) as f64 / secs;
+                let rates = [per_sec(work.writes, before.writes), per_sec(work.bytes, before.bytes)];
+                (file, (work, rates))
+            };
+            self.files = work.into_iter().map(rated).collect();
             let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / secs;
             self.shown = [
                 rate(status.writes, last.writes),
@@ -58,6 +72,11 @@ impl Rates {
             ];
         }
         self.last = Some((now, status));
+    }
+
+    /// Writes and bytes per second of a file.
+    pub(crate) fn of(&self, file: FileId) -> [f64; 2] {
+        self.files.get(&file).map_or([0.0; 2], |(_, rates)| *rates)
     }
 }
 
@@ -74,8 +93,9 @@ impl Running {
             Ask::Tags => self.tags(),
             Ask::Log(ask) => self.log(&ask),
             Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
+            Ask::Partitions => self.partitions(),
             Ask::Unsent { time } => self.unsent(&time),
-            Ask::ModelReload => self.reload_model(),
+            Ask::ModelReload => self.model.load(),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.common.events.send(Event::Unmount(answer));
@@ -101,6 +121,7 @@ impl Running {
             "writes_per_sec": writes,
             "written_bytes_per_sec": bytes,
             "fsyncs_per_sec": fsyncs,
+            "model": self.model.status(),
         });
         if let (Some(all), Value::Object(status)) = (all.as_object_mut(), status) {
             all.extend(status);
@@ -114,7 +135,7 @@ impl Running {
     }
 
     /// What DATA holds: with `auto` also a database that was made there since the mount.
-    fn profile(&self) -> Profile {
+    pub(crate) fn profile(&self) -> Profile {
         let (configured, found) = self.profile;
         let has = |name: &str| self.common.engine.lookup(FileId::ROOT, name.as_bytes()).is_ok();
         match configured {
@@ -186,7 +207,8 @@ impl Running {
         loop {
             match events.recv_timeout(SAMPLE) {
                 Err(RecvTimeoutError::Timeout) => {
-                    self.rates.lock().sample(self.common.engine.status());
+                    let engine = &self.common.engine;
+                    self.rates.lock().sample(engine.status(), engine.activity());
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -12,7 +12,7 @@ impl Engine {
     /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
     pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
         self.live.write(file, offset, bytes, append, Claim::Growth)?;
-        self.count_write(bytes);
+        self.count_write(file, bytes);
         Ok(())
     }
 
@@ -21,7 +21,7 @@ impl Engine {
     pub fn write_back(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
         let taken = self.live.write(file, offset, bytes, false, Claim::Owed);
         match taken {
-            Ok(_) => self.count_write(bytes),
+            Ok(_) => self.count_write(file, bytes),
             // Beyond the largest file: it could never be kept, and fsync and close say so.
             Err(error) if error.is(libc::EFBIG) => return Err(error),
             Err(error) => {
@@ -35,7 +35,8 @@ impl Engine {
         Ok(())
     }
 
-    fn count_write(&self, bytes: &[u8]) {
+    fn count_write(&self, file: FileId, bytes: &[u8]) {
+        self.activity.wrote(file, bytes.len());
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }

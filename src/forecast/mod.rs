@@ -4,6 +4,7 @@
 //! live file, the journal or the kernel, and nothing that a mount answers depends on it: a wrong, slow, missing or
 //! crashed model costs restore speed only.
 
+pub mod baseline;
 pub mod features;
 pub mod predictor;
 pub mod signal;

@@ -199,6 +199,13 @@ pub enum Event {
         /// It was answered while the journal could not be written, and stands before those that were not.
         kept: bool,
     },
+    /// History is thinned: of the instants at or before `upto` only some remain. `kept`: those that remain of the ones
+    /// that no earlier thinning covered, rising. `gone`: of those that earlier ones kept, these go too, rising.
+    Thin {
+        upto: Seq,
+        kept: Vec<Seq>,
+        gone: Vec<Seq>,
+    },
 }
 
 /// Which names of a naming event are excluded from history. The first is the slot of a birth, link or unlink, the one

@@ -3,7 +3,7 @@
 use super::codec::{Reader, put_bytes, put_signed, put_varint};
 use super::event::{Birth, RootStage, Slot};
 use crate::error::{Error, Result};
-use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, RootId};
+use crate::types::{Attr, FileId, FileKind, FileTime, NAME_MAX, RootId, Seq};
 
 /// Number of a kind, as in records, checkpoints and the index.
 pub fn kind_code(kind: FileKind) -> u8 {
@@ -78,6 +78,32 @@ pub fn get_attr(reader: &mut Reader<'_>) -> Result<Attr> {
 pub fn put_slot(out: &mut Vec<u8>, slot: &Slot) {
     put_varint(out, slot.dir.0);
     put_bytes(out, &slot.name);
+}
+
+/// Appends Seqs that rise: their number, then each as what it is above the one before.
+pub(super) fn put_rising(out: &mut Vec<u8>, seqs: &[Seq]) {
+    put_varint(out, seqs.len() as u64);
+    let mut before = 0;
+    for seq in seqs {
+        put_varint(out, seq.0.saturating_sub(before));
+        before = seq.0;
+    }
+}
+
+/// Reads what [`put_rising`] wrote.
+pub(super) fn get_rising(reader: &mut Reader<'_>) -> Result<Vec<Seq>> {
+    let count = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+    let mut seqs = Vec::with_capacity(count.min(reader.remaining()));
+    let mut before = 0u64;
+    for _ in 0..count {
+        let next = match reader.varint()? {
+            0 => None,
+            more => before.checked_add(more),
+        };
+        before = next.ok_or_else(|| Error::corrupt("format.decode", "event numbers that do not rise"))?;
+        seqs.push(Seq(before));
+    }
+    Ok(seqs)
 }
 
 /// Reads a directory entry's place; a name that no filesystem could hold is damage.

@@ -241,6 +241,7 @@ mod tests {
             Excluded::one(true).wrap(Event::Unlink { file, slot: slot.clone(), attr: attr(), dir_nlink: 2 }),
             Event::Root { root: RootId(4), file, name: b"wal".to_vec(), stage: RootStage::Present },
             Event::Pin { at: Timestamp(-7), seq: Seq(3), kept: true },
+            Event::Thin { upto: Seq(70), kept: vec![Seq(2), Seq(69)], gone: vec![Seq(1)] },
         ]
     }
 

@@ -4,7 +4,8 @@ use super::codec::{Reader, put_bytes, put_signed, put_u32, put_varint};
 use super::event::{Event, Payload, Record, RootStage};
 use super::excluded;
 use super::fields::{
-    get_attr, get_birth, get_file, get_root, get_slot, get_stage, put_attr, put_birth, put_slot,
+    get_attr, get_birth, get_file, get_rising, get_root, get_slot, get_stage, put_attr, put_birth,
+    put_rising, put_slot,
 };
 use super::xattrs::{get_changes, get_values, put_changes, put_values};
 use crate::error::{Error, Result};
@@ -39,6 +40,7 @@ const LEASE: u8 = 17;
 const CLOSE: u8 = 18;
 const EPOCH: u8 = 19;
 const ROOT: u8 = 20;
+const THIN: u8 = 25;
 const CREATE_WITH: u8 = 28;
 const SET_ATTR_WITH: u8 = 29;
 const PIN: u8 = 30;
@@ -212,6 +214,12 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
             put_signed(out, at.0);
             put_varint(out, seq.0);
             out.push(u8::from(*kept));
+        }
+        Event::Thin { upto, kept, gone } => {
+            out.push(THIN);
+            put_varint(out, upto.0);
+            put_rising(out, kept);
+            put_rising(out, gone);
         }
         Event::Excluded { .. } | Event::Capture { .. } | Event::Release { .. } | Event::Mark { .. } => {
             excluded::put(out, event)
@@ -395,6 +403,9 @@ fn get_small(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
             seq: Seq(reader.varint()?),
             kept: reader.byte()? != 0,
         },
+        THIN => {
+            Event::Thin { upto: Seq(reader.varint()?), kept: get_rising(reader)?, gone: get_rising(reader)? }
+        }
         ROOT => Event::Root {
             root: get_root(reader)?,
             file: get_file(reader)?,

@@ -4,7 +4,7 @@
 
 use super::codec::{Reader, put_bytes, put_signed, put_varint};
 use super::event::Slot;
-use super::fields::{get_slot, put_slot};
+use super::fields::{get_rising, get_slot, put_rising, put_slot};
 use crate::error::{Error, Kind, Result};
 use crate::types::{FileId, Name, RootId, Seq, Timestamp};
 
@@ -13,6 +13,7 @@ const TAGS: u64 = 2;
 const EPOCHS: u64 = 3;
 const EXCLUDED: u64 = 5;
 const DATA_PAGES: u64 = 6;
+const THINNED: u64 = 7;
 
 /// One of several roots in the journal. The first is not listed: it is root 0, without a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,6 +64,15 @@ pub struct DataPages {
     pub pages: Vec<u8>,
 }
 
+/// What thinning left of history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ThinnedState {
+    /// Up to here; every later instant is there.
+    pub upto: Seq,
+    /// The instants at or before it that remain, rising.
+    pub kept: Vec<Seq>,
+}
+
 /// All sections.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sections {
@@ -71,6 +81,8 @@ pub struct Sections {
     pub epochs: Vec<EpochState>,
     pub excluded: Vec<ExcludedState>,
     pub data_pages: Vec<DataPages>,
+    /// None before the first thinning; else one.
+    pub thinned: Vec<ThinnedState>,
 }
 
 impl Sections {
@@ -82,6 +94,7 @@ impl Sections {
             (EPOCHS, list(&self.epochs, put_epoch)),
             (EXCLUDED, list(&self.excluded, put_excluded)),
             (DATA_PAGES, list(&self.data_pages, put_data_pages)),
+            (THINNED, list(&self.thinned, put_thinned)),
         ];
         let present = sections.iter().filter_map(|(id, body)| body.as_ref().map(|body| (*id, body)));
         put_varint(out, present.clone().count() as u64);
@@ -103,6 +116,7 @@ impl Sections {
                 EPOCHS => sections.epochs = items(body, get_epoch)?,
                 EXCLUDED => sections.excluded = items(body, get_excluded)?,
                 DATA_PAGES => sections.data_pages = items(body, get_data_pages)?,
+                THINNED => sections.thinned = items(body, get_thinned)?,
                 other => {
                     let message =
                         format!("section {other} is not known to this build; use the weft that wrote it");
@@ -197,6 +211,15 @@ fn get_data_pages(reader: &mut Reader<'_>) -> Result<DataPages> {
     Ok(DataPages { file: FileId(reader.varint()?), pages: reader.bytes()?.to_vec() })
 }
 
+fn put_thinned(out: &mut Vec<u8>, thinned: &ThinnedState) {
+    put_varint(out, thinned.upto.0);
+    put_rising(out, &thinned.kept);
+}
+
+fn get_thinned(reader: &mut Reader<'_>) -> Result<ThinnedState> {
+    Ok(ThinnedState { upto: Seq(reader.varint()?), kept: get_rising(reader)? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +236,7 @@ mod tests {
                 names: vec![Slot { dir: FileId(1), name: b"postmaster.pid".to_vec() }],
             }],
             data_pages: vec![DataPages { file: FileId(9), pages: vec![1, 0, 2] }],
+            thinned: vec![ThinnedState { upto: Seq(900), kept: vec![Seq(3), Seq(4), Seq(899)] }],
         };
         for sections in [sections, Sections::default()] {
             let mut bytes = Vec::new();

@@ -83,6 +83,7 @@ impl Live {
         let mut sections = Sections {
             roots: super::roots::states(&tree),
             tags: self.tags.lock().states(),
+            thinned: self.thinned.lock().states(),
             epochs: self.journal.epochs().list().to_vec(),
             excluded: tree.excluded_states(),
             ..Sections::default()

@@ -46,6 +46,7 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::meta::tags::Tags;
+use crate::meta::thinned::Thinned;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, RootId, Seq, Timestamp};
@@ -76,6 +77,8 @@ pub struct Live {
     pub birth: Mutex<(Seq, Timestamp)>,
     /// Named instants. Its lock is taken before the journal's, and no other meanwhile.
     pub tags: Mutex<Tags>,
+    /// Which instants remain. A leaf, but for the journal's lock.
+    pub thinned: Mutex<Thinned>,
     tree: RwLock<Tree>,
     pool: Pool,
     base: BaseStore,

@@ -38,6 +38,7 @@ use crate::journal::recovery::{Replayed, START};
 use crate::journal::segment::Segments;
 use crate::journal::{Config, Journal};
 use crate::meta::tags::Tags;
+use crate::meta::thinned::Thinned;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, FileKind, Name, PageSet, RootId, Seq, StoreId, Timestamp};
@@ -142,7 +143,7 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     }
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
-    *live.tags.lock() = found.tags;
+    (*live.tags.lock(), *live.thinned.lock()) = (found.tags, found.thinned);
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
@@ -190,7 +191,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     let top: Vec<Name> = tree.dir(FileId::ROOT)?.entries.keys().cloned().collect();
     tree.patterns = setup.exclude.choose(&top)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
-    *live.tags.lock() = found.tags;
+    (*live.tags.lock(), *live.thinned.lock()) = (found.tags, found.thinned);
     if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -388,6 +389,7 @@ fn assemble(
         limits: setup.limits,
         birth: Mutex::new(birth),
         tags: Mutex::new(Tags::default()),
+        thinned: Mutex::new(Thinned::default()),
         tree: RwLock::new(tree),
         pool,
         base,

@@ -14,6 +14,7 @@ use crate::journal::group::GroupPlace;
 use crate::journal::recovery::{Replayed, replay};
 use crate::journal::{Extent, Group};
 use crate::meta::tags::Tags;
+use crate::meta::thinned::Thinned;
 use crate::sync::Arc;
 use crate::types::{FileKind, Seq};
 
@@ -24,11 +25,14 @@ pub(super) struct Found {
     /// Nodes that had a live file, and have none.
     pub missing: Vec<Arc<Node>>,
     pub tags: Tags,
+    pub thinned: Thinned,
 }
 
 impl Found {
     pub fn new(checkpoint: &Checkpoint, unclaimed: Unclaimed) -> Found {
-        Found { unclaimed, missing: Vec::new(), tags: Tags::of(&checkpoint.sections.tags) }
+        let sections = &checkpoint.sections;
+        let (tags, thinned) = (Tags::of(&sections.tags), Thinned::of(&sections.thinned));
+        Found { unclaimed, missing: Vec::new(), tags, thinned }
     }
 }
 
@@ -77,6 +81,7 @@ pub(super) fn replay_into(
                 }
             }
             found.tags.fold(record);
+            found.thinned.fold(record);
         }
         Ok(())
     })?;

@@ -15,6 +15,8 @@ use crate::index::{GroupPlace, Index};
 use crate::journal::epochs::TimeNow;
 use crate::journal::reader::records_at;
 use crate::journal::{Closed, Journal};
+use crate::meta::thinned::Thinned;
+use crate::sync::Mutex;
 use crate::types::{Seq, Timestamp};
 
 /// The four-way answer.
@@ -40,8 +42,11 @@ pub enum Resolution {
 /// A resolved instant: closed, durable, never to change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Found {
+    /// The last event of the instant that is shown.
     pub seq: Seq,
-    /// Time of that event: the last at or before the request.
+    /// The last event at or before the request: later than `seq` where thinning took it, and all between.
+    pub meant: Seq,
+    /// Time of the event at `seq`.
     pub actual: Timestamp,
     /// Clock epoch of that event.
     pub epoch: u32,
@@ -53,6 +58,7 @@ pub struct Resolver<'a> {
     pub index: &'a Index,
     pub indexer: &'a Indexer,
     pub kept: &'a Kept,
+    pub thinned: &'a Mutex<Thinned>,
     pub birth: (Seq, Timestamp),
     /// What was durable when the session began: pins of earlier sessions are at or before it.
     pub begun: Seq,
@@ -145,7 +151,8 @@ impl Resolver<'_> {
             }
             self.index_to(span.last.unwrap_or(time.last))?;
             if let Some(record) = self.last_event(&span, at)? {
-                candidates.push(Found { seq: record.seq, actual: record.ts, epoch: span.epoch });
+                let seq = record.seq;
+                candidates.push(Found { seq, meant: seq, actual: record.ts, epoch: span.epoch });
             }
         }
         Ok(candidates)
@@ -287,9 +294,21 @@ impl Resolver<'_> {
             return Ok(self.before());
         }
         self.index_to(seq)?;
+        let (shown, first) = {
+            let thinned = self.thinned.lock();
+            (thinned.at_or_before(seq), thinned.first())
+        };
+        let Some(shown) = shown else {
+            return Ok(Resolution::Pruned { oldest: self.time_of(first)? });
+        };
+        let (actual, epoch) = (self.time_of(shown)?, time.epochs.of(shown));
+        Ok(Resolution::Found(Found { seq: shown, meant: seq, actual, epoch }))
+    }
+
+    /// Time of an event that is indexed.
+    pub fn time_of(&self, seq: Seq) -> Result<Timestamp> {
         let place = self.index.group_of_seq(seq)?.ok_or_else(|| unknown(seq))?;
-        let record = self.last_of(place, |record| record.seq <= seq)?.ok_or_else(|| unknown(seq))?;
-        Ok(Resolution::Found(Found { seq: record.seq, actual: record.ts, epoch: time.epochs.of(record.seq) }))
+        Ok(self.last_of(place, |record| record.seq <= seq)?.ok_or_else(|| unknown(seq))?.ts)
     }
 
     fn last_event(&self, span: &Span, at: Timestamp) -> Result<Option<Record>> {

@@ -7,18 +7,21 @@ use crate::index::Index;
 use crate::live::names::Entry;
 use crate::sync::Arc;
 use crate::types::{Attr, FileId, FileKind, Name, PAGE, Seq};
+use std::any::Any;
 
 /// Read-only, never changing.
 pub struct View {
     seq: Seq,
     index: Arc<Index>,
     pages: Arc<Pages>,
+    /// Keeps the instant from being pruned.
+    _hold: Box<dyn Any + Send + Sync>,
 }
 
 impl View {
-    /// The caller has waited for the index to reach `seq`.
-    pub fn new(seq: Seq, index: Arc<Index>, pages: Arc<Pages>) -> View {
-        View { seq, index, pages }
+    /// The caller has waited for the index to reach `seq`. `hold`: what keeps the instant, for as long as the view is.
+    pub fn new(seq: Seq, index: Arc<Index>, pages: Arc<Pages>, hold: Box<dyn Any + Send + Sync>) -> View {
+        View { seq, index, pages, _hold: hold }
     }
 
     pub fn seq(&self) -> Seq {

@@ -10,11 +10,14 @@ mod log;
 mod model;
 mod mount;
 mod output;
+mod partitions;
 mod recover;
 mod resolve;
 mod status;
 mod tag;
 mod tags;
+mod trace;
+mod train;
 mod unmount;
 mod weave;
 
@@ -48,8 +51,12 @@ enum Command {
     Diff(diff::Args),
     #[command(subcommand)]
     Model(model::Command),
+    Partitions(partitions::Args),
+    Train(train::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
+    #[command(subcommand)]
+    Trace(trace::Command),
     #[command(subcommand)]
     Index(index::Command),
     #[command(subcommand)]
@@ -75,6 +82,9 @@ fn main() -> ExitCode {
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
         Command::Model(command) => model::run(&command, store),
+        Command::Trace(command) => trace::run(&command, store),
+        Command::Partitions(args) => partitions::run(&args, store),
+        Command::Train(args) => train::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),

@@ -2,7 +2,6 @@ use crate::status::bytes;
 use crate::{Outcome, output};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use weft_mount::config::Config;
 use weft_mount::models::{self, Listed, Note};
 use weft_mount::onnx::{Launch, OnnxPredictor, signature::key};
@@ -145,7 +144,10 @@ fn table(shown: &Value) -> String {
     let data = shown.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
     let data = data.iter().map(|data| {
         let field = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
-        ("data", format!("{} ({}, SHA-256 {})", field("name"), field("licence"), models::short(&field("sha256"))))
+        (
+            "data",
+            format!("{} ({}, SHA-256 {})", field("name"), field("licence"), models::short(&field("sha256"))),
+        )
     });
     let scores = shown.get("scores").and_then(Value::as_object).cloned().unwrap_or_default();
     let scores = scores.iter().map(|(task, score)| ("score", format!("{task}: {score}")));
@@ -180,5 +182,9 @@ fn read_file(path: &Path) -> weft_mount::Outcome<models::Model> {
 
 /// What to remember of a model that comes now.
 pub fn note(from: &str) -> Note {
-    Note { added: jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string(), from: from.into(), report: Value::Null }
+    Note {
+        added: jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string(),
+        from: from.into(),
+        report: Value::Null,
+    }
 }

@@ -24,6 +24,8 @@ from outputs import COLUMNS, HORIZONS, OUTPUTS
 from train import TUNE
 
 BLOCKS = 12
+# Where the test of a set begins that trained nothing: what lies before finds the thresholds.
+UNTRAINED = 0.3
 
 
 def predict(path, x):
@@ -135,7 +137,7 @@ def filled(values, length):
 
 def written(rows, said, horizon, output="pages", share=(0.01, 0.05, 0.1)):
     col, quiet = column(output, horizon), column("p_quiet", horizon)
-    windows = Windows(rows, horizon, rows.split(TUNE)[0], col)
+    windows = Windows(rows, horizon, rows.split(rows.begin)[0], col)
     amount = np.nan_to_num(rows.y[:, col])
     truth = amount > 0
     reads = output == "reads"
@@ -179,7 +181,7 @@ def squared(rows, windows, truth, score):
 def tables(rows, said):
     told = written(rows, said, 300, share=(0.1,))
     col = column("bytes", 300)
-    windows = Windows(rows, 300, rows.split(TUNE)[0], col)
+    windows = Windows(rows, 300, rows.split(rows.begin)[0], col)
     truth = np.nan_to_num(rows.y[:, col])
     methods = {name: filled(rows.baselines[name][:, col], 0) for name in ("persistence", "ewma", "last_value")}
     methods["model"] = said[:, col]
@@ -191,7 +193,7 @@ def rate(rows, said):
     told = []
     for horizon in (3_600, 86_400):
         col, quiet = column("bytes", horizon), column("p_quiet", horizon)
-        begin = rows.split(TUNE)[0]
+        begin = rows.split(rows.begin)[0]
         windows = Windows(rows, np.diff(np.unique(rows.at)).min(), begin, col)
         truth = np.nan_to_num(rows.y[:, col])
         methods = {n: filled(rows.baselines[n][:, col], 0) for n in ("persistence", "ewma", "yesterday", "last_value", "climatology")}
@@ -215,7 +217,7 @@ def growth(rows, said):
     col = COLUMNS["p_split"].start + 2
     names = rows.about["features"]
     fill = np.array(rows.x[:, names.index("fill")])
-    begin = rows.split(TUNE)[0]
+    begin = rows.split(rows.begin)[0]
     known = np.isfinite(rows.y[:, col]) & (fill >= 0.25) & (np.array(rows.x[:, names.index("size")]) > 0)
     test, past = known & (rows.at >= begin), known & (rows.at < begin - 86_400)
     truth = np.nan_to_num(rows.y[:, col]) > 0
@@ -289,12 +291,14 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--json")
     parser.add_argument("--markdown")
+    parser.add_argument("--untrained", action="append", default=[], metavar="NAME", help="sets that trained nothing")
     parser.add_argument("sets", nargs="+", metavar="DIR:TASK")
     args = parser.parse_args()
     results = {}
     for one in args.sets:
         directory, task = one.rsplit(":", 1)
         rows = Rows(directory)
+        rows.begin = UNTRAINED if rows.name in args.untrained else TUNE
         results[rows.name] = TASKS[task](rows, predict(args.model, rows.x))
     if args.json:
         with open(args.json, "w") as out:

@@ -331,3 +331,45 @@ def make_dir(path, user):
     path.mkdir(mode=0o700)
     owner = pwd.getpwnam(user)
     os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("server", choices=["pg", "mariadb"])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--weft", default=Path(__file__).resolve().parents[2] / "target/debug/weft")
+    args = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("record: run it as root: it starts servers as other users")
+    work = Path(tempfile.mkdtemp(prefix="weft-record.", dir="/var/tmp"))
+    work.chmod(0o755)
+    data, store = work / "data", work / "data.weft"
+    kind = {"pg": Postgres, "mariadb": Mariadb}[args.server]
+    make_dir(data, kind.user)
+    store.mkdir(mode=0o700)
+    # Short ticks for a life in a hurry; a partition counts as split at each 4 MiB, as at each GiB of a grown one.
+    (store / "weft.toml").write_text("forecast_tick_secs = 2\nforecast_step_secs = 60\nforecast_split_mib = 4\n")
+    run(args.weft, "mount", data)
+    server = None
+    try:
+        server = kind(work, data)
+        server.make()
+        server.start()
+        sql = Session(server)
+        sql(server.schema())
+        sql.close()
+        Life(server, args.seconds, args.seed).live()
+        server.stop()
+        server = None
+    finally:
+        if server:
+            server.stop()
+        run(args.weft, "unmount", data)
+    print(run(args.weft, "--store", store, "trace", "export", "-o", args.out.absolute()), end="")
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ import train  # first: it sets the number of threads
 import numpy as np
 import onnx
 
+import compare
 import graph
 import judge
 import net
@@ -56,7 +57,7 @@ def write_rows(directory, moments=240, partitions=20, seed=3):
         arrays[f"baseline_{name}"] = baseline
     for name, values in arrays.items():
         np.save(directory / f"{name}.npy", values)
-    about = {"schema": "s" * 64, "features": FEATURES, "labels": LABELS, "baselines": ["persistence", "ewma", "climatology"]}
+    about = {"source": "a_test", "schema": "s" * 64, "features": FEATURES, "labels": LABELS, "baselines": ["persistence", "ewma", "climatology"]}
     (directory / "about.json").write_text(json.dumps(about))
 
 
@@ -71,7 +72,8 @@ class Training(unittest.TestCase):
         cls.dir = Path(cls.scratch.name)
         write_rows(cls.dir / "site")
         cls.rows = Rows(cls.dir / "site")
-        cls.scaler, cls.net = train.train([cls.rows], 1, epochs=12, log=lambda line: None)
+        cls.rows.begin = 0.8
+        cls.scaler, cls.experts, cls.net = train.train([cls.rows], 1, epochs=12, log=lambda line: None)
 
     @classmethod
     def tearDownClass(cls):
@@ -79,13 +81,13 @@ class Training(unittest.TestCase):
 
     def model(self):
         path = self.dir / "model.onnx"
-        graph.save(graph.assemble(self.scaler, self.net, {"schema": "s", "seed": 1}), path)
+        graph.save(graph.assemble(self.scaler, self.experts, self.net, {"schema": "s", "seed": 1}), path)
         return path
 
     def test_the_graph_says_what_the_network_says(self):
         x = self.rows.x[:500]
         said = judge.predict(self.model(), x)
-        want = net.plain(self.net.forward(self.scaler(x))[2])
+        want = net.plain(self.net.forward(self.scaler(x), self.experts(x)))
         self.assertEqual(said.shape, (500, WIDTH))
         np.testing.assert_allclose(said, want, rtol=2e-4, atol=1e-5)
 
@@ -136,6 +138,22 @@ class Training(unittest.TestCase):
         self.assertTrue(np.isfinite(y[~late, column]).all())
 
 
+    def test_a_challenger_goes_on_from_the_champion_and_is_compared(self):
+        write_rows(self.dir / "later", seed=9)
+        champion = self.model()
+        out = self.dir / "challenger.onnx"
+        ran = call(HERE / "train.py", "--out", out, "--from", champion, "--source", f"{self.dir / 'later'}:ours")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        rows = Rows(self.dir / "later")
+        same = compare.compare(champion, champion, rows)
+        self.assertEqual((same["better"], same["champion"]), (False, same["challenger"]))
+        worse = self.dir / "worse.onnx"
+        poor = net.Net(len(FEATURES), (4, 4), 1, self.experts.near)
+        graph.save(graph.assemble(self.scaler, self.experts, poor, {}), worse)
+        self.assertTrue(compare.compare(worse, out, rows)["better"])
+        self.assertFalse(compare.compare(out, worse, rows)["better"])
+
+
 class Gradients(unittest.TestCase):
     def test_they_are_the_slopes_of_the_loss(self):
         rng = np.random.default_rng(1)
@@ -145,17 +163,19 @@ class Gradients(unittest.TestCase):
         y[0] = np.nan
         y[1, COLUMNS["split_secs"]] = -50
         weight = np.ones(6, np.float32)
-        made = net.Net(4, (5, 3), 1)
+        near = np.zeros(12 * 2)
+        said = np.abs(rng.standard_normal((6, 12, 2))).astype(np.float32)
+        made = net.Net(4, (5, 3), 1, near)
         target = net.inside(y)
-        _, grads = made.gradients(x, target, weight)
-        for key in ("w1", "w3", "skip", "b2"):
+        _, grads = made.gradients(x, said, target, weight)
+        for key in ("w1", "w3", "w4", "skip", "b2"):
             flat = made.w[key].reshape(-1)
             at, step = 1, 1e-2
             keep = flat[at]
             flat[at] = keep + step
-            up = made.gradients(x, target, weight)[0]
+            up = made.gradients(x, said, target, weight)[0]
             flat[at] = keep - step
-            down = made.gradients(x, target, weight)[0]
+            down = made.gradients(x, said, target, weight)[0]
             flat[at] = keep
             self.assertAlmostEqual((up - down) / (2 * step), float(grads[key].reshape(-1)[at]), delta=5e-3, msg=key)
 

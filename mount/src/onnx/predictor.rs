@@ -67,6 +67,11 @@ impl OnnxPredictor {
         self.worker.as_ref().ok().and_then(Worker::resident_bytes)
     }
 
+    /// Why it is not at work now.
+    pub fn trouble(&self) -> Option<String> {
+        self.worker.as_ref().err().map(|(_, cause)| cause.clone())
+    }
+
     fn worker(&mut self) -> Outcome<&mut Worker> {
         if let Err((failed, cause)) = &self.worker {
             if failed.elapsed() < PAUSE {

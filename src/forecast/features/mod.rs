@@ -4,7 +4,7 @@
 //! Invariants: the list of names is fixed by [`row`] alone, in one order; every value is finite, whatever came in;
 //! memory per partition is bounded ([`State`] has no growing part), and so is the number of partitions.
 
-mod rates;
+pub mod rates;
 mod row;
 mod site;
 mod state;

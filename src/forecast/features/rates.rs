@@ -218,19 +218,28 @@ impl Day {
 
     /// What is known at `now`.
     pub fn at(&self, now_us: i64) -> Hours {
-        let mut day = self.clone();
-        day.roll((now_us - 1).div_euclid(HOUR_US));
+        let now = (now_us - 1).div_euclid(HOUR_US);
         let next = slot(now_us.div_euclid(HOUR_US));
-        let known: Vec<f32> =
-            day.mean.iter().zip(&day.days).filter(|(_, days)| **days > 0).map(|(mean, _)| *mean).collect();
+        if self.begun && self.hour >= now {
+            return self.look(next);
+        }
+        let mut day = self.clone();
+        day.roll(now);
+        day.look(next)
+    }
+
+    fn look(&self, next: usize) -> Hours {
+        let known = self.days.iter().filter(|days| **days > 0).count();
+        let sum = |list: &[f32]| list.iter().map(|bytes| f64::from(*bytes)).sum::<f64>();
         let get = |list: &[f32]| list.get(next).copied().map_or(0.0, f64::from);
         Hours {
-            known: known.len() as f64 / HOURS as f64,
-            yesterday: get(&day.yesterday),
-            usual: get(&day.mean),
-            mean: known.iter().map(|mean| f64::from(*mean)).sum::<f64>() / known.len().max(1) as f64,
-            day: day.yesterday.iter().map(|bytes| f64::from(*bytes)).sum(),
-            is_known: day.days.get(next).is_some_and(|days| *days > 0),
+            known: known as f64 / HOURS as f64,
+            yesterday: get(&self.yesterday),
+            usual: get(&self.mean),
+            // Hours that were never seen are zero.
+            mean: sum(&self.mean) / known.max(1) as f64,
+            day: sum(&self.yesterday),
+            is_known: self.days.get(next).is_some_and(|days| *days > 0),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::row;
 use super::state::State;
 use crate::forecast::signal::{Key, Signal};
 use crate::types::Timestamp;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 /// What features are measured against.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +76,11 @@ pub struct Features {
     setup: Setup,
     states: HashMap<Key, State>,
     /// By family and number; the order of rows.
-    order: BTreeMap<(String, u64, Key), ()>,
+    order: BTreeSet<(String, u64, Key)>,
+    /// Splits told of since the start, and partitions times seconds in which there were as many.
+    splits: u64,
+    exposure_secs: f64,
+    told: Timestamp,
 }
 
 impl Features {
@@ -110,8 +114,30 @@ impl Features {
             Signal::Query { partition, at, reads, writes } => {
                 self.of(partition, *at).add_queries(*at, *reads, *writes);
             }
-            Signal::Split { partition, at, .. } => self.of(partition, *at).add_split(*at),
+            Signal::Split { partition, at, .. } => {
+                self.of(partition, *at).add_split(*at);
+                self.splits += 1;
+            }
         }
+    }
+
+    /// Counts the time until `now` towards the mean rate of splits.
+    pub fn pass(&mut self, now: Timestamp) {
+        if self.told.0 != 0 {
+            let secs = now.0.saturating_sub(self.told.0).max(0) as f64 / 1e6;
+            self.exposure_secs += secs * self.states.len() as f64;
+        }
+        self.told = self.told.max(now);
+    }
+
+    /// Splits per partition and second, over all that has been told.
+    pub fn split_rate(&self) -> f64 {
+        if self.exposure_secs > 0.0 { self.splits as f64 / self.exposure_secs } else { 0.0 }
+    }
+
+    /// Size at whose multiples a partition splits.
+    pub fn split_bytes(&self) -> u64 {
+        self.setup.split_bytes.max(1)
     }
 
     fn of(&mut self, key: &Key, at: Timestamp) -> &mut State {
@@ -120,7 +146,7 @@ impl Features {
                 self.make_room();
             }
             let (head, number) = family(key);
-            self.order.insert((head.to_owned(), number, Key::clone(key)), ());
+            self.order.insert((head.to_owned(), number, Key::clone(key)));
         }
         self.states.entry(Key::clone(key)).or_insert_with(|| State::new(at))
     }
@@ -146,16 +172,22 @@ impl Features {
 
     /// The rows of all partitions at `now`.
     pub fn rows(&self, now: Timestamp) -> Rows {
+        self.rows_of(now, &|_, _| true)
+    }
+
+    /// The rows at `now` of those partitions that `wanted` picks.
+    pub fn rows_of(&self, now: Timestamp, wanted: &dyn Fn(&Key, &State) -> bool) -> Rows {
         let listed: Vec<(&str, u64, &Key, &State)> = self
             .order
-            .keys()
+            .iter()
             .filter_map(|(head, number, key)| Some((head.as_str(), *number, key, self.states.get(key)?)))
             .collect();
         let mut rows = Rows { at: now, ..Rows::default() };
-        rows.keys.reserve(listed.len());
-        rows.values.reserve(listed.len() * row::COUNT);
         let site = self.site(now);
         for (index, (head, _, key, state)) in listed.iter().enumerate() {
+            if !wanted(key, state) {
+                continue;
+            }
             let near = |at: Option<usize>| {
                 let found = at.and_then(|at| listed.get(at)).filter(|other| other.0 == *head)?;
                 Some(neighbour(found.3, now))
@@ -172,7 +204,7 @@ impl Features {
     fn site(&self, now: Timestamp) -> Around {
         let mut around = Around::default();
         let mut busy = 0usize;
-        for (_, _, key) in self.order.keys() {
+        for (_, _, key) in &self.order {
             let Some(state) = self.states.get(key) else { continue };
             for (sum, span) in around.site_writes.iter_mut().zip([0, 2, 1]) {
                 *sum += state.fading.at(now.0, span, Of::Writes);

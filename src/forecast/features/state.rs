@@ -1,6 +1,6 @@
 //! What is remembered of one partition.
 
-use super::rates::{Day, Fading, Windows};
+use super::rates::{Day, Fading, Hours, Of, Window, Windows};
 use crate::forecast::tick::Tick;
 use crate::types::Timestamp;
 
@@ -108,6 +108,26 @@ impl State {
     /// A statement changes it.
     pub fn add_ddl(&mut self, at: Timestamp) {
         self.last_ddl = self.last_ddl.max(Some(at));
+    }
+
+    /// The rate per second at `now`, fading over the span of this number in `SPANS`.
+    pub fn rate(&self, now: Timestamp, span: usize, of: Of) -> f64 {
+        self.fading.at(now.0, span, of)
+    }
+
+    /// Counts over the span of this number in `SPANS` that ends at `now`.
+    pub fn window(&self, now: Timestamp, span: usize) -> Window {
+        self.windows.at(now.0, span)
+    }
+
+    /// What the hour that begins at `now` usually brings.
+    pub fn hours(&self, now: Timestamp) -> Hours {
+        self.day.at(now.0)
+    }
+
+    /// When it was last split.
+    pub fn last_split(&self) -> Option<Timestamp> {
+        self.last_split
     }
 
     /// The newest tick.

@@ -1,5 +1,11 @@
 //! Traces: ticks of partitions over time, as text.
 
+pub mod build;
+pub mod examples;
+pub mod import;
+pub mod labels;
+pub mod npy;
+pub mod replay;
 pub mod text;
 
 use super::signal::Key;

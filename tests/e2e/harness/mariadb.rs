@@ -39,6 +39,11 @@ impl Mariadb {
         }
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// One more `--NAME=VALUE`.
     pub fn set(mut self, setting: &str) -> Mariadb {
         self.settings.push(setting.to_owned());

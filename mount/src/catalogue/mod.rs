@@ -1,0 +1,88 @@
+//! What a database calls its partitions: asked of the database itself, over a connection that the operator names. Run in
+//! the process of the command, never in the daemon: a server on the mount may wait for the daemon.
+
+mod mysql;
+mod postgres;
+
+pub use postgres::{PageSetOf, Relation as PgRelation, pages_where, relation};
+
+use crate::Outcome;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// How long a connection, and a statement, may take.
+const CONNECT: Duration = Duration::from_secs(5);
+const STATEMENT: Duration = Duration::from_secs(60);
+
+/// Whom to ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source<'a> {
+    /// A conninfo string or URL of libpq.
+    Postgres(&'a str),
+    /// `mysql://USER:PASSWORD@HOST/?socket=PATH`.
+    Mysql(&'a str),
+}
+
+/// What a partition is called.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Called {
+    /// With its database.
+    pub name: String,
+    /// The table that it is a partition of.
+    pub parent: Option<String>,
+    /// Which rows it holds, as the database says it.
+    pub bound: Option<String>,
+}
+
+/// Names by path.
+#[derive(Default)]
+pub struct Names {
+    by_path: HashMap<String, Called>,
+}
+
+impl Names {
+    /// The name of a partition by its canonical path. A path below a tablespace is known from `PG_...` on, wherever the
+    /// tablespace stands.
+    pub fn of(&self, path: &str) -> Option<&Called> {
+        self.by_path.get(path).or_else(|| self.by_path.get(below_tablespace(path)?))
+    }
+
+    fn put(&mut self, path: &str, called: Called) {
+        let key = below_tablespace(path).unwrap_or(path);
+        self.by_path.entry(key.to_owned()).or_insert(called);
+    }
+}
+
+fn below_tablespace(path: &str) -> Option<&str> {
+    let at = if path.starts_with("PG_") { 0 } else { path.find("/PG_")? + 1 };
+    path.get(at..)
+}
+
+/// Asks for all names.
+///
+/// # Errors
+/// One line with what the database said.
+pub fn names(source: Source<'_>) -> Outcome<Names> {
+    match source {
+        Source::Postgres(conninfo) => postgres::names(conninfo),
+        Source::Mysql(url) => mysql::names(url),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tablespaces_are_known_wherever_they_stand() {
+        let mut names = Names::default();
+        let called = |name: &str| Called { name: name.into(), parent: None, bound: None };
+        names.put("base/5/1", called("a"));
+        names.put("pg_tblspc/16400/PG_15_202209061/5/2", called("b"));
+        assert_eq!(names.of("base/5/1").unwrap().name, "a");
+        for path in ["PG_15_202209061/5/2", "fast/PG_15_202209061/5/2", "pg_tblspc/9/PG_15_202209061/5/2"] {
+            assert_eq!(names.of(path).unwrap().name, "b", "{path}");
+        }
+        assert!(names.of("5/2").is_none());
+    }
+}

@@ -1,0 +1,165 @@
+//! PostgreSQL's catalogue: relations and their paths, partitions and their bounds, and the pages of chosen rows.
+
+use super::{CONNECT, Called, Names, STATEMENT};
+use crate::Outcome;
+use postgres::{Client, Config, NoTls};
+use std::str::FromStr;
+use weft::types::{PAGE, PageSet};
+
+/// Bytes of a block, as every server is built unless its builder chose otherwise.
+const DEFAULT_BLOCK: u64 = 8_192;
+
+/// One line with what the server said.
+fn told(doing: &str) -> impl Fn(postgres::Error) -> String + '_ {
+    move |cause| {
+        let said = cause.as_db_error().map_or_else(
+            || {
+                let source = std::error::Error::source(&cause).map(|source| format!(": {source}"));
+                format!("{cause}{}", source.unwrap_or_default())
+            },
+            |error| error.message().to_owned(),
+        );
+        format!("PostgreSQL, {doing}: {said}")
+    }
+}
+
+fn connect(conninfo: &str, database: Option<&str>) -> Outcome<Client> {
+    let mut config = Config::from_str(conninfo).map_err(|cause| {
+        format!("{conninfo:?} is no conninfo ({cause}): write it as \"host=/run/postgresql user=postgres\"")
+    })?;
+    config.connect_timeout(CONNECT).application_name("weft");
+    if let Some(database) = database {
+        config.dbname(database);
+    }
+    let mut client = config.connect(NoTls).map_err(told("connecting"))?;
+    let limit = format!("SET statement_timeout = {}", STATEMENT.as_millis());
+    client.batch_execute(&limit).map_err(told("SET statement_timeout"))?;
+    Ok(client)
+}
+
+const DATABASES: &str = "SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname";
+
+/// Relations with files, those that are partitions with parent and bound.
+const RELATIONS: &str = "
+    SELECT pg_relation_filepath(c.oid), n.nspname, c.relname,
+           (SELECT pn.nspname || '.' || p.relname FROM pg_inherits i
+              JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
+             WHERE i.inhrelid = c.oid AND c.relispartition LIMIT 1),
+           CASE WHEN c.relispartition THEN pg_get_expr(c.relpartbound, c.oid) END
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE pg_relation_filenode(c.oid) IS NOT NULL";
+
+/// The names of all relations of all databases that may be connected to.
+pub(super) fn names(conninfo: &str) -> Outcome<Names> {
+    let mut client = connect(conninfo, None)?;
+    let rows = client.query(DATABASES, &[]).map_err(told("listing the databases"))?;
+    drop(client);
+    let mut names = Names::default();
+    for row in rows {
+        let database: String = row.try_get(0).map_err(told("listing the databases"))?;
+        let mut client = connect(conninfo, Some(&database))?;
+        for row in client.query(RELATIONS, &[]).map_err(told("listing the relations"))? {
+            let text =
+                |at: usize| row.try_get::<_, Option<String>>(at).map_err(told("listing the relations"));
+            let (Some(path), Some(schema), Some(name)) = (text(0)?, text(1)?, text(2)?) else { continue };
+            let shared = path.starts_with("global/");
+            let name =
+                if shared { format!("{schema}.{name}") } else { format!("{database}.{schema}.{name}") };
+            let parent = text(3)?.map(|parent| format!("{database}.{parent}"));
+            names.put(&path, Called { name, parent, bound: text(4)? });
+        }
+    }
+    Ok(names)
+}
+
+/// A relation as the catalogue has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Relation {
+    pub oid: u32,
+    /// With its schema.
+    pub name: String,
+    /// The same, as it stands in a statement.
+    quoted: String,
+    /// From DATA on, as the server sees it: `base/5/16397`.
+    pub path: String,
+    /// Blocks of its heap.
+    pub blocks: u64,
+    /// Bytes of a block.
+    pub block_bytes: u64,
+}
+
+/// Looks a relation up, by its name or by the path of its files.
+///
+/// # Errors
+/// One line with what the server said, or that there is none.
+pub fn relation(conninfo: &str, name: &str) -> Outcome<(Client, Relation)> {
+    let mut client = connect(conninfo, None)?;
+    let query = "
+        SELECT c.oid, n.nspname || '.' || c.relname, pg_relation_filepath(c.oid),
+               pg_relation_size(c.oid) / current_setting('block_size')::bigint, current_setting('block_size')::bigint,
+               quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'm') AND (c.oid = to_regclass($1) OR pg_relation_filepath(c.oid) = $1)";
+    // A path is no name: to_regclass would refuse its letters.
+    let query =
+        if name.contains('/') { query.replace("c.oid = to_regclass($1) OR ", "") } else { query.into() };
+    let failed = told("looking the relation up");
+    let row = client.query_opt(&query, &[&name]).map_err(&failed)?.ok_or_else(|| {
+        format!(
+            "PostgreSQL knows no table {name:?} with rows of its own in the database of the connection: name it as \
+             SCHEMA.TABLE, or by its path, and give dbname= in CONNINFO"
+        )
+    })?;
+    let number = |at: usize| row.try_get::<_, i64>(at).map_err(&failed);
+    let relation = Relation {
+        oid: row.try_get(0).map_err(&failed)?,
+        name: row.try_get(1).map_err(&failed)?,
+        quoted: row.try_get(5).map_err(&failed)?,
+        path: row.try_get::<_, Option<String>>(2).map_err(&failed)?.unwrap_or_default(),
+        blocks: u64::try_from(number(3)?).unwrap_or(0),
+        block_bytes: u64::try_from(number(4)?).ok().filter(|bytes| *bytes > 0).unwrap_or(DEFAULT_BLOCK),
+    };
+    Ok((client, relation))
+}
+
+/// The pages (of 4 KiB) of the heap that hold rows of a predicate.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PageSetOf {
+    pub pages: PageSet,
+    pub rows: u64,
+    /// Blocks of the database among them.
+    pub blocks: u64,
+}
+
+/// Asks in which blocks the rows of a predicate stand: `SELECT ... FROM table WHERE (predicate)`, in a transaction that
+/// cannot write.
+///
+/// # Errors
+/// One line: the predicate fails, or matches nothing.
+pub fn pages_where(client: &mut Client, relation: &Relation, predicate: &str) -> Outcome<PageSetOf> {
+    let failed = told("the predicate");
+    let mut transaction =
+        client.build_transaction().read_only(true).start().map_err(told("beginning a transaction"))?;
+    let table = &relation.quoted;
+    let query = format!(
+        "SELECT (ctid::text::point)[0]::bigint AS block, count(*) FROM ONLY {table} WHERE ({predicate}\n) GROUP BY 1 \
+         ORDER BY 1"
+    );
+    let rows = transaction.query(&query, &[]).map_err(&failed)?;
+    let mut found = PageSetOf { pages: PageSet::default(), rows: 0, blocks: rows.len() as u64 };
+    let each = relation.block_bytes / PAGE;
+    for row in rows {
+        let number = |at: usize| row.try_get::<_, i64>(at).map_err(&failed);
+        let (block, count) = (number(0)?, number(1)?);
+        let first = u64::try_from(block).unwrap_or(0) * each;
+        found.pages.write(first * PAGE, (first + each.max(1)) * PAGE);
+        found.rows += u64::try_from(count).unwrap_or(0);
+    }
+    if found.rows == 0 {
+        return Err(format!(
+            "the predicate matches no row of {}: a child without rows needs no past; check it with SELECT count(*)",
+            relation.name
+        ));
+    }
+    Ok(found)
+}

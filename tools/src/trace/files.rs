@@ -1,0 +1,72 @@
+//! Traces in files: plain text, or gzip where the name ends in `.gz`.
+
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use weft::forecast::trace::{Trace, text};
+
+/// Opens a file, `-` for standard input; gzip is recognised by its first bytes.
+///
+/// # Errors
+/// One line with the path.
+pub fn open(path: &Path) -> Result<Box<dyn BufRead>, String> {
+    let mut input: Box<dyn BufRead> = match path.to_str() {
+        Some("-") => Box::new(BufReader::new(std::io::stdin())),
+        _ => Box::new(BufReader::new(
+            File::open(path).map_err(|cause| format!("cannot open {}: {cause}", path.display()))?,
+        )),
+    };
+    let head = input.fill_buf().map_err(|cause| format!("cannot read {}: {cause}", path.display()))?;
+    if head.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(BufReader::new(MultiGzDecoder::new(input))));
+    }
+    Ok(input)
+}
+
+/// Reads a trace.
+///
+/// # Errors
+/// One line with the path, and the line in it.
+pub fn read(path: &Path) -> Result<Trace, String> {
+    text::read(open(path)?).map_err(|cause| format!("{}: {}", path.display(), cause.message))
+}
+
+/// Writes a file, `-` for standard output; compressed where its name ends in `.gz`.
+///
+/// # Errors
+/// One line with the path.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let failed = |cause: std::io::Error| format!("cannot write {}: {cause}", path.display());
+    if path.as_os_str() == "-" {
+        return crate::output::print(&String::from_utf8_lossy(bytes)).map(|_| ());
+    }
+    let file = BufWriter::new(File::create(path).map_err(failed)?);
+    if path.extension().is_some_and(|extension| extension == "gz") {
+        let mut packed = GzEncoder::new(file, Compression::default());
+        packed.write_all(bytes).map_err(failed)?;
+        return packed.finish().and_then(|mut file| file.flush()).map_err(failed);
+    }
+    let mut file = file;
+    file.write_all(bytes).and_then(|()| file.flush()).map_err(failed)
+}
+
+/// BLAKE3 of a file's bytes, in hex.
+///
+/// # Errors
+/// One line with the path.
+pub fn hash(path: &Path) -> Result<String, String> {
+    let failed = |cause: std::io::Error| format!("cannot read {}: {cause}", path.display());
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let got = file.read(&mut buffer).map_err(failed)?;
+        if got == 0 {
+            return Ok(hasher.finalize().to_hex().to_string());
+        }
+        hasher.update(buffer.get(..got).unwrap_or(&[]));
+    }
+}
