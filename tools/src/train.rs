@@ -55,7 +55,8 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let rows = rows(&store, &work.dir)?;
     let old = work.dir.join("champion.onnx");
     let new = work.dir.join("challenger.onnx");
-    std::fs::write(&old, &champion.bytes).map_err(|cause| format!("cannot write {}: {cause}", old.display()))?;
+    std::fs::write(&old, &champion.bytes)
+        .map_err(|cause| format!("cannot write {}: {cause}", old.display()))?;
     train(args, &python, &work.dir, (champion_runs.then_some(&*old), &new, &rows))?;
     let bytes = models::from_path(&new)?;
     let challenger = models::Model { name: models::hash(&bytes), blake3: models::hash(&bytes), bytes };
@@ -65,7 +66,8 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
         false => json!({ "better": true, "why": "the model in use does not run" }),
     };
     let better = told.get("better").and_then(Value::as_bool).unwrap_or(false);
-    let name = models::add(&store, &challenger.bytes, &models::Note { report: told.clone(), ..note("weft train") })?;
+    let name =
+        models::add(&store, &challenger.bytes, &models::Note { report: told.clone(), ..note("weft train") })?;
     let used = better && !args.keep_only;
     if used {
         models::choose(&store, &name)?;
@@ -112,14 +114,16 @@ fn python(given: Option<&Path>, dir: &Path) -> Told<PathBuf> {
     let developers = program.as_deref().and_then(Path::parent).map(|dir| dir.join("../tools/train-venv"));
     let own = dir.join("venv");
     let wanted = read_to_string(dir.join("requirements.txt")).unwrap_or_default();
-    let is_ready = |venv: &Path| read_to_string(venv.join("requirements.txt")).is_ok_and(|have| have == wanted);
+    let is_ready =
+        |venv: &Path| read_to_string(venv.join("requirements.txt")).is_ok_and(|have| have == wanted);
     if let Some(venv) = developers.into_iter().chain([own.clone()]).find(|venv| is_ready(venv)) {
         return Ok(venv.join("bin/python"));
     }
     output::complain("installing what training needs into STORE/train/venv (once)");
     let python = own.join("bin/python");
     let list = dir.join("requirements.txt");
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"];
+    let install =
+        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"];
     ask(Command::new("python3").arg("-m").arg("venv").arg("--clear").arg(&own))
         .and_then(|_| ask(Command::new(&python).args(install).arg("--only-binary=:all:").arg("-r").arg(&list)))
         .map_err(|cause| {
@@ -148,11 +152,18 @@ fn rows(store: &Path, dir: &Path) -> Told<PathBuf> {
     let count = serde_json::from_str::<Value>(&about).ok().and_then(|about| about.get("rows")?.as_u64());
     match count.unwrap_or(0) {
         enough if enough >= ROWS_LEAST => Ok(rows),
-        few => Err(format!("the trace is too short to train on: {few} rows, of {ROWS_LEAST} that it takes; wait")),
+        few => Err(format!(
+            "the trace is too short to train on: {few} rows, of {ROWS_LEAST} that it takes; wait"
+        )),
     }
 }
 
-fn train(args: &Args, python: &Path, dir: &Path, (old, new, rows): (Option<&Path>, &Path, &Path)) -> Told<()> {
+fn train(
+    args: &Args,
+    python: &Path,
+    dir: &Path,
+    (old, new, rows): (Option<&Path>, &Path, &Path),
+) -> Told<()> {
     let mut train = Command::new(python);
     train.current_dir(dir).arg("train.py").arg("--out").arg(new).arg("--seed").arg(args.seed.to_string());
     train.arg("--date").arg(jiff::Zoned::now().date().to_string());
@@ -165,7 +176,14 @@ fn train(args: &Args, python: &Path, dir: &Path, (old, new, rows): (Option<&Path
 
 fn compare(python: &Path, dir: &Path, (old, new, rows): (&Path, &Path, &Path)) -> Told<Value> {
     let mut compare = Command::new(python);
-    compare.current_dir(dir).arg("compare.py").arg("--champion").arg(old).arg("--challenger").arg(new).arg(rows);
+    compare
+        .current_dir(dir)
+        .arg("compare.py")
+        .arg("--champion")
+        .arg(old)
+        .arg("--challenger")
+        .arg(new)
+        .arg(rows);
     let told = ask(&mut compare)?;
     serde_json::from_str(&told).map_err(|cause| format!("compare.py told nonsense: {cause}"))
 }
@@ -173,10 +191,8 @@ fn compare(python: &Path, dir: &Path, (old, new, rows): (&Path, &Path, &Path)) -
 /// Runs a program; what it printed. Its complaints become ours, in one line.
 fn ask(command: &mut Command) -> Told<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let done = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|cause| format!("cannot run {name}: {cause}"))?;
+    let done =
+        command.stdin(Stdio::null()).output().map_err(|cause| format!("cannot run {name}: {cause}"))?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }
@@ -203,7 +219,11 @@ fn words(all: &Value) -> String {
     let (new, old) = (text("/model"), text("/champion"));
     let verdict = match all.get("used").and_then(Value::as_bool) {
         Some(true) => format!("model {} is used from now on", models::short(&new)),
-        _ => format!("model {} stays in use; the new one is kept as {}", models::short(&old), models::short(&new)),
+        _ => format!(
+            "model {} stays in use; the new one is kept as {}",
+            models::short(&old),
+            models::short(&new)
+        ),
     };
     format!("{verdict}: {scores}\n")
 }

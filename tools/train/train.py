@@ -48,7 +48,7 @@ def sample(rows, begin, end, rng):
     return np.array(rows.x[index]), y, trust * damped / damped.sum(), trust * weight / weight.sum()
 
 
-def train(sources, seed, hidden=HIDDEN, epochs=14, log=print, begin=None):
+def train(sources, seed, hidden=HIDDEN, epochs=8, log=print, begin=None):
     """A scaler, experts and a calibrated network of a list of `Rows`; `begin`: constants of the model to go on from."""
     rng = np.random.default_rng(seed)
     parts, tune = [], []

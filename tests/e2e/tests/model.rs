@@ -41,13 +41,17 @@ fn the_shipped_model_works_out_of_the_box_and_is_swapped_without_a_remount() {
     assert!(told["id"].as_str().unwrap_or("").starts_with("shipped "), "{told}");
     assert!(told["resident_bytes"].as_u64().unwrap() < 96 << 20, "{told}");
     let shown = model(&mount, &["show", "shipped"]).ok();
-    assert!(shown.contains("fits       yes") && shown.contains("licence") && !shown.contains("not stated"), "{shown}");
+    assert!(
+        shown.contains("fits       yes") && shown.contains("licence") && !shown.contains("not stated"),
+        "{shown}"
+    );
 
     // The same weights under another seed are another model.
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../mount/models/shipped.onnx");
     let mut bytes = std::fs::read(shipped).unwrap();
     let maker = b"weft tools/train";
-    let at = bytes.windows(maker.len()).position(|window| window == maker).expect("the model names its maker");
+    let at =
+        bytes.windows(maker.len()).position(|window| window == maker).expect("the model names its maker");
     bytes[at] = b'W';
     let other = place.join("other.onnx");
     std::fs::write(&other, &bytes).unwrap();
@@ -85,9 +89,13 @@ fn without_a_library_status_says_why_and_the_mount_works() {
     let told = settled(&mount);
     assert!(told["id"].is_null() && told["trouble"].as_str().unwrap().contains(missing), "{told}");
     let table = cmd::run(mount.weft().arg("status").arg(&mount.point)).ok();
-    assert!(table.contains("model      none, the standard rule decides: ") && table.contains(missing), "{table}");
+    assert!(
+        table.contains("model      none, the standard rule decides: ") && table.contains(missing),
+        "{table}"
+    );
     works(&mount, "file");
-    for args in [&["use", "abcdef"][..], &["use", "/no/such.onnx"], &["use", "shipped"], &["show", "abcdef"]] {
+    for args in [&["use", "abcdef"][..], &["use", "/no/such.onnx"], &["use", "shipped"], &["show", "abcdef"]]
+    {
         let refused = model(&mount, args);
         assert!(refused.code == 1 && refused.stderr.lines().count() == 1, "{args:?}: {refused:?}");
     }
