@@ -38,6 +38,7 @@ pub mod process;
 pub mod profile;
 mod resolve;
 pub mod restore;
+pub mod retention;
 pub mod roots;
 mod running;
 mod served;

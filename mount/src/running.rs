@@ -6,6 +6,7 @@ use crate::config::ProfileName;
 use crate::control::{Answer, Ask};
 use crate::model::Serving;
 use crate::profile::Profile;
+use crate::retention;
 use crate::served::{Common, Served};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -88,6 +89,12 @@ impl Running {
             Ask::Resolve { time } => self.resolve(&time),
             Ask::ViewName { time } => self.when(&time).map(|when| json!(when.instant.view_name())),
             Ask::WeaveNow => self.weave_now(),
+            Ask::Prune { dry_run } => self.prune(dry_run),
+            Ask::Retention => self.retention(),
+            Ask::SetRetention { tiers, cap, minimum } => {
+                let change = retention::Change { tiers, cap, minimum };
+                retention::set(&self.common.store, &change, Some(&self.common.engine))
+            }
             Ask::Tag { name, time } => self.tag(&name, &time),
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),

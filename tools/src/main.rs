@@ -11,9 +11,11 @@ mod model;
 mod mount;
 mod output;
 mod partitions;
+mod prune;
 mod recover;
 mod resolve;
 mod restore;
+mod retention;
 mod shadow;
 mod status;
 mod tag;
@@ -47,6 +49,9 @@ enum Command {
     At(at::Args),
     Resolve(resolve::Args),
     Weave(weave::Args),
+    Prune(prune::Args),
+    #[command(subcommand)]
+    Retention(retention::Command),
     Tag(tag::Args),
     Tags(tags::Args),
     Log(log::Args),
@@ -83,6 +88,8 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, store),
         Command::At(args) => at::run(&args, store),
         Command::Resolve(args) => resolve::run(&args, store),
+        Command::Prune(args) => prune::run(&args, store),
+        Command::Retention(command) => retention::run(&command, store),
         Command::Weave(args) => weave::run(&args, store),
         Command::Tag(args) => tag::run(&args, store),
         Command::Tags(args) => tags::run(&args, store),
