@@ -11,6 +11,7 @@ mod holds;
 mod instants;
 mod options;
 mod partitions;
+mod pruning;
 mod room;
 mod shadowing;
 mod status;
@@ -23,6 +24,7 @@ pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
 pub use options::{Capture, Options};
 pub use partitions::Figures;
+pub use pruning::{LetGo, Pruned};
 pub use shadowing::{ShadowInfo, ShadowLimits, ShadowStatus, SnapshotInfo};
 pub use status::Status;
 pub use store::remove_index;
@@ -92,6 +94,7 @@ pub struct Engine {
     weaver: weaving::Weaving,
     shadowing: shadowing::Shadowing,
     holds: Arc<holds::Holds>,
+    pruning: pruning::Pruning,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -192,6 +195,7 @@ impl Engine {
             weaver,
             shadowing,
             holds: Arc::default(),
+            pruning: pruning::Pruning::new(options.retention),
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),

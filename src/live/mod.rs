@@ -129,6 +129,11 @@ impl Live {
         nodes.iter().map(|node| node.lock().content.data.count() * PAGE).sum()
     }
 
+    /// Whether the present has a file, with a name or open without one.
+    pub fn knows(&self, file: FileId) -> bool {
+        self.tree.read().nodes.contains_key(&file)
+    }
+
     /// What keeps the applier from going on.
     pub fn trouble(&self) -> Option<Error> {
         self.trouble.lock().clone()

@@ -190,7 +190,11 @@ impl Pages {
         version: &PageVersion,
         bytes: &mut [u8],
     ) -> Result<()> {
+        // What newer parts cover may have been pruned.
+        let mut version = version.clone();
+        let beneath = version.uncover();
         match (version.full, adoption) {
+            _ if !beneath => {}
             (Some(full), _) => {
                 let valid = (full.valid_len as usize).min(bytes.len());
                 self.fetch(full.location, bytes.get_mut(..valid).unwrap_or(&mut []))?;

@@ -145,6 +145,7 @@ fn table(status: &Value) -> String {
         ),
         ("checkpoint", format!("at seq {}", number(status, "checkpoint_seq"))),
         ("profile", text(status, "profile").into()),
+        ("model", model(status)),
         ("excluded", excluded(status)),
         ("files", format!("{} ({} open)", number(status, "files"), number(status, "open_files"))),
         (
@@ -183,6 +184,17 @@ fn table(status: &Value) -> String {
     let all = first.iter().cloned().chain(warnings).chain(rest.iter().cloned());
     let shown = all.filter(|(_, value)| !value.is_empty());
     shown.map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+}
+
+/// Which model forecasts, or why none does.
+fn model(status: &Value) -> String {
+    let Some(model) = status.get("model") else { return String::new() };
+    let part = |key: &str| model.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    match (part("id"), part("trouble")) {
+        (id, cause) if cause.is_empty() => id,
+        (id, cause) if id.is_empty() => format!("none, the standard rule decides: {cause}"),
+        (id, cause) => format!("{id} is not at work, the standard rule decides: {cause}"),
+    }
 }
 
 /// The further roots; empty without.
