@@ -99,6 +99,7 @@ pub struct Config {
     pub shadow_after_mib: u64,
     pub shadow_max_age_hours: u64,
     pub shadow_snapshots: u64,
+    pub onnxruntime: String,
 }
 
 impl Default for Config {
@@ -130,6 +131,7 @@ impl Default for Config {
             shadow_after_mib: 256,
             shadow_max_age_hours: 24,
             shadow_snapshots: 3,
+            onnxruntime: String::new(),
         }
     }
 }
@@ -224,6 +226,10 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # Snapshots kept of a shadow that is kept up to date; they share what is the same (1 to 1000).
 #shadow_snapshots = 3
+
+# ONNX Runtime's library (libonnxruntime.so, 1.24 or later), which runs the models of the forecast; "": look beside the
+# program and in /usr/lib/weft. `weft mount --onnxruntime` overrides this. Without one the standard rule decides.
+#onnxruntime = ""
 "#;
 
 impl Config {
@@ -250,6 +256,11 @@ impl Config {
         })?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The library that was asked for; `None`: look in the usual places.
+    pub fn onnxruntime(&self) -> Option<&Path> {
+        Some(Path::new(&self.onnxruntime)).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// What is left out of history besides what the profile leaves out.
@@ -289,6 +300,9 @@ impl Config {
             }
         }
         self.patterns()?;
+        if self.onnxruntime().is_some_and(|path| !path.is_absolute()) {
+            return Err(format!("onnxruntime = \"{}\": use an absolute path", self.onnxruntime));
+        }
         self.retention()?;
         weft::past::when::zone(&self.timezone)
             .map(|_| ())
@@ -308,7 +322,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 26);
+        assert_eq!(active.lines().count(), 27);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -326,6 +340,7 @@ mod tests {
             ("exclude = [\"*\"]", "everything"),
             ("exclude = \"cache/\"", "line 1"),
             ("threads = ", "line 1"),
+            ("onnxruntime = \"lib/x.so\"", "absolute path"),
             ("retention_cap = \"0GiB\"", "retention: a cap of 0GiB"),
             ("retention = \"every write for 5m\"", "shorter than the minimum"),
         ] {

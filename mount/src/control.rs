@@ -79,6 +79,8 @@ pub enum Ask {
     Unsent {
         time: String,
     },
+    /// Load the model in use anew: another was chosen.
+    ModelReload,
     Shadows,
     /// Makes a shadow of a partition at once: of a time, or of the present and kept up to date.
     ShadowAdd {

@@ -4,6 +4,7 @@ use crate::check::{self, Plan, Request};
 use crate::control;
 use crate::handlers::Here;
 use crate::links::{Linked, Links};
+use crate::model::Serving;
 use crate::process::{self, Report, Side};
 use crate::roots::{self, Root};
 use crate::running::{Event, Rates, Running};
@@ -300,7 +301,10 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     let started = Instant::now();
     let rates = parking_lot::Mutex::new(Rates::default());
     let profile = (plan.config.profile, plan.profile);
-    let running = Arc::new(Running { common, data: plan.data.clone(), roots, profile, started, rates });
+    let library = plan.config.onnxruntime().map(Path::to_path_buf);
+    let model = Arc::new(Serving::new(plan.store.clone(), library, Box::new(|_| ())));
+    let data = plan.data.clone();
+    let running = Arc::new(Running { common, data, roots, profile, started, rates, model });
     let roots = Arc::downgrade(&running);
     engine.set_let_go(Arc::new(move |going| {
         let running = roots.upgrade();
@@ -317,6 +321,7 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
         }
         return Err(cause);
     }
+    running.model.begin();
     Ok(running)
 }
 

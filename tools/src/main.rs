@@ -7,6 +7,7 @@ mod index;
 mod inference_worker;
 mod journal;
 mod log;
+mod model;
 mod mount;
 mod output;
 mod partitions;
@@ -20,6 +21,7 @@ mod status;
 mod tag;
 mod tags;
 mod trace;
+mod train;
 mod unmount;
 mod weave;
 
@@ -54,7 +56,10 @@ enum Command {
     Tags(tags::Args),
     Log(log::Args),
     Diff(diff::Args),
+    #[command(subcommand)]
+    Model(model::Command),
     Partitions(partitions::Args),
+    Train(train::Args),
     Restore(restore::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
@@ -90,6 +95,8 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Model(command) => model::run(&command, store),
+        Command::Train(args) => train::run(&args, store),
         Command::Shadow(command) => shadow::run(&command, store),
         Command::Shadows(args) => shadow::list(&args, store),
         Command::Trace(command) => trace::run(&command, store),
