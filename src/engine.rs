@@ -8,6 +8,7 @@ mod activity;
 mod history;
 mod holds;
 mod instants;
+mod leases;
 mod partitions;
 mod room;
 mod status;
@@ -18,6 +19,7 @@ mod weaving;
 pub use activity::Work;
 pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
+pub use leases::{Granted, Lease};
 pub use partitions::Figures;
 pub use status::Status;
 pub use store::remove_index;
@@ -39,7 +41,7 @@ use crate::past::indexer::Indexer;
 use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::types::{Attr, FileId, Name, Seq, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -101,6 +103,8 @@ pub struct Options {
     pub open_files: usize,
     /// A step of the wall clock by more µs, either way, begins a clock epoch.
     pub clock_step_us: i64,
+    /// How long a lease runs, in µs.
+    pub lease_us: i64,
     /// How much of the machine the weaver takes.
     pub weave: WeaveLimits,
     /// May chown to others (running as root).
@@ -128,6 +132,7 @@ impl Options {
             kernel_floor_bytes: 0,
             open_files: 512,
             clock_step_us: 5_000_000,
+            lease_us: 600_000_000,
             weave: WeaveLimits::default(),
             privileged: true,
             exclude: Exclude::nothing(),
@@ -163,6 +168,9 @@ pub struct Engine {
     /// What was durable when the session began.
     begun: Seq,
     weaver: weaving::Weaving,
+    /// How long a lease runs, and when open handles were last looked at, in µs.
+    lease_us: i64,
+    leases_looked_us: AtomicI64,
     holds: Arc<holds::Holds>,
     report: Report,
     threads: threads::Threads,
@@ -257,6 +265,8 @@ impl Engine {
             meta,
             indexer: Arc::new(indexer),
             weaver,
+            lease_us: options.lease_us.max(1),
+            leases_looked_us: AtomicI64::new(0),
             holds: Arc::default(),
             report,
             threads: threads::Threads::default(),

@@ -28,6 +28,7 @@ pub mod events;
 pub mod holders;
 pub mod journal;
 pub mod kernel;
+mod leases;
 pub mod mountinfo;
 pub mod offline;
 pub mod onnx;

@@ -45,6 +45,7 @@ use self::tree::Tree;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::journal::Journal;
+use crate::meta::leases::Leases;
 use crate::meta::tags::Tags;
 use crate::meta::thinned::Thinned;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +78,8 @@ pub struct Live {
     pub birth: Mutex<(Seq, Timestamp)>,
     /// Named instants. Its lock is taken before the journal's, and no other meanwhile.
     pub tags: Mutex<Tags>,
+    /// Instants that are held for a while. Its lock is taken before the journal's, and no other meanwhile.
+    pub leases: Mutex<Leases>,
     /// Which instants remain. A leaf, but for the journal's lock.
     pub thinned: Mutex<Thinned>,
     tree: RwLock<Tree>,

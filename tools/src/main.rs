@@ -6,6 +6,7 @@ mod diff;
 mod index;
 mod inference_worker;
 mod journal;
+mod leases;
 mod log;
 mod mount;
 mod output;
@@ -45,6 +46,7 @@ enum Command {
     Weave(weave::Args),
     Tag(tag::Args),
     Tags(tags::Args),
+    Leases(leases::Args),
     Log(log::Args),
     Diff(diff::Args),
     Partitions(partitions::Args),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Weave(args) => weave::run(&args, store),
         Command::Tag(args) => tag::run(&args, store),
         Command::Tags(args) => tags::run(&args, store),
+        Command::Leases(args) => leases::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
         Command::Trace(command) => trace::run(&command, store),
