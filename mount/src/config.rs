@@ -89,6 +89,13 @@ pub struct Config {
     pub weave: bool,
     pub weave_cpu_percent: u32,
     pub weave_mib_per_sec: u64,
+    pub shadow: bool,
+    pub shadow_limit_mib: u64,
+    pub shadow_cpu_percent: u32,
+    pub shadow_mib_per_sec: u64,
+    pub shadow_after_mib: u64,
+    pub shadow_max_age_hours: u64,
+    pub shadow_snapshots: u64,
 }
 
 impl Default for Config {
@@ -111,6 +118,13 @@ impl Default for Config {
             weave: true,
             weave_cpu_percent: 25,
             weave_mib_per_sec: 64,
+            shadow: true,
+            shadow_limit_mib: 8_192,
+            shadow_cpu_percent: 15,
+            shadow_mib_per_sec: 32,
+            shadow_after_mib: 256,
+            shadow_max_age_hours: 24,
+            shadow_snapshots: 3,
         }
     }
 }
@@ -177,6 +191,28 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # What weaving may read and write in a second, in MiB (1 to 65536).
 #weave_mib_per_sec = 64
+
+# Make shadows by the standard rule: contiguous copies of a partition's past state, from which views are read fast. What
+# `weft shadow add` makes is not bound by this.
+#shadow = true
+
+# Space that shadows may take, in MiB (0 to 1073741824). Over it the least useful goes; what was asked for by hand stays.
+#shadow_limit_mib = 8192
+
+# Share of one core that making shadows may take, in percent (1 to 100).
+#shadow_cpu_percent = 15
+
+# What making shadows may read and write in a second, in MiB (1 to 65536).
+#shadow_mib_per_sec = 32
+
+# The rule wants a shadow of a partition after so much was written to it since the last one, in MiB (1 to 1073741824) ...
+#shadow_after_mib = 256
+
+# ... and at latest after so many hours, when anything was (1 to 87600).
+#shadow_max_age_hours = 24
+
+# Snapshots kept of a shadow that is kept up to date; they share what is the same (1 to 1000).
+#shadow_snapshots = 3
 "#;
 
 impl Config {
@@ -224,6 +260,12 @@ impl Config {
             ("lease_secs", self.lease_secs, 1, 2_592_000),
             ("weave_cpu_percent", u64::from(self.weave_cpu_percent), 1, 100),
             ("weave_mib_per_sec", self.weave_mib_per_sec, 1, 1 << 16),
+            ("shadow_limit_mib", self.shadow_limit_mib, 0, 1 << 30),
+            ("shadow_cpu_percent", u64::from(self.shadow_cpu_percent), 1, 100),
+            ("shadow_mib_per_sec", self.shadow_mib_per_sec, 1, 1 << 16),
+            ("shadow_after_mib", self.shadow_after_mib, 1, 1 << 30),
+            ("shadow_max_age_hours", self.shadow_max_age_hours, 1, 87_600),
+            ("shadow_snapshots", self.shadow_snapshots, 1, 1_000),
         ];
         for (key, value, least, most) in limits {
             if value < least || value > most {
@@ -249,7 +291,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 16);
+        assert_eq!(active.lines().count(), 23);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -261,6 +303,7 @@ mod tests {
             ("threads = 0", "threads = 0: use 1 to 64"),
             ("segment_mib = 4", "8 to 1024"),
             ("weave_cpu_percent = 101", "1 to 100"),
+            ("shadow_snapshots = 0", "1 to 1000"),
             ("timezone = \"Mars\"", "timezone"),
             ("exclude = [\"a//b\"]", "is not a pattern"),
             ("exclude = [\"*\"]", "everything"),

@@ -117,15 +117,17 @@ fn table(status: &Value) -> String {
         (
             "stored",
             format!(
-                "journal {}, woven {}, index {}, base {}, metadata {}",
+                "journal {}, woven {}, shadows {}, index {}, base {}, metadata {}",
                 size("journal_bytes"),
                 size("woven_bytes"),
+                size("shadow_bytes"),
                 size("index_bytes"),
                 size("base_bytes"),
                 size("meta_bytes")
             ),
         ),
         ("weaving", crate::weave::state(status)),
+        ("shadows", crate::shadow::state(status.get("shadows").unwrap_or(&Value::Null))),
         ("space", space(status)),
         (
             "lag",
