@@ -9,6 +9,7 @@ mod budget;
 mod history;
 mod holds;
 mod instants;
+mod leases;
 mod options;
 mod partitions;
 mod pruning;
@@ -22,6 +23,7 @@ mod weaving;
 pub use activity::Work;
 pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
+pub use leases::{Granted, Lease};
 pub use options::{Capture, Options};
 pub use partitions::Figures;
 pub use pruning::{LetGo, Pruned};
@@ -46,7 +48,7 @@ use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
 use crate::shadow::Shadows;
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::types::{Attr, FileId, Name, Seq, StoreId};
 use std::collections::HashMap;
 use std::path::Path;
@@ -92,6 +94,9 @@ pub struct Engine {
     /// What was durable when the session began.
     begun: Seq,
     weaver: weaving::Weaving,
+    /// How long a lease runs, and when open handles were last looked at, in µs.
+    lease_us: i64,
+    leases_looked_us: AtomicI64,
     shadowing: shadowing::Shadowing,
     holds: Arc<holds::Holds>,
     pruning: pruning::Pruning,
@@ -194,6 +199,8 @@ impl Engine {
             meta,
             indexer: Arc::new(indexer),
             weaver,
+            lease_us: options.lease_us.max(1),
+            leases_looked_us: AtomicI64::new(0),
             shadowing,
             holds: Arc::default(),
             pruning: pruning::Pruning::new(options.retention),

@@ -576,3 +576,114 @@ fn any_setting_of_the_clock_changes_no_view_and_freezes_nothing() {
         History::run(seed);
     }
 }
+
+#[test]
+fn leases_count_time_that_passed_whatever_the_clock_says() {
+    const TEN_MINUTES: i64 = 600 * SECOND;
+    let mut bed = Bed::new();
+    let engine = bed.open();
+    create(&engine);
+    let lease = |engine: &Engine| {
+        let (_, _, granted) = engine.resolve_ago_leased(0, "test").unwrap();
+        let granted = granted.unwrap();
+        assert!(granted.trouble.is_none() && granted.lease.durable);
+        granted.lease
+    };
+    let left = |engine: &Engine, id: u64| {
+        engine.leases().iter().find(|lease| lease.id == id).map(|lease| lease.left_us / SECOND)
+    };
+    let near = |left: Option<i64>, secs: i64| left.is_some_and(|left| left.abs_diff(secs) <= 1);
+    let first = lease(&engine);
+    assert!((first.until_us - engine.now().0).abs_diff(TEN_MINUTES) < SECOND as u64);
+    // Set to 2099 and back: five minutes have passed, no more.
+    bed.clock.pass(100 * SECOND);
+    bed.clock.step(TO_2099);
+    write(&engine, "in 2099");
+    bed.clock.pass(100 * SECOND);
+    write(&engine, "still");
+    assert!(near(left(&engine, first.id), 400), "{:?}", engine.leases());
+    bed.clock.step(-TO_2099);
+    bed.clock.pass(100 * SECOND);
+    write(&engine, "back");
+    assert!(near(left(&engine, first.id), 300), "{:?}", engine.leases());
+    let second = lease(&engine);
+
+    // The same after a crash, and the time that the daemon was away is not counted, nor a clock set meanwhile.
+    bed.clock.pass(60 * SECOND);
+    write(&engine, "last");
+    for away in [HOUR, TO_2099, -HOUR] {
+        sync(&engine).unwrap();
+        if away > 0 {
+            bed.clock.step(away);
+        }
+    }
+    bed.clock.step(-HOUR - TO_2099);
+    let engine = bed.crash(engine);
+    assert!(
+        near(left(&engine, first.id), 240) && near(left(&engine, second.id), 540),
+        "{:?}",
+        engine.leases()
+    );
+    // A checkpoint says what is left, and what ended before it stays ended.
+    engine.end_lease(second.id).unwrap();
+    bed.clock.pass(100 * SECOND);
+    while !engine.checkpoint().unwrap() {}
+    bed.clock.step(HOUR);
+    let engine = bed.crash(engine);
+    assert!(
+        near(left(&engine, first.id), 140) && left(&engine, second.id).is_none(),
+        "{:?}",
+        engine.leases()
+    );
+    bed.clock.step(-2 * HOUR);
+    bed.clock.pass(139 * SECOND);
+    assert!(left(&engine, first.id).is_some());
+    bed.clock.pass(3 * SECOND);
+    assert!(engine.leases().is_empty());
+}
+
+#[test]
+fn a_lease_is_told_again_until_half_of_it_is_gone_and_open_views_are_leased_on() {
+    let bed = Bed::new();
+    let engine = bed.open();
+    create(&engine);
+    let (_, _, granted) = engine.resolve_ago_leased(0, "first").unwrap();
+    let lease = granted.unwrap().lease;
+    let again = |engine: &Engine| {
+        let (found, granted) = engine.resolve_leased(Instant::Seq(lease.at), "second").unwrap();
+        assert!(matches!(found, Resolution::Found(found) if found.seq == lease.at));
+        granted.unwrap().lease
+    };
+    let before = engine.status().seq;
+    for _ in 0..10 {
+        bed.clock.pass(29 * SECOND);
+        assert_eq!((again(&engine).id, again(&engine).by), (lease.id, "first".to_owned()));
+    }
+    assert_eq!(engine.status().seq, before, "no event within half of its life");
+    bed.clock.pass(20 * SECOND);
+    let renewed = again(&engine);
+    assert_eq!((renewed.id, renewed.left_us / SECOND, renewed.by.as_str()), (lease.id, 600, "second"));
+    assert_eq!(engine.status().seq, before + 1);
+
+    // A view alone holds its instant; with a handle open, it is leased as well.
+    let view = engine.view(lease.at).unwrap();
+    engine.end_lease(lease.id).unwrap();
+    engine.lease_what_is_open();
+    assert!(engine.leases().is_empty());
+    let holders = || engine.held().iter().map(|held| held.by.clone()).collect::<Vec<_>>();
+    assert_eq!(holders(), ["1 open view, 0 handles"]);
+    engine.open_past(view.seq());
+    engine.lease_what_is_open();
+    for _ in 0..4 {
+        bed.clock.pass(301 * SECOND);
+        engine.lease_what_is_open();
+        assert!(engine.leases()[0].left_us > 590 * SECOND);
+    }
+    assert_eq!(holders().len(), 2);
+    engine.release_past(view.seq());
+    bed.clock.pass(601 * SECOND);
+    engine.lease_what_is_open();
+    assert!(engine.leases().is_empty());
+    drop(view);
+    assert!(engine.held().is_empty());
+}

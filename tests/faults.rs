@@ -393,3 +393,35 @@ fn segments_allocated_ahead_are_given_back() {
     let error = try_open(&disk, &kv, Arc::new(Ticking::new(9))).err().unwrap();
     assert_eq!(error.kind, Kind::Corrupt, "{error}");
 }
+
+#[test]
+fn a_lease_that_cannot_be_written_holds_and_is_told() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = open(&disk, &kv);
+    create(&engine, "f").unwrap();
+    sync(&engine).unwrap();
+    let (_, _, granted) = engine.resolve_ago_leased(0, "before").unwrap();
+    let before = granted.unwrap().lease;
+    assert!(before.durable);
+    disk.fail("journal.group.write", 1, libc::EIO);
+    create(&engine, "g").unwrap();
+    assert!(sync(&engine).is_err());
+
+    let at = Seq(before.at.0 - 1);
+    let (found, granted) = engine.resolve_leased(Instant::Seq(at), "after").unwrap();
+    assert!(matches!(found, Resolution::Found(found) if found.seq == at));
+    let granted = granted.unwrap();
+    assert!(!granted.lease.durable && granted.lease.left_us > 0);
+    assert_eq!(granted.trouble.unwrap().kind, Kind::Stopped);
+    assert!(engine.held().iter().any(|held| held.seq == at && held.by.contains("after")));
+    assert!(engine.view(at).is_ok());
+    // The one that was durable is told again as it is; none can be ended.
+    let (_, granted) = engine.resolve_leased(Instant::Seq(before.at), "again").unwrap();
+    assert!(granted.unwrap().lease.durable);
+    assert_eq!(engine.end_lease(before.id).unwrap_err().kind, Kind::Stopped);
+
+    drop(engine);
+    let engine = open(&disk.kill(), &kv.crash(2));
+    let ids: Vec<u64> = engine.leases().iter().map(|lease| lease.id).collect();
+    assert_eq!(ids, [before.id]);
+}

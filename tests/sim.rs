@@ -66,6 +66,9 @@ struct History {
     /// Tags that were acknowledged; and what became of one when the disk died under it: its name, and its instant.
     tags: BTreeMap<String, Seq>,
     unsure: Option<(String, Option<Seq>)>,
+    /// Leases that were told of, and when they end by the clock that cannot be set; and one that the disk died under.
+    leases: BTreeMap<Seq, i64>,
+    unsure_lease: Option<Seq>,
     /// Files held open, with or without a name.
     handles: Vec<(FileId, usize)>,
     /// What is left out of history now.
@@ -114,6 +117,8 @@ impl History {
             views: Vec::new(),
             tags: BTreeMap::new(),
             unsure: None,
+            leases: BTreeMap::new(),
+            unsure_lease: None,
             handles: Vec::new(),
             patterns: Patterns::default(),
             settled: HashMap::new(),
@@ -419,6 +424,7 @@ impl History {
     /// After a recovery: which prefix survived; nothing durable may be missing.
     fn settle(&mut self, engine: &Engine) {
         self.check_tags(engine);
+        self.check_leases(engine);
         if std::env::var_os("WEFT_SIM_TRACE").is_some() {
             eprintln!("settle: {:?} synced {}", engine.status(), self.synced);
         }
@@ -526,6 +532,54 @@ impl History {
         self.tags = found;
     }
 
+    /// Has the present leased, or ends a lease.
+    fn lease(&mut self, engine: &Engine) {
+        let known = self.leases.keys().next().copied().filter(|_| self.rng.random_bool(0.3));
+        let known = known.filter(|at| engine.leases().iter().any(|lease| lease.at == *at));
+        if let Some(at) = known {
+            self.unsure_lease = engine.end_lease(at.0).is_err().then_some(at);
+            self.leases.remove(&at);
+        } else if let Ok((Resolution::Found(found), _, Some(granted))) = engine.resolve_ago_leased(0, "sim") {
+            let durable = granted.lease.durable;
+            assert!(durable == granted.trouble.is_none() && (durable || self.disk.is_dead()));
+            self.unsure_lease = (!durable).then_some(found.seq);
+            if durable {
+                self.leases.insert(found.seq, self.clock.passed() + granted.lease.left_us);
+            }
+        }
+        if !self.disk.is_dead() {
+            self.synced = History::last(engine);
+            self.note(engine);
+        }
+    }
+
+    /// Leases that were told of run on, and those that were ended do not.
+    fn check_leases(&mut self, engine: &Engine) {
+        // What steps of the clock below the limit may be taken for, of time that passed.
+        const SLACK_US: i64 = 60_000_000;
+        let now = self.clock.passed();
+        let found: BTreeMap<Seq, i64> =
+            engine.leases().iter().map(|lease| (lease.at, now + lease.left_us)).collect();
+        for (at, due) in &self.leases {
+            let runs = found.get(at).is_some_and(|found| found + SLACK_US >= *due);
+            assert!(
+                runs || *due < now + SLACK_US,
+                "seed {} after {} cuts: lease {at} is {:?}, {due} was told, it is {now}",
+                self.seed,
+                self.cuts,
+                found.get(at)
+            );
+        }
+        let told = |at: &Seq| self.leases.contains_key(at) || self.unsure_lease == Some(*at);
+        assert!(found.keys().all(told), "seed {} after {} cuts: {found:?}", self.seed, self.cuts);
+        self.leases.retain(|at, _| found.contains_key(at));
+        if let Some(at) = self.unsure_lease.take()
+            && let Some(due) = found.get(&at)
+        {
+            self.leases.insert(at, *due);
+        }
+    }
+
     /// One random operation; `Err` once the disk is dead.
     fn step(&mut self, engine: &Engine) -> Result<()> {
         match self.rng.random_range(0..110) {
@@ -540,6 +594,7 @@ impl History {
             84 if self.seed % 2 == 1 => self.fsync(engine)?,
             84..86 => self.resolve(engine),
             86 => self.tag(engine),
+            98 => self.lease(engine),
             87..90 => self.open_or_release(engine)?,
             90 => self.set_clock(engine),
             91..94 => drop(engine.apply()?),

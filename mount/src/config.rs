@@ -86,6 +86,7 @@ pub struct Config {
     pub open_files: usize,
     pub threads: usize,
     pub clock_step_secs: u64,
+    pub lease_secs: u64,
     pub weave: bool,
     pub weave_cpu_percent: u32,
     pub weave_mib_per_sec: u64,
@@ -118,6 +119,7 @@ impl Default for Config {
             open_files: 512,
             threads: 4,
             clock_step_secs: 5,
+            lease_secs: 600,
             weave: true,
             weave_cpu_percent: 25,
             weave_mib_per_sec: 64,
@@ -184,6 +186,10 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 # A step of the wall clock by more seconds than this, either way, begins a new clock epoch; a smaller one is waited out
 # (1 to 3600).
 #clock_step_secs = 5
+
+# An instant that `weft at` or `weft resolve` has told of, or that is open, is kept from pruning for so many seconds more
+# (1 to 2592000: 30 days).
+#lease_secs = 600
 
 # Make old journal compact in the background ("weave" it), at lowest priority. What `weft weave --now` does is not
 # bound by this.
@@ -285,6 +291,7 @@ impl Config {
             ("open_files", self.open_files as u64, 16, 1 << 20),
             ("threads", self.threads as u64, 1, 64),
             ("clock_step_secs", self.clock_step_secs, 1, 3_600),
+            ("lease_secs", self.lease_secs, 1, 2_592_000),
             ("weave_cpu_percent", u64::from(self.weave_cpu_percent), 1, 100),
             ("weave_mib_per_sec", self.weave_mib_per_sec, 1, 1 << 16),
             ("shadow_limit_mib", self.shadow_limit_mib, 0, 1 << 30),

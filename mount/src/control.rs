@@ -3,6 +3,8 @@
 
 use crate::Outcome;
 use nix::fcntl::{OFlag, open};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,10 +32,6 @@ pub enum Ask {
     Resolve {
         time: String,
     },
-    /// The canonical name of a time's view, without resolving it.
-    ViewName {
-        time: String,
-    },
     /// Weave all that can be, and answer when it is done.
     WeaveNow,
     /// Prune what the retention does not keep; or say what would go.
@@ -57,6 +55,11 @@ pub enum Ask {
         name: String,
     },
     Tags,
+    /// The leases that run.
+    Leases,
+    EndLease {
+        id: u64,
+    },
     Log(AskLog),
     /// What differs at or below a path between two times.
     Diff {
@@ -176,6 +179,12 @@ pub type Handler = dyn Fn(Ask, Answer) + Send + Sync;
 pub struct Answer(UnixStream);
 
 impl Answer {
+    /// Who asks, in words.
+    pub fn asker(&self) -> String {
+        let known = getsockopt(&self.0, PeerCredentials);
+        known.map_or_else(|_| "somebody".into(), |who| format!("uid {}, pid {}", who.uid(), who.pid()))
+    }
+
     /// Sends the answer; one who no longer listens does not need it. Gives the connection back, to be kept open.
     pub fn send(mut self, outcome: Outcome<Value>) -> UnixStream {
         let line = match outcome {

@@ -244,6 +244,7 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
         kernel_floor_bytes: if kernel::is_root() { 0 } else { kernel::default_dirty_bytes() },
         open_files: config.open_files,
         clock_step_us: i64::try_from(config.clock_step_secs).unwrap_or(i64::MAX / 1_000_000) * 1_000_000,
+        lease_us: i64::try_from(config.lease_secs).unwrap_or(i64::MAX / 1_000_000) * 1_000_000,
         weave: WeaveLimits {
             on: config.weave,
             cpu_percent: config.weave_cpu_percent,

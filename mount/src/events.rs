@@ -209,7 +209,12 @@ fn fields(event: &Event) -> Value {
         Event::Tag { name: tag, at, remove } => {
             json!({ "name": name(tag), "at": at.0, "remove": remove })
         }
-        Event::Lease { id, at, until } => json!({ "id": id, "at": at.0, "until": canonical(*until) }),
+        Event::Lease { id, at, until, by } => json!({
+            "id": id,
+            "at": at.0,
+            "until": canonical(*until),
+            "by": String::from_utf8_lossy(by),
+        }),
         Event::Close { at } => json!({ "at": canonical(*at) }),
         Event::Thin { upto, kept, gone } => json!({ "upto": upto.0, "kept": kept.len(), "gone": gone.len() }),
         Event::Pin { at, seq, kept } => json!({ "at": canonical(*at), "means": seq.0, "kept": kept }),

@@ -268,8 +268,7 @@ impl WeftFs {
         let flags = match node {
             Node::Live(_) => FopenFlags::empty(),
             Node::View(slot, _) => {
-                self.open_view(slot)?;
-                self.views.hold(slot);
+                self.open_past(slot)?;
                 FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
             }
             Node::Alias(_) => return Err(Errno::ENOTDIR),
@@ -280,7 +279,7 @@ impl WeftFs {
     pub fn close_dir(&self, node: Node, handle: FileHandle) {
         self.dirs.close(handle);
         if let Node::View(slot, _) = node {
-            self.views.release(slot, 1);
+            self.close_past(slot);
         }
     }
 

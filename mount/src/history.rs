@@ -18,7 +18,7 @@ impl Running {
     /// Names an instant. Where the time has none: the four-way answer, as `resolve` gives it.
     pub(crate) fn tag(&self, name: &str, time: &str) -> Outcome<Value> {
         tags::check_name(name).map_err(told)?;
-        let answer = self.resolve(time)?;
+        let answer = self.resolve(time, None)?;
         let Some(seq) = answer.get("seq").and_then(Value::as_u64).filter(|_| answer["answer"] == "found")
         else {
             return Ok(answer);
@@ -120,7 +120,7 @@ impl Running {
     /// What differs between two instants, the earlier one first whatever the order they are given in. Where a time has
     /// none: the four-way answer, as `resolve` gives it.
     pub(crate) fn diff(&self, root: &str, (from, to): (&str, &str), names: &[Name]) -> Outcome<Value> {
-        let (mut from, mut to) = (self.resolve(from)?, self.resolve(to)?);
+        let (mut from, mut to) = (self.resolve(from, None)?, self.resolve(to, None)?);
         for answer in [&from, &to] {
             if answer["answer"] != "found" {
                 return Ok(answer.clone());

@@ -29,6 +29,7 @@ pub mod events;
 pub mod holders;
 pub mod journal;
 pub mod kernel;
+mod leases;
 pub mod model;
 pub mod models;
 pub mod mountinfo;

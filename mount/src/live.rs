@@ -63,10 +63,7 @@ impl WeftFs {
                 }
             }
             Node::View(..) if changes => return Err(Errno::EROFS),
-            Node::View(slot, _) => {
-                self.open_view(slot)?;
-                self.views.hold(slot);
-            }
+            Node::View(slot, _) => self.open_past(slot)?,
             Node::Alias(_) => return Err(Errno::ELOOP),
         }
         Ok(self.open_flags())
@@ -75,7 +72,7 @@ impl WeftFs {
     pub fn close_node(&self, node: Node) {
         match node {
             Node::Live(file) => self.core.release_file(file),
-            Node::View(slot, _) => self.views.release(slot, 1),
+            Node::View(slot, _) => self.close_past(slot),
             Node::Alias(_) => {}
         }
     }

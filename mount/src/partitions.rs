@@ -45,7 +45,7 @@ impl Running {
     /// The files of a partition at an instant, in order; paths are escaped, from the root on. Where the time has no
     /// instant: the four-way answer, as `resolve` gives it.
     pub(crate) fn partition_at(&self, text: &str, time: &str) -> Outcome<Value> {
-        let mut answer = self.resolve(time)?;
+        let mut answer = self.resolve(time, Some("weft restore"))?;
         let Some(seq) = answer["seq"].as_u64().filter(|_| answer["answer"] == "found") else {
             return Ok(answer);
         };

@@ -36,6 +36,21 @@ impl WeftFs {
         if reserved { Err(Errno::EPERM) } else { Ok(()) }
     }
 
+    /// Counts a handle of something in a view: both the view and its instant are held until it is closed.
+    pub fn open_past(&self, slot: Slot) -> Answer<()> {
+        let open = self.open_view(slot)?;
+        self.views.hold(slot);
+        self.core.open_past(open.view.seq());
+        Ok(())
+    }
+
+    pub fn close_past(&self, slot: Slot) {
+        if let Some(open) = self.views.get(slot) {
+            self.core.release_past(open.view.seq());
+        }
+        self.views.release(slot, 1);
+    }
+
     fn find_past(&self, slot: Slot, dir: FileId, name: &[u8]) -> Answer<Found> {
         let open = self.open_view(slot)?;
         let (file, attr) = self.told(open.view.lookup(dir, name))?.ok_or(Errno::ENOENT)?;

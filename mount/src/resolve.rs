@@ -1,34 +1,32 @@
 //! `weft resolve` and `weft at`: what a time means, and what is to be said of it.
 
 use crate::Outcome;
+use crate::leases::lease_json;
 use crate::offline::told;
 use crate::running::Running;
 use serde_json::{Value, json};
-use weft::engine::{Capture, Found, Instant, Resolution};
+use weft::engine::{Capture, Found, Granted, Instant, Resolution};
 use weft::meta::tags;
 use weft::past::when::{When, canonical};
 use weft::types::Timestamp;
 
 impl Running {
     /// The answer as docs/SEMANTICS.md ("Time") describes it: `found`, `future`, `before`, `pruned` or `malformed`, with what was
-    /// asked, what it is, and how far history reaches.
-    pub(crate) fn resolve(&self, time: &str) -> Outcome<Value> {
+    /// asked, what it is, and how far history reaches. What is found is leased to whoever asks, if that is told.
+    pub(crate) fn resolve(&self, time: &str, by: Option<&str>) -> Outcome<Value> {
         let when = match self.when(time) {
             Ok(when) => when,
             // A tag that is not there has its own message; what is no time is an answer.
             Err(cause) if tags::named(time).is_some() => return Err(cause),
             Err(cause) => return Ok(self.all(time, json!({ "answer": "malformed", "because": cause }))),
         };
-        let (resolution, named) = match when.ago_us {
-            Some(us) => self.common.engine.resolve_ago(us).map_err(told)?,
-            None => (self.common.engine.resolve(when.instant).map_err(told)?, when.instant),
-        };
+        let (resolution, named, granted) = self.look_up(&when, by)?;
         let requested = match tags::named(time) {
             Some(tag) => format!("tag={tag}"),
             None => when.instant.view_name().trim_start_matches('@').to_owned(),
         };
         let answer = match resolution {
-            Resolution::Found(found) => self.found(&when, found, named)?,
+            Resolution::Found(found) => self.found(&when, found, named, granted)?,
             Resolution::Future { now, last } => {
                 json!({ "answer": "future", "now": canonical(now), "last_seq": last.0 })
             }
@@ -36,6 +34,20 @@ impl Running {
             Resolution::Pruned { oldest } => json!({ "answer": "pruned", "oldest": canonical(oldest) }),
         };
         Ok(self.all(&requested, answer))
+    }
+
+    fn look_up(&self, when: &When, by: Option<&str>) -> Outcome<(Resolution, Instant, Option<Granted>)> {
+        let engine = &self.common.engine;
+        let looked = match (when.ago_us, by) {
+            (Some(us), Some(by)) => engine.resolve_ago_leased(us, by),
+            (Some(us), None) => engine.resolve_ago(us).map(|(found, named)| (found, named, None)),
+            (None, Some(by)) => {
+                let leased = engine.resolve_leased(when.instant, by);
+                leased.map(|(found, granted)| (found, when.instant, granted))
+            }
+            (None, None) => engine.resolve(when.instant).map(|found| (found, when.instant, None)),
+        };
+        looked.map_err(told)
     }
 
     /// Puts to an answer what every answer has.
@@ -56,8 +68,11 @@ impl Running {
         all
     }
 
-    fn found(&self, when: &When, found: Found, named: Instant) -> Outcome<Value> {
+    fn found(&self, when: &When, found: Found, named: Instant, granted: Option<Granted>) -> Outcome<Value> {
         let mut notes = Vec::new();
+        if let Some(trouble) = granted.as_ref().and_then(|granted| granted.trouble.as_ref()) {
+            notes.push(format!("the lease ends with this daemon, for it cannot be written down: {trouble}"));
+        }
         if when.moving && self.common.capture == Capture::Writeback {
             notes.push(
                 "capture is writeback: what programs have not fsynced or closed may be missing".to_owned(),
@@ -109,6 +124,9 @@ impl Running {
             "ambiguous": ambiguous,
             "candidates": listed,
         });
+        if let Some(granted) = granted {
+            answer["lease"] = lease_json(&granted.lease);
+        }
         if !notes.is_empty() {
             answer["note"] = json!(notes.join("; "));
         }

@@ -86,8 +86,7 @@ impl Running {
     pub fn answer(&self, ask: Ask, answer: Answer) {
         let outcome = match ask {
             Ask::Status => self.status(),
-            Ask::Resolve { time } => self.resolve(&time),
-            Ask::ViewName { time } => self.when(&time).map(|when| json!(when.instant.view_name())),
+            Ask::Resolve { time } => self.resolve(&time, Some(&answer.asker())),
             Ask::WeaveNow => self.weave_now(),
             Ask::Prune { dry_run } => self.prune(dry_run),
             Ask::Retention => self.retention(),
@@ -98,6 +97,8 @@ impl Running {
             Ask::Tag { name, time } => self.tag(&name, &time),
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),
+            Ask::Leases => self.leases(),
+            Ask::EndLease { id } => self.end_lease(id),
             Ask::Log(ask) => self.log(&ask),
             Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
             Ask::Shadows => self.shadows(),

@@ -20,7 +20,7 @@ impl Running {
         self.tell_layout();
         let engine = &self.common.engine;
         let subject = engine.shadow_subject(root.as_bytes(), &names.join(&b'/'));
-        let answer = time.map(|time| self.resolve(time)).transpose()?;
+        let answer = time.map(|time| self.resolve(time, None)).transpose()?;
         let at = match &answer {
             None => None,
             Some(answer) if answer["answer"] == "found" => answer["seq"].as_u64().map(Seq),

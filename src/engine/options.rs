@@ -50,6 +50,8 @@ pub struct Options {
     pub open_files: usize,
     /// A step of the wall clock by more µs, either way, begins a clock epoch.
     pub clock_step_us: i64,
+    /// How long a lease runs, in µs.
+    pub lease_us: i64,
     /// How much of the machine the weaver takes.
     pub weave: WeaveLimits,
     /// How much shadows may take, and when the standard rule wants one.
@@ -81,6 +83,7 @@ impl Options {
             kernel_floor_bytes: 0,
             open_files: 512,
             clock_step_us: 5_000_000,
+            lease_us: 600_000_000,
             weave: WeaveLimits::default(),
             shadow: ShadowLimits::default(),
             retention: Retention::everything(),

@@ -35,6 +35,8 @@ pub struct Status {
     pub overlay_bytes: u64,
     pub files: u64,
     pub open_files: u64,
+    /// Leases that run.
+    pub leases: u64,
     /// Patterns of what is left out of history.
     pub exclude: Vec<String>,
     /// Files whose bytes bypass history, and their bytes.
@@ -99,6 +101,7 @@ impl Engine {
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
             open_files: self.live.open_files(),
+            leases: self.leases().len() as u64,
             exclude: self.live.patterns(),
             excluded_files,
             excluded_bytes,

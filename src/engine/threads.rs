@@ -76,6 +76,7 @@ fn keep_house(engine: &Engine, stop: &AtomicBool) {
         // That there is no space is logged where it is found, and told to whoever writes.
         let _ = journal.prepare_spares();
         engine.live.look_again();
+        engine.renew_leases();
         if journal.durable() < journal.last_seq() && journal.failure().is_none() {
             // A failure is logged where it happens, and answered to whoever writes next.
             let _ = journal.flush();

@@ -145,11 +145,13 @@ pub enum Event {
         at: Seq,
         remove: bool,
     },
-    /// An instant is held until a time.
+    /// An instant is held for as long as from this event to `until`; not at all, and no longer, where that is past.
     Lease {
         id: u64,
         at: Seq,
         until: Timestamp,
+        /// Who asked for it: text.
+        by: Vec<u8>,
     },
     /// No later event has a timestamp at or below `at`. Written by early builds; a Pin says more.
     Close {

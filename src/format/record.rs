@@ -44,6 +44,7 @@ const THIN: u8 = 25;
 const CREATE_WITH: u8 = 28;
 const SET_ATTR_WITH: u8 = 29;
 const PIN: u8 = 30;
+const LEASE_BY: u8 = 31;
 
 /// Appends one record. `base` is the group's base time; for a write, `spot` says where its bytes are, and inline
 /// `bytes` are appended. Returns the offset of inline bytes in `out`.
@@ -194,11 +195,14 @@ fn put_small(out: &mut Vec<u8>, event: &Event) {
             put_varint(out, at.0);
             out.push(u8::from(*remove));
         }
-        Event::Lease { id, at, until } => {
-            out.push(LEASE);
+        Event::Lease { id, at, until, by } => {
+            out.push(if by.is_empty() { LEASE } else { LEASE_BY });
             put_varint(out, *id);
             put_varint(out, at.0);
             put_signed(out, until.0);
+            if !by.is_empty() {
+                put_bytes(out, by);
+            }
         }
         Event::Close { at } => {
             out.push(CLOSE);
@@ -391,10 +395,11 @@ fn get_small(kind: u8, reader: &mut Reader<'_>) -> Result<Event> {
             at: Seq(reader.varint()?),
             remove: reader.byte()? != 0,
         },
-        LEASE => Event::Lease {
+        LEASE | LEASE_BY => Event::Lease {
             id: reader.varint()?,
             at: Seq(reader.varint()?),
             until: Timestamp(reader.signed()?),
+            by: if kind == LEASE { Vec::new() } else { reader.bytes()?.to_vec() },
         },
         CLOSE => Event::Close { at: Timestamp(reader.signed()?) },
         EPOCH => Event::Epoch { epoch: reader.varint32()?, wall: Timestamp(reader.signed()?) },

@@ -11,6 +11,7 @@ use crate::types::{FileId, Name, RootId, Seq, Timestamp};
 const ROOTS: u64 = 1;
 const TAGS: u64 = 2;
 const EPOCHS: u64 = 3;
+const LEASES: u64 = 4;
 const EXCLUDED: u64 = 5;
 const DATA_PAGES: u64 = 6;
 const THINNED: u64 = 7;
@@ -45,6 +46,18 @@ pub struct EpochState {
     pub ts: Timestamp,
     /// The wall clock after the step.
     pub wall: Timestamp,
+}
+
+/// An instant that is held for a while.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaseState {
+    pub at: Seq,
+    /// Seq of its last event; zero when none could be written.
+    pub event: Seq,
+    /// How much longer, in µs.
+    pub left_us: i64,
+    /// Who asked for it: text.
+    pub by: Vec<u8>,
 }
 
 /// A file whose bytes bypass the journal, or that has names which are excluded from history.
@@ -89,6 +102,7 @@ pub struct Sections {
     pub roots: Vec<RootState>,
     pub tags: Vec<TagState>,
     pub epochs: Vec<EpochState>,
+    pub leases: Vec<LeaseState>,
     pub excluded: Vec<ExcludedState>,
     pub data_pages: Vec<DataPages>,
     /// None before the first thinning; else one.
@@ -103,6 +117,7 @@ impl Sections {
             (ROOTS, list(&self.roots, put_root)),
             (TAGS, list(&self.tags, put_tag)),
             (EPOCHS, list(&self.epochs, put_epoch)),
+            (LEASES, list(&self.leases, put_lease)),
             (EXCLUDED, list(&self.excluded, put_excluded)),
             (DATA_PAGES, list(&self.data_pages, put_data_pages)),
             (THINNED, list(&self.thinned, put_thinned)),
@@ -126,6 +141,7 @@ impl Sections {
                 ROOTS => sections.roots = items(body, get_root)?,
                 TAGS => sections.tags = items(body, get_tag)?,
                 EPOCHS => sections.epochs = items(body, get_epoch)?,
+                LEASES => sections.leases = items(body, get_lease)?,
                 EXCLUDED => sections.excluded = items(body, get_excluded)?,
                 DATA_PAGES => sections.data_pages = items(body, get_data_pages)?,
                 THINNED => sections.thinned = items(body, get_thinned)?,
@@ -201,6 +217,22 @@ fn get_epoch(reader: &mut Reader<'_>) -> Result<EpochState> {
     })
 }
 
+fn put_lease(out: &mut Vec<u8>, lease: &LeaseState) {
+    put_varint(out, lease.at.0);
+    put_varint(out, lease.event.0);
+    put_signed(out, lease.left_us);
+    put_bytes(out, &lease.by);
+}
+
+fn get_lease(reader: &mut Reader<'_>) -> Result<LeaseState> {
+    Ok(LeaseState {
+        at: Seq(reader.varint()?),
+        event: Seq(reader.varint()?),
+        left_us: reader.signed()?,
+        by: reader.bytes()?.to_vec(),
+    })
+}
+
 fn put_excluded(out: &mut Vec<u8>, excluded: &ExcludedState) {
     put_varint(out, excluded.file.0);
     out.push(u8::from(excluded.direct));
@@ -253,6 +285,7 @@ mod tests {
             roots: vec![RootState { root: RootId(1), file: FileId(7), name: b"wal".to_vec() }],
             tags: vec![TagState { name: b"before".to_vec(), at: Seq(4), made: Timestamp(-9) }],
             epochs: vec![EpochState { epoch: 1, seq: Seq(8), ts: Timestamp(5), wall: Timestamp(-6) }],
+            leases: vec![LeaseState { at: Seq(3), event: Seq(7), left_us: 600, by: b"weft at".to_vec() }],
             excluded: vec![ExcludedState {
                 file: FileId(9),
                 direct: true,

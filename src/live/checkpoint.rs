@@ -83,6 +83,7 @@ impl Live {
         let mut sections = Sections {
             roots: super::roots::states(&tree),
             tags: self.tags.lock().states(),
+            leases: self.leases.lock().states(self.journal.monotonic_us()),
             thinned: self.thinned.lock().states(),
             rested: self.rested(),
             epochs: self.journal.epochs().list().to_vec(),

@@ -46,6 +46,7 @@ use self::tree::Tree;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::journal::Journal;
+use crate::meta::leases::Leases;
 use crate::meta::tags::Tags;
 use crate::meta::thinned::Thinned;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -78,6 +79,8 @@ pub struct Live {
     pub birth: Mutex<(Seq, Timestamp)>,
     /// Named instants. Its lock is taken before the journal's, and no other meanwhile.
     pub tags: Mutex<Tags>,
+    /// Instants that are held for a while. Its lock is taken before the journal's, and no other meanwhile.
+    pub leases: Mutex<Leases>,
     /// Which instants remain. A leaf, but for the journal's lock.
     pub thinned: Mutex<Thinned>,
     /// Files at rest. A leaf.

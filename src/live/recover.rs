@@ -37,6 +37,7 @@ use crate::journal::epochs::Epochs;
 use crate::journal::recovery::{Replayed, START};
 use crate::journal::segment::Segments;
 use crate::journal::{Config, Journal};
+use crate::meta::leases::Leases;
 use crate::meta::tags::Tags;
 use crate::meta::thinned::Thinned;
 use crate::sync::atomic::AtomicU64;
@@ -143,7 +144,7 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     }
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
-    (*live.tags.lock(), *live.thinned.lock()) = (found.tags, found.thinned);
+    live.take_over(found);
     live.rested.lock().extend(checkpoint.sections.rested.iter().map(|rested| (rested.file, *rested)));
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
@@ -192,7 +193,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     let top: Vec<Name> = tree.dir(FileId::ROOT)?.entries.keys().cloned().collect();
     tree.patterns = setup.exclude.choose(&top)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
-    (*live.tags.lock(), *live.thinned.lock()) = (found.tags, found.thinned);
+    live.take_over(found);
     live.rested.lock().extend(checkpoint.sections.rested.iter().map(|rested| (rested.file, *rested)));
     if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
@@ -391,6 +392,7 @@ fn assemble(
         limits: setup.limits,
         birth: Mutex::new(birth),
         tags: Mutex::new(Tags::default()),
+        leases: Mutex::new(Leases::default()),
         thinned: Mutex::new(Thinned::default()),
         rested: Mutex::default(),
         tree: RwLock::new(tree),

@@ -1,5 +1,6 @@
 //! Replaying the journal into names, overlays and tags.
 
+use super::Live;
 use super::content::{Base, Content, Shrink};
 use super::excluded::{Unclaimed, captured_on_disk};
 use super::node::Node;
@@ -13,6 +14,7 @@ use crate::journal::epochs::Epochs;
 use crate::journal::group::GroupPlace;
 use crate::journal::recovery::{Replayed, replay};
 use crate::journal::{Extent, Group};
+use crate::meta::leases::Leases;
 use crate::meta::tags::Tags;
 use crate::meta::thinned::Thinned;
 use crate::sync::Arc;
@@ -25,6 +27,7 @@ pub(super) struct Found {
     /// Nodes that had a live file, and have none.
     pub missing: Vec<Arc<Node>>,
     pub tags: Tags,
+    pub leases: Leases,
     pub thinned: Thinned,
 }
 
@@ -32,7 +35,17 @@ impl Found {
     pub fn new(checkpoint: &Checkpoint, unclaimed: Unclaimed) -> Found {
         let sections = &checkpoint.sections;
         let (tags, thinned) = (Tags::of(&sections.tags), Thinned::of(&sections.thinned));
-        Found { unclaimed, missing: Vec::new(), tags, thinned }
+        let leases = Leases::of(&sections.leases, checkpoint.last_ts);
+        Found { unclaimed, missing: Vec::new(), tags, leases, thinned }
+    }
+}
+
+impl Live {
+    /// Takes over what a recovery found of the small sets.
+    pub(super) fn take_over(&self, found: Found) {
+        let Found { tags, mut leases, thinned, .. } = found;
+        leases.start(self.journal.monotonic_us());
+        (*self.tags.lock(), *self.leases.lock(), *self.thinned.lock()) = (tags, leases, thinned);
     }
 }
 
@@ -82,6 +95,10 @@ pub(super) fn replay_into(
             }
             found.tags.fold(record);
             found.thinned.fold(record);
+            // The checkpoint's leases are those of its moment: what was granted and ended before is not granted again.
+            if record.seq > checkpoint.names_seq {
+                found.leases.replay(record);
+            }
         }
         Ok(())
     })?;

@@ -29,6 +29,11 @@ impl Ticking {
         self.passed.fetch_add(us, Ordering::Relaxed);
     }
 
+    /// What has passed, in µs.
+    pub fn passed(&self) -> i64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
     /// The wall clock is set by so much.
     pub fn step(&self, us: i64) {
         self.offset.fetch_add(us, Ordering::Relaxed);

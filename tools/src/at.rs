@@ -1,6 +1,7 @@
-use crate::resolve::why_not;
+use crate::resolve::{field, lease_told, why_not};
 use crate::{Outcome, output};
 use serde_json::Value;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use weft_mount::{barrier, control, place};
 
@@ -15,6 +16,9 @@ pub struct Args {
     /// For `now`, with capture writeback: without what the kernel still holds
     #[arg(long)]
     no_flush: bool,
+    /// For programs: all that `weft resolve` tells
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
@@ -25,12 +29,28 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let found = control::ask(&store, &control::Ask::Resolve { time: args.time.clone() })?;
     let text = |key| found.get(key).and_then(Value::as_str);
     let (Some(path), Some(view)) = (text("path"), text("view")) else { return Err(why_not(&found)) };
+    tell_lease(&found);
+    if args.json {
+        return output::print_json(&found);
+    }
     match place::mount_of(args.path.as_deref(), &store).map(|point| point.join(view)) {
         None => output::print(&format!("{path}\n")),
         Some(there) if there.is_dir() => output::print(&format!("{}\n", there.display())),
         Some(there) => {
             Err(format!("{} is not there: this root was not in the set at that time", there.display()))
         }
+    }
+}
+
+/// To a person: until when the instant is kept. To a script too: that it is not.
+fn tell_lease(found: &Value) {
+    let Some(lease) = found.get("lease") else { return };
+    match lease.get("durable") {
+        Some(Value::Bool(true)) if std::io::stdout().is_terminal() => {
+            output::complain(&format!("lease {}", lease_told(lease)));
+        }
+        Some(Value::Bool(true)) => {}
+        _ => output::complain(&field(found, "note")),
     }
 }
 

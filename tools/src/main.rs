@@ -6,6 +6,7 @@ mod diff;
 mod index;
 mod inference_worker;
 mod journal;
+mod leases;
 mod log;
 mod model;
 mod mount;
@@ -54,6 +55,7 @@ enum Command {
     Retention(retention::Command),
     Tag(tag::Args),
     Tags(tags::Args),
+    Leases(leases::Args),
     Log(log::Args),
     Diff(diff::Args),
     #[command(subcommand)]
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         Command::Weave(args) => weave::run(&args, store),
         Command::Tag(args) => tag::run(&args, store),
         Command::Tags(args) => tags::run(&args, store),
+        Command::Leases(args) => leases::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
         Command::Model(command) => model::run(&command, store),

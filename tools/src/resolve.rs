@@ -63,6 +63,11 @@ fn epoch(answer: &Value) -> String {
     if then == now { then } else { format!("{then} (it is {now} now: the clock was set)") }
 }
 
+/// A lease, in words.
+pub fn lease_told(lease: &Value) -> String {
+    format!("{} until {}", field(lease, "id"), field(lease, "until"))
+}
+
 fn table(answer: &Value) -> String {
     let mut lines = vec![("answer", field(answer, "answer")), ("requested", field(answer, "requested"))];
     if field(answer, "answer") == "found" {
@@ -70,6 +75,7 @@ fn table(answer: &Value) -> String {
         lines.push(("seq", field(answer, "seq")));
         lines.push(("epoch", epoch(answer)));
         lines.push(("path", field(answer, "path")));
+        lines.extend(answer.get("lease").map(|lease| ("lease", lease_told(lease))));
         if let Some(consistency) = answer.get("consistency").filter(|value| value.is_object()) {
             let (capture, session) = (field(consistency, "capture"), field(consistency, "session"));
             lines.push(("consistent", format!("{capture}, session of {session}")));
