@@ -176,6 +176,7 @@ impl Engine {
         let shadowing = shadowing::Shadowing::new(shadows, options.shadow);
         let shadows = Arc::clone(&shadowing.shadows);
         let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files, shadows));
+        pruning::index_rested(&live, &index)?;
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;

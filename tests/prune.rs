@@ -119,6 +119,20 @@ impl World {
             let at = self.rng.random_range(0..60_000);
             self.write(engine, "sparse", at, &[7; 10]);
         }
+        // Written seldom: it comes to rest.
+        if self.past.is_empty() || self.rng.random_bool(0.1) {
+            if self.past.is_empty() {
+                let kind = FileKind::Regular;
+                let new =
+                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
+                engine.create(FileId::ROOT, b"seldom", new).unwrap();
+                self.now.push(("seldom", Vec::new()));
+                self.write(engine, "seldom", 0, &[3; 50_000]);
+            }
+            let at = self.rng.random_range(0..40_000);
+            let bytes = vec![self.rng.random(); 5_000];
+            self.write(engine, "seldom", at, &bytes);
+        }
         if self.rng.random_bool(0.3) {
             engine.unlink(FileId::ROOT, b"table").unwrap();
             self.now.retain(|(name, _)| *name != "table");
@@ -372,4 +386,70 @@ fn above_the_cap_history_is_shortened_down_to_the_minimum() {
     check(&engine, &world.past);
     assert!((3..=8).contains(&kept(&engine)), "{} are kept", kept(&engine));
     assert!(engine.thinned().keeps(world.past.last().unwrap().seq));
+}
+
+#[test]
+fn what_nobody_writes_comes_to_rest_and_its_next_overwrite_saves_it_again() {
+    let mut world = World::new(6);
+    let engine = world.open();
+    let new = NewFile {
+        kind: FileKind::Regular,
+        mode: 0o600,
+        rdev: 0,
+        target: Vec::new(),
+        uid: 0,
+        gid: 0,
+        umask: 0,
+    };
+    for name in ["cold", "gone"] {
+        engine.create(FileId::ROOT, name.as_bytes(), new.clone()).unwrap();
+        world.now.push((name, Vec::new()));
+        let bytes: Vec<u8> = (0..200_000).map(|_| world.rng.random()).collect();
+        world.write(&engine, name, 0, &bytes);
+    }
+    engine.checkpoint().unwrap();
+    engine.abandon();
+    drop(engine);
+    world.disk = world.disk.kill();
+    world.sessions(6);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    let before = woven_bytes(&world.disk);
+    engine.set_retention(retention(3, 3, 9));
+    let done = engine.prune(&Unpaced, false).unwrap();
+    assert!(
+        woven_bytes(&world.disk) + 390_000 < before,
+        "{before} to {}: {done:?}",
+        woven_bytes(&world.disk)
+    );
+    assert!(engine.live_rested() >= 2);
+    check(&engine, &world.past);
+    // Overwritten in part, cut, and removed: each kept instant still has what it had.
+    let kept = |engine: &Engine, world: &World| {
+        world.past.iter().filter(|past| engine.thinned().keeps(past.seq)).count()
+    };
+    assert!(kept(&engine, &world) >= 4);
+    world.write(&engine, "cold", 5_000, &[9; 9_000]);
+    engine.unlink(FileId::ROOT, b"gone").unwrap();
+    world.now.retain(|(name, _)| *name != "gone");
+    engine.checkpoint().unwrap();
+    check(&engine, &world.past);
+    assert!(engine.status().base_bytes > 0, "pre-images were saved again");
+    world.work(&engine);
+    engine.checkpoint().unwrap();
+    engine.apply().unwrap();
+    check(&engine, &world.past);
+    drop(engine);
+    // Cut off, and with an index made anew.
+    world.disk = world.disk.cut(3);
+    world.kv = world.kv.crash(9);
+    let engine = world.open();
+    check(&engine, &world.past);
+    settle(&engine).unwrap();
+    engine.prune(&Unpaced, false).unwrap();
+    check(&engine, &world.past);
+    engine.close().unwrap();
+    drop(engine);
+    let engine = world.open();
+    check(&engine, &world.past);
 }

@@ -5,6 +5,8 @@ use super::holds::Held;
 use crate::error::Result;
 use crate::format::event::Event;
 use crate::format::event::Record;
+use crate::index::Index;
+use crate::live::Live;
 use crate::meta::retention::Retention;
 use crate::meta::thinned::Thinned;
 use crate::past::plan::Plan;
@@ -87,6 +89,11 @@ impl Engine {
         self.live.thinned.lock().clone()
     }
 
+    /// Files that nobody wrote since history began: their live files hold, or held, what instants show of then.
+    pub fn live_rested(&self) -> usize {
+        self.live.rested().len()
+    }
+
     /// Takes effect with the next pruning.
     pub fn set_retention(&self, retention: Retention) {
         *self.pruning.retention.lock() = retention;
@@ -119,11 +126,44 @@ impl Engine {
         if dry {
             judged.clear();
         }
+        if !dry && self.rest(&thinned)? {
+            judged.clear();
+        }
         self.carry_out(&thinned, &mut judged, pace, dry, &mut pruned.thinning)?;
         if dry {
             judged.clear();
         }
         Ok(pruned)
+    }
+
+    /// Files that nobody wrote since history began come to rest; whether some did.
+    fn rest(&self, thinned: &Thinned) -> Result<bool> {
+        let first = thinned.first();
+        if first <= self.live.birth.lock().0 {
+            return Ok(false);
+        }
+        self.live.forget_rested(first, &self.index)?;
+        let ready = || {
+            let durable = self.live.journal.durable();
+            self.indexer.wait_for(durable)?;
+            Ok(durable)
+        };
+        self.live.rest(first, &self.index, ready)?;
+        let mut new = false;
+        for rested in self.live.rested() {
+            let known = self.index.adoption(rested.file, rested.since)?;
+            new |= known.is_none_or(|known| known.seq != rested.since);
+        }
+        // Until that is durable, and the index has been told, the versions are read.
+        if new && self.checkpoint()? {
+            self.index_rested()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn index_rested(&self) -> Result<()> {
+        index_rested(&self.live, &self.index)
     }
 
     fn time_of_first(&self, thinned: &Thinned, before: Timestamp) -> Timestamp {
@@ -332,6 +372,12 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
             }
         }
     }
+}
+
+/// Tells the index of the files at rest that a checkpoint knows.
+pub(super) fn index_rested(live: &Live, index: &Index) -> Result<()> {
+    let rested = live.rested();
+    rested.iter().try_for_each(|rested| index.put_adoption(rested.file, rested.since, rested.size))
 }
 
 /// A woven file, its first and last event, its bytes.

@@ -254,6 +254,22 @@ impl Index {
         base::adoption(&*self.kv, file, at)
     }
 
+    /// A file's bytes as of an instant are its base: its versions from before do not count any more. Idempotent.
+    pub fn put_adoption(&self, file: FileId, seq: Seq, size: u64) -> Result<()> {
+        if base::adoption(&*self.kv, file, seq)?.is_some_and(|known| known.seq == seq) {
+            return Ok(());
+        }
+        let _turn = self.writer.lock();
+        let mut batch = kv::Batch::default();
+        base::put_adoption(&mut batch, file, seq, size, 0);
+        self.kv.commit(batch)
+    }
+
+    /// Whether a file had a page without data at any Seq.
+    pub fn had_holes(&self, file: FileId) -> Result<bool> {
+        Ok(self.levels.of(&*self.kv, file)? & levels::HOLES != 0)
+    }
+
     /// Adds pre-images. Of two for one page the first put stays.
     pub fn put_base(&self, records: &[(BasePage, BaseRecord)]) -> Result<()> {
         let _turn = self.writer.lock();

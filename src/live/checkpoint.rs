@@ -84,6 +84,7 @@ impl Live {
             roots: super::roots::states(&tree),
             tags: self.tags.lock().states(),
             thinned: self.thinned.lock().states(),
+            rested: self.rested(),
             epochs: self.journal.epochs().list().to_vec(),
             excluded: tree.excluded_states(),
             ..Sections::default()

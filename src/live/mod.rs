@@ -28,6 +28,7 @@ pub mod pool;
 pub mod recover;
 pub mod rename;
 pub mod replay;
+pub mod rest;
 pub mod room;
 pub mod roots;
 pub mod scatter;
@@ -79,6 +80,8 @@ pub struct Live {
     pub tags: Mutex<Tags>,
     /// Which instants remain. A leaf, but for the journal's lock.
     pub thinned: Mutex<Thinned>,
+    /// Files at rest. A leaf.
+    rested: Mutex<rest::Rested>,
     tree: RwLock<Tree>,
     pool: Pool,
     base: BaseStore,

@@ -144,6 +144,7 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     (*live.tags.lock(), *live.thinned.lock()) = (found.tags, found.thinned);
+    live.rested.lock().extend(checkpoint.sections.rested.iter().map(|rested| (rested.file, *rested)));
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
@@ -192,6 +193,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     tree.patterns = setup.exclude.choose(&top)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     (*live.tags.lock(), *live.thinned.lock()) = (found.tags, found.thinned);
+    live.rested.lock().extend(checkpoint.sections.rested.iter().map(|rested| (rested.file, *rested)));
     if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -390,6 +392,7 @@ fn assemble(
         birth: Mutex::new(birth),
         tags: Mutex::new(Tags::default()),
         thinned: Mutex::new(Thinned::default()),
+        rested: Mutex::default(),
         tree: RwLock::new(tree),
         pool,
         base,
