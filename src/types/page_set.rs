@@ -39,6 +39,11 @@ impl PageSet {
         self.0.len()
     }
 
+    /// How many of the pages of the bytes `[start, end)` hold data.
+    pub fn count_in(&self, start: u64, end: u64) -> u64 {
+        if start < end { self.0.range_cardinality(small(start / PAGE)..=small((end - 1) / PAGE)) } else { 0 }
+    }
+
     /// Whether a file of `size` bytes has no hole.
     pub fn is_dense(&self, size: u64) -> bool {
         self.count() >= size.div_ceil(PAGE)
@@ -133,6 +138,8 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(set.count(), model.iter().filter(|page| **page).count() as u64);
+                let part = model.iter().skip((offset / PAGE) as usize).take(3).filter(|page| **page).count();
+                prop_assert_eq!(set.count_in(offset, (offset / PAGE + 3) * PAGE), part as u64);
             }
             for hole in [false, true] {
                 prop_assert_eq!(set.seek(offset, size, hole), seek(&model, offset, size, hole));
