@@ -21,7 +21,7 @@ pub use holds::{Held, Hold};
 pub use partitions::Figures;
 pub use status::Status;
 pub use store::remove_index;
-use store::{make_dirs, next_page_file, open_index};
+use store::{Opened, make_dirs, next_page_file, open_store};
 pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
@@ -34,6 +34,7 @@ use crate::live::exclude::Exclude;
 use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
 use crate::live::{Limits, Live};
+use crate::meta::store as meta;
 use crate::past::indexer::Indexer;
 use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
@@ -156,6 +157,7 @@ pub struct Engine {
     live: Arc<Live>,
     index: Arc<Index>,
     pages: Arc<Pages>,
+    meta: meta::Store,
     indexer: Arc<Indexer>,
     kept: Kept,
     /// What was durable when the session began.
@@ -188,7 +190,8 @@ impl Engine {
             Error::new(Kind::Busy, "store.lock", "a running weft uses this store; `weft unmount` it first")
                 .at(&paths.store)
         })?;
-        let (store, index, index_is_new) = open_index(&*disk, &paths, &options, open_kv)?;
+        let Opened { store, index, index_is_new, meta } =
+            open_store(&disk, &clock, &paths, &options, open_kv)?;
         let kept = kept::read(&*disk, &paths.kept_pins(), store)?;
         let is_kept = !kept.is_empty();
         let kernel_bytes = store::kernel_share(&*disk, &paths, &options)?;
@@ -251,6 +254,7 @@ impl Engine {
             live,
             index,
             pages,
+            meta,
             indexer: Arc::new(indexer),
             weaver,
             holds: Arc::default(),
@@ -271,6 +275,8 @@ impl Engine {
             // What is missing is logged, and shown by the status.
             let _ = self.live.journal.prepare_spares();
         }
+        // Nothing of history needs it: why it cannot be opened is logged, and shown by the status.
+        let _ = self.meta.open();
         self.threads.start(self)
     }
 
@@ -280,6 +286,7 @@ impl Engine {
         crate::live::scatter::scatter(&self.live)?;
         while self.indexer.step()? {}
         self.live.journal.release_spares();
+        self.meta.close();
         self.index.persist()
     }
 
@@ -294,6 +301,11 @@ impl Engine {
 
     pub fn capture(&self) -> Capture {
         self.capture
+    }
+
+    /// What is known beside history: shadows, forecasts, lineage. Whoever asks goes on without it when it fails.
+    pub fn meta(&self) -> &meta::Store {
+        &self.meta
     }
 
     /// One round of the applier, by hand.
@@ -459,36 +471,5 @@ impl Engine {
     /// Everything so far is durable, then `done`.
     pub fn sync(&self, done: Completion) {
         self.live.journal.commit(self.live.journal.last_seq(), done);
-    }
-
-    // -- the past --
-
-    /// Opens the view of a resolved instant, waiting for the index to reach it. It holds the instant. ESTALE: it was
-    /// pruned meanwhile.
-    pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
-        self.indexer.wait_for(seq)?;
-        let hold = Box::new(self.hold(seq)?);
-        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages), hold)))
-    }
-
-    /// Names a resolved instant, durably. `Invalid`: the name is no name, or taken.
-    pub fn tag(&self, name: &str, at: Seq) -> Result<TagState> {
-        let _held = self.hold(at)?;
-        self.live.tag(name, at)
-    }
-
-    /// Takes a name back, durably. `Invalid`: there is no such tag.
-    pub fn untag(&self, name: &str) -> Result<TagState> {
-        self.live.untag(name)
-    }
-
-    /// The tag of a name. `Invalid`: there is none; the message offers the nearest.
-    pub fn find_tag(&self, name: &str) -> Result<TagState> {
-        self.live.tags.lock().find(name).cloned()
-    }
-
-    /// All tags, in byte order of names.
-    pub fn tags(&self) -> Vec<TagState> {
-        self.live.tags.lock().states()
     }
 }

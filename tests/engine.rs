@@ -33,15 +33,18 @@ impl Clock for SystemClock {
 }
 
 fn open(dir: &Path) -> Arc<Engine> {
+    let engine = try_open(dir).unwrap();
+    engine.start().unwrap();
+    engine
+}
+
+fn try_open(dir: &Path) -> weft::error::Result<Arc<Engine>> {
     let mut options = Options::new(&dir.join("data"), &dir.join("store"));
     options.segment_bytes = 4 << 20;
     options.new_store_id = [7; 16];
-    let engine = Engine::open(Arc::new(OsDisk::new()), Arc::new(SystemClock), options, &|path| {
+    Engine::open(Arc::new(OsDisk::new()), Arc::new(SystemClock), options, &|path| {
         Ok(Arc::new(LsmKv::open(path, LsmOptions::default())?) as Arc<dyn Kv>)
     })
-    .unwrap();
-    engine.start().unwrap();
-    engine
 }
 
 fn sync(engine: &Engine) {
@@ -135,4 +138,40 @@ fn a_directory_is_taken_in_changed_looked_back_at_and_given_back() {
     assert_eq!(&bytes, b"again");
     engine.close().unwrap();
     assert_eq!(&fs::read(data.join("moved")).unwrap()[..5], b"again");
+}
+
+#[test]
+fn the_metadata_store_may_be_damaged_or_gone_and_a_newer_one_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, meta) = (temp.path().join("data"), temp.path().join("store/meta.redb"));
+    fs::create_dir(&data).unwrap();
+    let session = |told: &str| {
+        let engine = open(temp.path());
+        let status = engine.status();
+        assert_eq!(status.warnings.iter().filter(|warning| warning.contains(told)).count(), 1, "{status:?}");
+        assert!(status.problems.is_empty() && status.meta_bytes > 0, "{status:?}");
+        let seq = now(&engine);
+        assert_eq!(engine.view(seq).unwrap().seq(), seq);
+        engine.close().unwrap();
+    };
+    let engine = open(temp.path());
+    assert!(engine.status().warnings.is_empty(), "a new store has lost nothing");
+    engine.close().unwrap();
+    drop(engine);
+    let bytes = fs::read(&meta).unwrap();
+    assert!(bytes.len() < 4 << 20, "{} bytes", bytes.len());
+
+    fs::write(&meta, &bytes[..bytes.len() / 2]).unwrap();
+    session("the metadata store was lost");
+    fs::remove_file(&meta).unwrap();
+    session("its file is missing");
+
+    let mut newer = bytes;
+    newer[8] += 1;
+    let crc = crc32fast::hash(&newer[..28]).to_le_bytes();
+    newer[28..32].copy_from_slice(&crc);
+    fs::write(&meta, &newer).unwrap();
+    let error = try_open(temp.path()).err().unwrap();
+    assert!(error.message.contains("use a newer weft"), "{error}");
+    assert!(fs::read(&meta).unwrap() == newer && !data.join(".weft").exists());
 }

@@ -2,8 +2,11 @@
 
 use super::Engine;
 use crate::error::Result;
+use crate::format::sections::TagState;
 use crate::past::resolve::{Found, Resolution, Resolver};
+use crate::past::view::View;
 use crate::past::when::Instant;
+use crate::sync::Arc;
 use crate::types::{Seq, Timestamp};
 
 impl Engine {
@@ -55,5 +58,34 @@ impl Engine {
     pub fn now(&self) -> Timestamp {
         // What keeps an epoch from beginning (a full disk) keeps the old one's time.
         self.live.journal.time().map_or_else(|_| self.live.journal.last_ts(), |time| time.now)
+    }
+
+    /// Opens the view of a resolved instant, waiting for the index to reach it. It holds the instant. ESTALE: it was
+    /// pruned meanwhile.
+    pub fn view(&self, seq: Seq) -> Result<Arc<View>> {
+        self.indexer.wait_for(seq)?;
+        let hold = Box::new(self.hold(seq)?);
+        Ok(Arc::new(View::new(seq, Arc::clone(&self.index), Arc::clone(&self.pages), hold)))
+    }
+
+    /// Names a resolved instant, durably. `Invalid`: the name is no name, or taken.
+    pub fn tag(&self, name: &str, at: Seq) -> Result<TagState> {
+        let _held = self.hold(at)?;
+        self.live.tag(name, at)
+    }
+
+    /// Takes a name back, durably. `Invalid`: there is no such tag.
+    pub fn untag(&self, name: &str) -> Result<TagState> {
+        self.live.untag(name)
+    }
+
+    /// The tag of a name. `Invalid`: there is none; the message offers the nearest.
+    pub fn find_tag(&self, name: &str) -> Result<TagState> {
+        self.live.tags.lock().find(name).cloned()
+    }
+
+    /// All tags, in byte order of names.
+    pub fn tags(&self) -> Vec<TagState> {
+        self.live.tags.lock().states()
     }
 }

@@ -28,6 +28,8 @@ pub struct Status {
     pub woven_so_far: WovenSoFar,
     pub index_bytes: u64,
     pub base_bytes: u64,
+    /// The metadata store's file.
+    pub meta_bytes: u64,
     pub overlay_bytes: u64,
     pub files: u64,
     pub open_files: u64,
@@ -88,6 +90,7 @@ impl Engine {
             woven_so_far: self.woven_so_far(),
             index_bytes: self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages")),
             base_bytes: self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes(),
+            meta_bytes: self.meta_bytes(),
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
             open_files: self.live.open_files(),
@@ -107,9 +110,15 @@ impl Engine {
             kernel_bytes: self.kernel_bytes(),
             full: self.full().is_some(),
             problems: self.problems(),
-            warnings: time.as_ref().map(|time| self.clock_warnings(time)).unwrap_or_default(),
+            warnings: self.warnings(time.as_ref()),
             recovery: self.recovery(),
         }
+    }
+
+    fn warnings(&self, time: Option<&TimeNow>) -> Vec<String> {
+        let clock = time.map(|time| self.clock_warnings(time)).unwrap_or_default();
+        let lost = self.meta.known_losses().into_iter().map(|lost| lost.to_string());
+        clock.into_iter().chain(lost).collect()
     }
 
     /// What the clock has done: for a day, and as long as time stands still.
@@ -154,7 +163,10 @@ impl Engine {
             .weaving_state()
             .1
             .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
-        [journal, self.fullness(), applier, indexer, weaver].into_iter().flatten().collect()
+        let meta = self.meta.trouble().map(|error| {
+            format!("shadows and forecasts rest, history does not: the metadata store has stopped ({error}). Mount again")
+        });
+        [journal, self.fullness(), applier, indexer, weaver, meta].into_iter().flatten().collect()
     }
 
     fn free_bytes(&self, dir: &Path) -> u64 {
@@ -219,6 +231,11 @@ impl Engine {
             })
             .map(|stat| stat.allocated)
             .sum()
+    }
+
+    fn meta_bytes(&self) -> u64 {
+        let stat = self.disk.stat("status.size", self.meta.path()).ok().flatten();
+        stat.map_or(0, |stat| stat.allocated)
     }
 
     fn limbo_bytes(&self) -> u64 {

@@ -1,12 +1,14 @@
 //! Opening a STORE: its directories, its id, its index.
 
 use super::{Capture, OpenKv, Options};
+use crate::clock::Clock;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Kind, Result};
 use crate::format::superblock::{self, Superblock};
 use crate::index::Index;
 use crate::live::paths::{Paths, join_bytes};
 use crate::live::{checkpoint, pair};
+use crate::meta::store as meta;
 use crate::sync::Arc;
 use crate::types::{FileKind, Seq, StoreId};
 use std::path::Path;
@@ -36,17 +38,28 @@ pub(super) fn make_dirs(disk: &dyn Disk, paths: &Paths) -> Result<()> {
     }
 }
 
+/// A STORE that fits its DATA.
+pub(super) struct Opened {
+    pub(super) store: StoreId,
+    pub(super) index: Arc<Index>,
+    pub(super) index_is_new: bool,
+    pub(super) meta: meta::Store,
+}
+
 /// The store's id (made when it is new) and its index. A damaged or foreign index is derived data: made anew. So is
-/// one that is there before the first checkpoint.
-pub(super) fn open_index(
-    disk: &dyn Disk,
+/// one that is there before the first checkpoint. A metadata store of another STORE or a newer build is refused.
+pub(super) fn open_store(
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
     paths: &Paths,
     options: &Options,
     open_kv: OpenKv<'_>,
-) -> Result<(StoreId, Arc<Index>, bool)> {
+) -> Result<Opened> {
+    let (shared, disk) = (disk, &**disk);
     let found = open_superblock(disk, paths, StoreId(options.new_store_id))?;
     let store = found.store;
     pair::check(disk, paths, store, &options.asked)?;
+    let meta = meta::Store::new(Arc::clone(shared), Arc::clone(clock), &paths.store, store)?;
     if found.version != superblock::VERSION {
         // From here on this build writes what an older one would not understand.
         write_superblock(disk, paths, store)?;
@@ -65,8 +78,8 @@ pub(super) fn open_index(
             Index::open(open_kv(&paths.index_dir())?, store)?
         }
     };
-    let is_new = index.watermark().seq == Seq::ZERO;
-    Ok((store, Arc::new(index), is_new))
+    let index_is_new = index.watermark().seq == Seq::ZERO;
+    Ok(Opened { store, index: Arc::new(index), index_is_new, meta })
 }
 
 /// Removes the index and the pages that were composed for it: the next open makes them anew.

@@ -8,6 +8,7 @@ pub mod event;
 pub mod excluded;
 pub mod fields;
 pub mod group;
+pub mod meta;
 pub mod pins;
 pub mod record;
 pub mod sections;

@@ -117,11 +117,12 @@ fn table(status: &Value) -> String {
         (
             "stored",
             format!(
-                "journal {}, woven {}, index {}, base {}",
+                "journal {}, woven {}, index {}, base {}, metadata {}",
                 size("journal_bytes"),
                 size("woven_bytes"),
                 size("index_bytes"),
-                size("base_bytes")
+                size("base_bytes"),
+                size("meta_bytes")
             ),
         ),
         ("weaving", crate::weave::state(status)),

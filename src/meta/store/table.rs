@@ -1,0 +1,52 @@
+//! Tables: a name, the version of its rows, what stands in it. How to add one is told at the head of `meta::store`.
+
+use super::key::Key;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::marker::PhantomData;
+
+/// What becomes of a table when the file is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// It is made again from the journal.
+    Rebuilt,
+    /// It is gone, or begins again.
+    Gone,
+}
+
+/// All tables there are, what stands in them in words, and what becomes of them when the file is lost.
+pub const TABLES: &[(&str, &str, Loss)] = &[
+    ("losses", "the record of earlier losses", Loss::Gone),
+    ("tags", "tags", Loss::Rebuilt),
+    ("leases", "leases", Loss::Rebuilt),
+    ("retention", "how far pruning has come", Loss::Gone),
+    ("shadows", "the list of shadows", Loss::Gone),
+    ("snapshots", "the snapshots of shadows", Loss::Gone),
+    ("forecasts", "forecasts", Loss::Gone),
+    ("scores", "scores of forecasts", Loss::Gone),
+    ("lineage", "lineage of partitions", Loss::Gone),
+];
+
+/// A table with keys `K` and rows `V`. Rows are MessagePack with the names of fields: a field that is added has
+/// `#[serde(default)]`, one that is no more is skipped.
+pub struct Table<K, V> {
+    pub(super) name: &'static str,
+    pub(super) version: u32,
+    kinds: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
+    /// `name` stands in [`TABLES`]. Another `version` is another table: raise it where old rows cannot be read.
+    pub const fn new(name: &'static str, version: u32) -> Table<K, V> {
+        Table { name, version, kinds: PhantomData }
+    }
+
+    /// Its name in the file.
+    pub(super) fn stored_name(&self) -> String {
+        format!("{}.{}", self.name, self.version)
+    }
+
+    pub(super) fn is_listed(&self) -> bool {
+        TABLES.iter().any(|(name, ..)| *name == self.name)
+    }
+}
