@@ -204,7 +204,7 @@ mod tests {
             forecast: Some(Forecast { p_quiet: [0.5; 4], ..Forecast::default() }),
             delta_pages,
             size: 64 << 20,
-            shadow_secs: Some(600.0),
+            shadow_secs: Some(4_000.0),
         }
     }
 

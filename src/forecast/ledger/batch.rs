@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
 /// What one said of one partition; NaN where it said nothing.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Said {
     /// Probability that something is written.
     pub write: f32,
@@ -21,23 +21,20 @@ pub struct Said {
 }
 
 /// What was said of a partition, and what has come so far.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Case {
     pub model: Said,
     /// In the order of [`BESIDE`].
     pub beside: [Said; BESIDE.len()],
     /// Bytes in as long a stretch before.
     pub before: f32,
-    #[serde(skip)]
     pub bytes: f32,
-    #[serde(skip)]
     pub written_at: Option<i64>,
-    #[serde(skip)]
     pub split_at: Option<i64>,
 }
 
 /// See the head of this file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Batch {
     pub model: String,
     /// BLAKE3 of the features.
@@ -47,12 +44,15 @@ pub struct Batch {
     pub keys: Vec<String>,
     pub cases: Vec<Case>,
     /// Up to when what happened was told, without a gap.
-    #[serde(skip)]
     told_us: i64,
-    #[serde(skip)]
     unseen_us: i64,
-    #[serde(skip)]
     index: HashMap<String, usize>,
+}
+
+impl Case {
+    pub(super) fn new(model: Said, beside: [Said; BESIDE.len()], before: f32) -> Case {
+        Case { model, beside, before, bytes: 0.0, written_at: None, split_at: None }
+    }
 }
 
 /// Scores of one model or baseline.
@@ -108,46 +108,43 @@ impl Batch {
         features: &Features,
     ) -> Batch {
         let horizon = HORIZONS.get(index).copied().unwrap_or(0);
-        let mut batch = Batch {
-            model: model.to_owned(),
-            inputs: inputs.to_owned(),
-            at_us: now.0,
-            horizon,
-            keys: Vec::new(),
-            cases: Vec::new(),
-            told_us: now.0,
-            unseen_us: 0,
-            index: HashMap::new(),
-        };
+        let (mut names, mut cases) = (Vec::new(), Vec::new());
         let (split_bytes, split_rate) = (features.split_bytes(), features.split_rate());
         for (key, answer) in keys.iter().zip(answers) {
             let (Some(forecast), Some(state)) = (answer, features.state(key)) else { continue };
             let beside = BESIDE
                 .map(|baseline| of_row(&baseline.row(state, now, split_bytes, split_rate), index, horizon));
             let before = beside.first().map_or(0.0, |said| said.bytes);
-            batch.keys.push(key.to_string());
-            batch.cases.push(Case {
-                model: of_row(&forecast.to_row(), index, horizon),
-                beside,
-                before,
-                bytes: 0.0,
-                written_at: None,
-                split_at: None,
-            });
+            names.push(key.to_string());
+            cases.push(Case::new(of_row(&forecast.to_row(), index, horizon), beside, before));
         }
+        Batch::restored((model, inputs), (now, horizon), names, cases)
+    }
+
+    /// As it was stored: what happened since it was made has to be told again.
+    pub(super) fn restored(
+        (model, inputs): (&str, &str),
+        (at, horizon): (Timestamp, u32),
+        keys: Vec<String>,
+        cases: Vec<Case>,
+    ) -> Batch {
+        let mut batch = Batch {
+            model: model.to_owned(),
+            inputs: inputs.to_owned(),
+            at_us: at.0,
+            horizon,
+            keys,
+            cases,
+            told_us: at.0,
+            unseen_us: 0,
+            index: HashMap::new(),
+        };
         batch.number();
         batch
     }
 
     fn number(&mut self) {
         self.index = self.keys.iter().enumerate().map(|(index, key)| (key.clone(), index)).collect();
-    }
-
-    /// Makes a stored batch whole again: what happened since it was made has to be told anew.
-    pub fn wake(&mut self) {
-        self.told_us = self.at_us;
-        self.unseen_us = 0;
-        self.number();
     }
 
     /// When its horizon has passed.

@@ -5,6 +5,7 @@
 //! ticks of its whole horizon were seen (a daemon that was down has not seen them), and else dropped.
 
 mod batch;
+mod store;
 mod verdict;
 
 pub use batch::{Batch, Case, Scored, Scores};

@@ -48,15 +48,17 @@ pub struct Verdict {
     pub best_loss: f64,
 }
 
+/// One of the sums of scores.
+type Part = fn(&Scores) -> &Binary;
+const PARTS: [(&str, Part); 2] = [("write", |scores| &scores.write), ("split", |scores| &scores.split)];
+
 impl Ledger {
     /// Brier scores of the model and of the best baseline, by what and horizon, since `since`.
     pub fn compare(&self, model: &str, since: Timestamp) -> Vec<Verdict> {
         let sums = self.scores(model, since);
         let mut verdicts = Vec::new();
-        let parts: [(&'static str, fn(&Scores) -> &Binary); 2] =
-            [("write", |scores| &scores.write), ("split", |scores| &scores.split)];
         for horizon in HORIZONS {
-            for (what, part) in parts {
+            for (what, part) in PARTS {
                 let loss = |name: &str| {
                     let binary = part(sums.get(&(name.to_owned(), horizon))?);
                     Some((binary.brier()?, binary.cases, binary.positives))
