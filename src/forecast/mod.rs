@@ -11,6 +11,7 @@ pub mod policy;
 pub mod predictor;
 pub mod runner;
 pub mod score;
+pub mod service;
 pub mod signal;
 pub mod tick;
 pub mod trace;
