@@ -5,6 +5,7 @@
 //! soon: tests run without, and step by hand.
 
 mod activity;
+mod forecasting;
 mod history;
 mod holds;
 mod instants;
@@ -16,6 +17,7 @@ mod threads;
 mod weaving;
 
 pub use activity::Work;
+pub use forecasting::{ForecastLimits, ForecastStatus};
 pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
 pub use partitions::Figures;
@@ -103,6 +105,8 @@ pub struct Options {
     pub clock_step_us: i64,
     /// How much of the machine the weaver takes.
     pub weave: WeaveLimits,
+    /// Whether and how to forecast.
+    pub forecast: ForecastLimits,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// What is left out of history.
@@ -129,6 +133,7 @@ impl Options {
             open_files: 512,
             clock_step_us: 5_000_000,
             weave: WeaveLimits::default(),
+            forecast: ForecastLimits::default(),
             privileged: true,
             exclude: Exclude::nothing(),
             new_store_id: [0; 16],
@@ -163,6 +168,7 @@ pub struct Engine {
     /// What was durable when the session began.
     begun: Seq,
     weaver: weaving::Weaving,
+    forecasting: forecasting::Forecasting,
     holds: Arc<holds::Holds>,
     report: Report,
     threads: threads::Threads,
@@ -243,6 +249,7 @@ impl Engine {
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
+        let forecasting = forecasting::Forecasting::new(&disk, &paths.store, options.forecast);
         Ok(Arc::new(Engine {
             kept: Kept::new(Arc::clone(&disk), paths.kept_pins(), store),
             begun: live.journal.durable(),
@@ -257,6 +264,7 @@ impl Engine {
             meta,
             indexer: Arc::new(indexer),
             weaver,
+            forecasting,
             holds: Arc::default(),
             report,
             threads: threads::Threads::default(),

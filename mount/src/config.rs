@@ -88,6 +88,12 @@ pub struct Config {
     pub weave: bool,
     pub weave_cpu_percent: u32,
     pub weave_mib_per_sec: u64,
+    pub forecast: bool,
+    pub forecast_tick_secs: u64,
+    pub forecast_step_secs: u64,
+    pub forecast_window_hours: u64,
+    pub forecast_split_mib: u64,
+    pub forecast_kept_mib: u64,
 }
 
 impl Default for Config {
@@ -109,6 +115,12 @@ impl Default for Config {
             weave: true,
             weave_cpu_percent: 25,
             weave_mib_per_sec: 64,
+            forecast: true,
+            forecast_tick_secs: 10,
+            forecast_step_secs: 60,
+            forecast_window_hours: 24,
+            forecast_split_mib: 1_024,
+            forecast_kept_mib: 64,
         }
     }
 }
@@ -171,6 +183,22 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # What weaving may read and write in a second, in MiB (1 to 65536).
 #weave_mib_per_sec = 64
+
+# Forecast which partitions will be written, read and split (`weft forecast`). History does not need it.
+#forecast = true
+
+# Work is counted in ticks of so many seconds (1 to 3600), and forecast every so many (a multiple, up to 86400).
+#forecast_tick_secs = 10
+#forecast_step_secs = 60
+
+# A model is judged by its scores of so many hours (1 to 8760).
+#forecast_window_hours = 24
+
+# Size at whose multiples a partition counts as split, in MiB (1 to 1048576): PostgreSQL's segments by default.
+#forecast_split_mib = 1024
+
+# Past ticks kept in STORE for `weft trace export` and for training, in MiB (1 to 65536).
+#forecast_kept_mib = 64
 "#;
 
 impl Config {
@@ -217,6 +245,11 @@ impl Config {
             ("clock_step_secs", self.clock_step_secs, 1, 3_600),
             ("weave_cpu_percent", u64::from(self.weave_cpu_percent), 1, 100),
             ("weave_mib_per_sec", self.weave_mib_per_sec, 1, 1 << 16),
+            ("forecast_tick_secs", self.forecast_tick_secs, 1, 3_600),
+            ("forecast_step_secs", self.forecast_step_secs, self.forecast_tick_secs.max(1), 86_400),
+            ("forecast_window_hours", self.forecast_window_hours, 1, 8_760),
+            ("forecast_split_mib", self.forecast_split_mib, 1, 1 << 20),
+            ("forecast_kept_mib", self.forecast_kept_mib, 1, 1 << 16),
         ];
         for (key, value, least, most) in limits {
             if value < least || value > most {
@@ -242,7 +275,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 16);
+        assert_eq!(active.lines().count(), 22);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -254,6 +287,8 @@ mod tests {
             ("threads = 0", "threads = 0: use 1 to 64"),
             ("segment_mib = 4", "8 to 1024"),
             ("weave_cpu_percent = 101", "1 to 100"),
+            ("forecast_tick_secs = 0", "1 to 3600"),
+            ("forecast_tick_secs = 90", "forecast_step_secs = 60: use 90 to 86400"),
             ("timezone = \"Mars\"", "timezone"),
             ("exclude = [\"a//b\"]", "is not a pattern"),
             ("exclude = [\"*\"]", "everything"),

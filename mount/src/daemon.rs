@@ -8,7 +8,7 @@ use crate::process::{self, Report, Side};
 use crate::roots::{self, Root};
 use crate::running::{Event, Rates, Running};
 use crate::served::{Common, Served};
-use crate::{Outcome, config, kernel, mountinfo, place};
+use crate::{Outcome, config, kernel, mountinfo, place, profile};
 use nix::sys::signal::SigSet;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
-use weft::engine::{Asked, Capture, Engine, Options, RootDir, RootInfo, WeaveLimits};
+use weft::engine::{Asked, Capture, Engine, ForecastLimits, Options, RootDir, RootInfo, WeaveLimits};
+use weft::forecast::service::How;
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::live::exclude::Exclude;
@@ -248,11 +249,28 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
             cpu_percent: config.weave_cpu_percent,
             bytes_per_sec: config.weave_mib_per_sec * MIB,
         },
+        forecast: forecast(plan),
         privileged: kernel::is_root(),
         exclude: Exclude { always: config.patterns()?, by_contents: config.profile.patterns() },
         new_store_id: random()?,
         ..Options::new(data, &plan.store)
     })
+}
+
+/// How to forecast. A database may be made in an empty DATA later: then the names tell whose layout it is.
+fn forecast(plan: &Plan) -> ForecastLimits {
+    const SECOND_US: i64 = 1_000_000;
+    let config = &plan.config;
+    let secs = |secs: u64| i64::try_from(secs).unwrap_or(i64::MAX / SECOND_US) * SECOND_US;
+    let how = How {
+        tick_us: secs(config.forecast_tick_secs),
+        step_us: secs(config.forecast_step_secs),
+        window_us: secs(config.forecast_window_hours * 3_600),
+        split_bytes: config.forecast_split_mib << 20,
+        kept_bytes: config.forecast_kept_mib << 20,
+        ..How::default()
+    };
+    ForecastLimits { on: config.forecast, how, layout: profile::layout_by_names(plan.profile) }
 }
 
 fn random() -> Outcome<[u8; 16]> {

@@ -32,11 +32,12 @@ pub struct Threads {
 
 impl Threads {
     pub fn start(&self, engine: &Arc<Engine>) -> Result<()> {
-        let jobs: [(&str, Job); 4] = [
+        let jobs: [(&str, Job); 5] = [
             ("weft-flush", keep_house),
             ("weft-apply", apply),
             ("weft-index", index),
             ("weft-weave", super::weaving::weave),
+            ("weft-forecast", super::forecasting::forecast),
         ];
         for (name, job) in jobs {
             let (engine, stop) = (Arc::clone(engine), Arc::clone(&self.stop));

@@ -123,7 +123,7 @@ pub(super) fn weave(engine: &Engine, stop: &AtomicBool) {
 }
 
 /// Lowest priority of this thread for CPU and disk: nobody waits for it. Not granted is as well.
-fn yield_to_others() {
+pub(super) fn yield_to_others() {
     // From linux/ioprio.h: who a thread is, and the class that gets the disk when nobody else wants it.
     const WHO_THREAD: libc::c_int = 1;
     const CLASS_IDLE: libc::c_int = 3 << 13;

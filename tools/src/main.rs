@@ -3,6 +3,7 @@
 
 mod at;
 mod diff;
+mod forecast;
 mod index;
 mod inference_worker;
 mod journal;
@@ -50,6 +51,7 @@ enum Command {
     Partitions(partitions::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
+    Forecast(forecast::Args),
     #[command(subcommand)]
     Trace(trace::Command),
     #[command(subcommand)]
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Tags(args) => tags::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Forecast(args) => forecast::run(&args, store),
         Command::Trace(command) => trace::run(&command, store),
         Command::Partitions(args) => partitions::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),

@@ -126,6 +126,7 @@ fn table(status: &Value) -> String {
             ),
         ),
         ("weaving", crate::weave::state(status)),
+        ("forecast", status.get("forecast").map_or_else(String::new, crate::forecast::state)),
         ("space", space(status)),
         (
             "lag",
