@@ -5,12 +5,15 @@
 //! soon: tests run without, and step by hand.
 
 mod activity;
+mod budget;
 mod forecasting;
 mod history;
 mod holds;
 mod instants;
+mod options;
 mod partitions;
 mod room;
+mod shadowing;
 mod status;
 mod store;
 mod threads;
@@ -20,7 +23,9 @@ pub use activity::Work;
 pub use forecasting::{ForecastLimits, ForecastStatus};
 pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
+pub use options::{Capture, Options};
 pub use partitions::Figures;
+pub use shadowing::{ShadowInfo, ShadowLimits, ShadowStatus, SnapshotInfo};
 pub use status::Status;
 pub use store::remove_index;
 use store::{Opened, make_dirs, next_page_file, open_store};
@@ -32,7 +37,6 @@ use crate::error::{Error, Kind, Result};
 use crate::index::Index;
 use crate::index::kv::Kv;
 use crate::journal::Config;
-use crate::live::exclude::Exclude;
 use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
 use crate::live::{Limits, Live};
@@ -40,11 +44,12 @@ use crate::meta::store as meta;
 use crate::past::indexer::Indexer;
 use crate::past::kept::{self, Kept};
 use crate::past::pages::{PageFiles, Pages};
+use crate::shadow::Shadows;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{Attr, FileId, Name, Seq, StoreId};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use crate::format::sections::TagState;
 pub use crate::journal::Completion;
@@ -57,89 +62,8 @@ pub use crate::live::roots::{Asked, RootDir, RootInfo, check_name as check_root_
 pub use crate::past::resolve::{Found, Resolution};
 pub use crate::past::view::View;
 pub use crate::past::when::Instant;
+pub use crate::shadow::{Made as ShadowMade, Reason as ShadowReason, Subject, Wish};
 pub use crate::weave::{Outcome as Weaving, Pace, Unpaced, Woven};
-
-/// How writes arrive (DESIGN §2, capture modes).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Capture {
-    #[default]
-    Strict,
-    Writeback,
-}
-
-impl Capture {
-    /// As users write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Capture::Strict => "strict",
-            Capture::Writeback => "writeback",
-        }
-    }
-}
-
-/// What [`Engine::open`] needs to know. Limits come from STORE/weft.toml (parsed by the edge).
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub data: PathBuf,
-    pub store: PathBuf,
-    /// The further roots, and what is to become of the set.
-    pub asked: Asked,
-    pub capture: Capture,
-    /// Bytes in a journal segment.
-    pub segment_bytes: u64,
-    /// Unapplied bytes above which replies to writes are delayed.
-    pub overlay_limit_bytes: u64,
-    /// Journal bytes kept in memory for the applier and indexer.
-    pub cache_bytes: u64,
-    /// Journal bytes between checkpoints.
-    pub checkpoint_bytes: u64,
-    /// Space left free on the filesystems of the roots and of STORE, where they are large enough.
-    pub keep_free_bytes: u64,
-    /// Journal space kept for what the kernel may hold acknowledged, at most; in writeback capture only.
-    pub reserve_bytes: u64,
-    /// What the kernel may hold at least, because nobody may tell it otherwise.
-    pub kernel_floor_bytes: u64,
-    /// Descriptors the engine keeps open beneath.
-    pub open_files: usize,
-    /// A step of the wall clock by more µs, either way, begins a clock epoch.
-    pub clock_step_us: i64,
-    /// How much of the machine the weaver takes.
-    pub weave: WeaveLimits,
-    /// Whether and how to forecast.
-    pub forecast: ForecastLimits,
-    /// May chown to others (running as root).
-    pub privileged: bool,
-    /// What is left out of history.
-    pub exclude: Exclude,
-    /// Id of the store, if it has to be made: random bytes.
-    pub new_store_id: [u8; 16],
-}
-
-impl Options {
-    /// The defaults, for a DATA and a STORE.
-    pub fn new(data: &Path, store: &Path) -> Options {
-        Options {
-            data: data.to_path_buf(),
-            store: store.to_path_buf(),
-            asked: Asked::default(),
-            capture: Capture::Strict,
-            segment_bytes: 64 << 20,
-            overlay_limit_bytes: 256 << 20,
-            cache_bytes: 64 << 20,
-            checkpoint_bytes: 256 << 20,
-            keep_free_bytes: 64 << 20,
-            reserve_bytes: 128 << 20,
-            kernel_floor_bytes: 0,
-            open_files: 512,
-            clock_step_us: 5_000_000,
-            weave: WeaveLimits::default(),
-            forecast: ForecastLimits::default(),
-            privileged: true,
-            exclude: Exclude::nothing(),
-            new_store_id: [0; 16],
-        }
-    }
-}
 
 /// Modes of `fallocate`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,6 +93,7 @@ pub struct Engine {
     begun: Seq,
     weaver: weaving::Weaving,
     forecasting: forecasting::Forecasting,
+    shadowing: shadowing::Shadowing,
     holds: Arc<holds::Holds>,
     report: Report,
     threads: threads::Threads,
@@ -245,7 +170,12 @@ impl Engine {
         let page_dir = paths.store.join("pages");
         let page_file = next_page_file(&*disk, &page_dir)?;
         let page_files = PageFiles::new(Arc::clone(&disk), page_dir);
-        let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files));
+        let shadow_dir = paths.store.join("shadow");
+        let shadows =
+            Shadows::open(Arc::clone(&disk), shadow_dir, store, Arc::clone(&index), live.journal.last_seq());
+        let shadowing = shadowing::Shadowing::new(shadows, options.shadow);
+        let shadows = Arc::clone(&shadowing.shadows);
+        let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files, shadows));
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
@@ -265,6 +195,7 @@ impl Engine {
             indexer: Arc::new(indexer),
             weaver,
             forecasting,
+            shadowing,
             holds: Arc::default(),
             report,
             threads: threads::Threads::default(),

@@ -13,6 +13,7 @@ pub mod lineage;
 pub mod live;
 pub mod meta;
 pub mod past;
+pub mod shadow;
 pub mod sync;
 pub mod types;
 pub mod weave;

@@ -20,6 +20,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use support::Ticking;
 use support::kv::CrashKv;
 use support::model::{Body, Model, Named, ROOT};
@@ -27,18 +28,21 @@ use support::trees::{difference, plain_difference};
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
 use weft::engine::{
-    Caller, Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr, Unpaced,
-    Weaving,
+    Caller, Engine, Fallocate, Instant, NewFile, Options, RenameMode, Resolution, RootDir, SetAttr,
+    ShadowReason, Unpaced, Weaving, Wish,
 };
-use weft::error::Result;
+use weft::error::{Kind, Result};
 use weft::index::kv::Kv;
 use weft::live::exclude::Patterns;
-use weft::types::{FileId, FileKind, Seq};
+use weft::types::{FileId, FileKind, PageSet, Seq};
 
 const DATA: &str = "/data";
 const STORE: &str = "/store";
 /// The further roots that histories may have.
 const ROOTS: [&str; 3] = ["wal", "ts1", "ts2"];
+
+/// Bytes that came from shadows, in all histories.
+static SERVED: AtomicU64 = AtomicU64::new(0);
 
 /// A history under way.
 struct History {
@@ -90,6 +94,7 @@ fn file(kind: FileKind, mode: u32, target: &[u8]) -> NewFile {
 impl History {
     fn new(seed: u64, roots: usize) -> History {
         let disk = SimDisk::new(seed);
+        disk.set_reflinks(seed.is_multiple_of(2));
         let mut history = History {
             rng: StdRng::seed_from_u64(seed),
             seed,
@@ -173,6 +178,7 @@ impl History {
         let mut options = Options::new(Path::new(DATA), Path::new(STORE));
         options.segment_bytes = 4 << 20;
         options.cache_bytes = 64 << 10;
+        options.shadow.snapshots = 2;
         options.open_files = 2;
         options.new_store_id = [5; 16];
         options.exclude.always = self.patterns.clone();
@@ -322,7 +328,8 @@ impl History {
     }
 
     fn check_views(&self, engine: &Engine) {
-        for (instant, seq, model) in &self.views {
+        // Twice: with the shadows as they are found, and with what the first reading has noted of them.
+        for (instant, seq, model) in self.views.iter().chain(self.views.iter().rev()) {
             match engine.resolve(*instant).unwrap() {
                 Resolution::Found(found) => {
                     assert_eq!(found.seq, *seq, "seed {}: {instant:?} moved", self.seed)
@@ -334,6 +341,9 @@ impl History {
                 panic!("seed {} after {} cuts: view at {seq}: {difference}", self.seed, self.cuts);
             }
         }
+        let served = engine.shadow_status().served_bytes;
+        SERVED.fetch_add(served, Ordering::Relaxed);
+        assert!(engine.shadows().iter().all(|shadow| shadow.broken.is_none()), "{:?}", engine.shadows());
     }
 
     /// After a recovery: which prefix survived; nothing durable may be missing.
@@ -444,7 +454,7 @@ impl History {
 
     /// One random operation; `Err` once the disk is dead.
     fn step(&mut self, engine: &Engine) -> Result<()> {
-        match self.rng.random_range(0..102) {
+        match self.rng.random_range(0..108) {
             0..35 => self.write(engine)?,
             35..45 => self.truncate(engine)?,
             45..50 => self.zero(engine)?,
@@ -461,6 +471,7 @@ impl History {
             91..94 => drop(engine.apply()?),
             94..96 => drop(engine.checkpoint()?),
             96..98 => self.weave(engine)?,
+            102.. => self.shadow(engine)?,
             _ => drop(engine.index_some()?),
         }
         Ok(())
@@ -506,6 +517,45 @@ impl History {
         }
         while let Weaving::Wove(_) = engine.weave(&Unpaced)? {}
         Ok(())
+    }
+
+    /// A shadow comes, is kept up to date, or goes, with a cut anywhere in it.
+    fn shadow(&mut self, engine: &Engine) -> Result<()> {
+        let Some((dir, name, _)) = self.pick_file() else { return Ok(()) };
+        let (_, root, mut path) = self.model.dirs().into_iter().find(|(id, _, _)| *id == dir).unwrap();
+        let (root, _) = self.model.roots.iter().find(|(_, id)| *id == root).unwrap().clone();
+        path.push(name);
+        let subject = engine.shadow_subject(&root, &path.join(&b'/'));
+        if self.cut_at.is_none() && self.rng.random_bool(0.2) {
+            self.plan_cut(30);
+        }
+        let at = match self.rng.random_range(0..4) {
+            0 => self.views.last().map(|view| view.1),
+            1 if !self.views.is_empty() => Some(self.views[self.rng.random_range(0..self.views.len())].1),
+            _ => None,
+        };
+        let mut pages = PageSet::default();
+        let some = self.rng.random_bool(0.2).then(|| {
+            (0..8)
+                .filter(|_| self.rng.random_bool(0.4))
+                .for_each(|page| pages.write(page * 4096, page * 4096 + 1));
+            pages
+        });
+        let done = match self.rng.random_range(0..6) {
+            0 => engine.remove_shadows(&root, &String::from_utf8_lossy(&path.join(&b'/'))).map(|_| ()),
+            1 => {
+                engine.resume_shadows();
+                let (benefit, reason, urgent) = (1.0, ShadowReason::Rule, false);
+                engine.wish(Wish { subject, pages: some, at, benefit, reason, urgent });
+                engine.shadow_step().map(|_| ())
+            }
+            _ => engine.add_shadow(subject, some, at).map(|_| ()),
+        };
+        match done {
+            // Not history, not there at that instant, or gone with its root.
+            Err(error) if matches!(error.kind, Kind::Invalid | Kind::Lost) => Ok(()),
+            other => other,
+        }
     }
 
     fn find(&self, engine: &Engine, dir: usize, name: &[u8]) -> (FileId, FileId) {
@@ -906,4 +956,5 @@ fn any_history_survives_power_cuts_anywhere() {
     for seed in first..first + number("WEFT_SIM_SEEDS", 400) {
         History::run(seed);
     }
+    assert!(SERVED.load(Ordering::Relaxed) > 1 << 20, "shadows served {SERVED:?} bytes");
 }

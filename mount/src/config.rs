@@ -94,6 +94,13 @@ pub struct Config {
     pub forecast_window_hours: u64,
     pub forecast_split_mib: u64,
     pub forecast_kept_mib: u64,
+    pub shadow: bool,
+    pub shadow_limit_mib: u64,
+    pub shadow_cpu_percent: u32,
+    pub shadow_mib_per_sec: u64,
+    pub shadow_after_mib: u64,
+    pub shadow_max_age_hours: u64,
+    pub shadow_snapshots: u64,
 }
 
 impl Default for Config {
@@ -121,6 +128,13 @@ impl Default for Config {
             forecast_window_hours: 24,
             forecast_split_mib: 1_024,
             forecast_kept_mib: 64,
+            shadow: true,
+            shadow_limit_mib: 8_192,
+            shadow_cpu_percent: 15,
+            shadow_mib_per_sec: 32,
+            shadow_after_mib: 256,
+            shadow_max_age_hours: 24,
+            shadow_snapshots: 3,
         }
     }
 }
@@ -199,6 +213,28 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # Past ticks kept in STORE for `weft trace export` and for training, in MiB (1 to 65536).
 #forecast_kept_mib = 64
+
+# Make shadows by the standard rule: contiguous copies of a partition's past state, from which views are read fast. What
+# `weft shadow add` makes is not bound by this.
+#shadow = true
+
+# Space that shadows may take, in MiB (0 to 1073741824). Over it the least useful goes; what was asked for by hand stays.
+#shadow_limit_mib = 8192
+
+# Share of one core that making shadows may take, in percent (1 to 100).
+#shadow_cpu_percent = 15
+
+# What making shadows may read and write in a second, in MiB (1 to 65536).
+#shadow_mib_per_sec = 32
+
+# The rule wants a shadow of a partition after so much was written to it since the last one, in MiB (1 to 1073741824) ...
+#shadow_after_mib = 256
+
+# ... and at latest after so many hours, when anything was (1 to 87600).
+#shadow_max_age_hours = 24
+
+# Snapshots kept of a shadow that is kept up to date; they share what is the same (1 to 1000).
+#shadow_snapshots = 3
 "#;
 
 impl Config {
@@ -250,6 +286,12 @@ impl Config {
             ("forecast_window_hours", self.forecast_window_hours, 1, 8_760),
             ("forecast_split_mib", self.forecast_split_mib, 1, 1 << 20),
             ("forecast_kept_mib", self.forecast_kept_mib, 1, 1 << 16),
+            ("shadow_limit_mib", self.shadow_limit_mib, 0, 1 << 30),
+            ("shadow_cpu_percent", u64::from(self.shadow_cpu_percent), 1, 100),
+            ("shadow_mib_per_sec", self.shadow_mib_per_sec, 1, 1 << 16),
+            ("shadow_after_mib", self.shadow_after_mib, 1, 1 << 30),
+            ("shadow_max_age_hours", self.shadow_max_age_hours, 1, 87_600),
+            ("shadow_snapshots", self.shadow_snapshots, 1, 1_000),
         ];
         for (key, value, least, most) in limits {
             if value < least || value > most {
@@ -275,7 +317,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 22);
+        assert_eq!(active.lines().count(), 29);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -289,6 +331,7 @@ mod tests {
             ("weave_cpu_percent = 101", "1 to 100"),
             ("forecast_tick_secs = 0", "1 to 3600"),
             ("forecast_tick_secs = 90", "forecast_step_secs = 60: use 90 to 86400"),
+            ("shadow_snapshots = 0", "1 to 1000"),
             ("timezone = \"Mars\"", "timezone"),
             ("exclude = [\"a//b\"]", "is not a pattern"),
             ("exclude = [\"*\"]", "everything"),

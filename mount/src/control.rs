@@ -65,10 +65,33 @@ pub enum Ask {
     },
     /// Every partition with its figures.
     Partitions,
+    /// The files of a partition at an instant.
+    PartitionAt {
+        /// Its name, or any file of it.
+        partition: String,
+        time: String,
+    },
     /// The files that the kernel may hold something of, if the time is the present.
     Unsent {
         time: String,
     },
+    Shadows,
+    /// Makes a shadow of a partition at once: of a time, or of the present and kept up to date.
+    ShadowAdd {
+        /// The root that the path is in; DATA without a name.
+        #[serde(default)]
+        root: String,
+        names: Vec<Vec<u8>>,
+        time: Option<String>,
+    },
+    /// Removes the shadows of a partition, or the one of a number.
+    ShadowRemove {
+        #[serde(default)]
+        root: String,
+        what: String,
+    },
+    /// Makes shadows again after too many failures.
+    ShadowResume,
     Unmount,
 }
 

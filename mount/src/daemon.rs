@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
-use weft::engine::{Asked, Capture, Engine, ForecastLimits, Options, RootDir, RootInfo, WeaveLimits};
+use weft::engine::{
+    Asked, Capture, Engine, ForecastLimits, Options, RootDir, RootInfo, ShadowLimits, WeaveLimits,
+};
 use weft::forecast::service::How;
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
@@ -250,6 +252,16 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
             bytes_per_sec: config.weave_mib_per_sec * MIB,
         },
         forecast: forecast(plan),
+        shadow: ShadowLimits {
+            on: config.shadow,
+            bytes: config.shadow_limit_mib * MIB,
+            cpu_percent: config.shadow_cpu_percent,
+            bytes_per_sec: config.shadow_mib_per_sec * MIB,
+            after_bytes: config.shadow_after_mib * MIB,
+            max_age_us: i64::try_from(config.shadow_max_age_hours).unwrap_or(i64::MAX / 3_600_000_000)
+                * 3_600_000_000,
+            snapshots: usize::try_from(config.shadow_snapshots).unwrap_or(1),
+        },
         privileged: kernel::is_root(),
         exclude: Exclude { always: config.patterns()?, by_contents: config.profile.patterns() },
         new_store_id: random()?,

@@ -36,9 +36,11 @@ pub mod place;
 pub mod process;
 pub mod profile;
 mod resolve;
+pub mod restore;
 pub mod roots;
 mod running;
 mod served;
+mod shadows;
 pub mod shown;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.

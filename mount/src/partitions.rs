@@ -1,10 +1,17 @@
 //! What a daemon answers about partitions.
 
 use crate::Outcome;
+use crate::mountinfo::escape;
 use crate::offline::told;
 use crate::running::Running;
 use serde_json::{Value, json};
-use weft::engine::Figures;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use weft::engine::{Figures, Part, Partition};
+use weft::lineage::find;
+use weft::lineage::partition::Fork;
+use weft::types::{Name, Seq};
 
 impl Running {
     /// Every partition of the present, by name.
@@ -25,6 +32,37 @@ impl Running {
         });
         Ok(json!({ "profile": self.profile().name(), "partitions": shown.collect::<Vec<_>>() }))
     }
+}
+
+impl Running {
+    /// A partition as a user names it: by any of its files.
+    pub(crate) fn partition(&self, text: &str) -> Outcome<Partition> {
+        let roots = self.common.engine.roots().map_err(told)?;
+        let names: Vec<Name> = roots.into_iter().map(|root| root.name).collect();
+        Ok(Partition::parse(self.profile().layout(), text, &names))
+    }
+
+    /// The files of a partition at an instant, in order; paths are escaped, from the root on. Where the time has no
+    /// instant: the four-way answer, as `resolve` gives it.
+    pub(crate) fn partition_at(&self, text: &str, time: &str) -> Outcome<Value> {
+        let mut answer = self.resolve(time)?;
+        let Some(seq) = answer["seq"].as_u64().filter(|_| answer["answer"] == "found") else {
+            return Ok(answer);
+        };
+        let engine = &self.common.engine;
+        let partition = self.partition(text)?;
+        let view = engine.view(Seq(seq)).map_err(told)?;
+        let files = find::files(&*view, self.profile().layout(), &partition).map_err(told)?;
+        answer["partition"] = json!(partition.to_string());
+        answer["root"] = json!(String::from_utf8_lossy(&partition.root));
+        answer["files"] = files.iter().map(file).collect();
+        Ok(answer)
+    }
+}
+
+fn file(part: &Part) -> Value {
+    let path = Path::new(OsStr::from_bytes(&part.path));
+    json!({ "path": escape(path), "size": part.attr.size, "main": part.fork == Fork::Main, "segment": part.segment })
 }
 
 fn figures(one: &Figures) -> Value {

@@ -93,7 +93,12 @@ impl Running {
             Ask::Tags => self.tags(),
             Ask::Log(ask) => self.log(&ask),
             Ask::Diff { root, from, to, names } => self.diff(&root, (&from, &to), &names),
+            Ask::Shadows => self.shadows(),
+            Ask::ShadowAdd { root, names, time } => self.add_shadow(&root, &names, time.as_deref()),
+            Ask::ShadowRemove { root, what } => self.remove_shadows(&root, &what),
+            Ask::ShadowResume => self.resume_shadows(),
             Ask::Partitions => self.partitions(),
+            Ask::PartitionAt { partition, time } => self.partition_at(&partition, &time),
             Ask::Unsent { time } => self.unsent(&time),
             Ask::Unmount => {
                 // The main thread lives as long as the process.

@@ -81,6 +81,10 @@ pub trait Disk: Send + Sync {
     /// Replaces an existing regular target atomically.
     fn rename(&self, op: Op, from: &Path, to: &Path) -> Result<()>;
     fn link(&self, op: Op, existing: &Path, new: &Path) -> Result<()>;
+    /// Makes `new`, a file with the bytes of `existing` that shares their space until one of the two is written
+    /// (`FICLONE`). Its bytes are durable after a `sync` of it, as if they had been written. `false`: the filesystem
+    /// cannot; then there is no `new`. `EEXIST` when it is there already.
+    fn reflink(&self, op: Op, existing: &Path, new: &Path) -> Result<bool>;
     fn unlink(&self, op: Op, path: &Path) -> Result<()>;
     fn symlink(&self, op: Op, target: &[u8], path: &Path) -> Result<()>;
     fn read_link(&self, op: Op, path: &Path) -> Result<Vec<u8>>;

@@ -2,6 +2,7 @@
 //! write path knows nothing else of this.
 
 mod collect;
+mod wishes;
 
 use super::Engine;
 use crate::forecast::predictor::Predictor;
@@ -78,7 +79,7 @@ pub(super) fn forecast(engine: &Engine, stop: &AtomicBool) {
     if !forecasting.limits.on {
         return;
     }
-    super::weaving::yield_to_others();
+    super::budget::yield_to_others();
     engine.live.count_activity();
     forecasting.service.lock().warm(&engine.meta, engine.now());
     let how = forecasting.limits.how;
@@ -127,6 +128,7 @@ impl Engine {
     pub fn forecast_now(&self) {
         let now = self.now();
         self.forecasting.service.lock().forecast(&self.meta, now);
+        self.forecast_wishes();
     }
 
     /// Takes a model into service, or hears why there is none. Its forecasts come with the next step.

@@ -1,6 +1,6 @@
 //! What an engine says of itself.
 
-use super::{Engine, WovenSoFar};
+use super::{Engine, ShadowStatus, WovenSoFar};
 use crate::journal::epochs::TimeNow;
 use crate::live::recover::Report;
 use crate::live::room::Full;
@@ -27,6 +27,8 @@ pub struct Status {
     pub weave_waiting: u64,
     pub woven_so_far: WovenSoFar,
     pub index_bytes: u64,
+    pub shadow_bytes: u64,
+    pub shadows: ShadowStatus,
     pub base_bytes: u64,
     /// The metadata store's file.
     pub meta_bytes: u64,
@@ -76,6 +78,7 @@ impl Engine {
         let space = journal.space();
         let time = journal.time().ok();
         let (excluded_files, excluded_bytes) = self.live.excluded();
+        let shadows = self.shadow_status();
         Status {
             store_id: self.store.to_string(),
             capture: self.capture.name().to_owned(),
@@ -91,6 +94,8 @@ impl Engine {
             weave_waiting: self.weaving_state().0,
             woven_so_far: self.woven_so_far(),
             index_bytes: self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages")),
+            shadow_bytes: shadows.bytes,
+            shadows,
             base_bytes: self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes(),
             meta_bytes: self.meta_bytes(),
             overlay_bytes: self.live.overlay_bytes(),
@@ -169,7 +174,10 @@ impl Engine {
         let meta = self.meta.trouble().map(|error| {
             format!("shadows and forecasts rest, history does not: the metadata store has stopped ({error}). Mount again")
         });
-        [journal, self.fullness(), applier, indexer, weaver, meta].into_iter().flatten().collect()
+        [journal, self.fullness(), applier, indexer, weaver, meta, self.shadow_problem()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn free_bytes(&self, dir: &Path) -> u64 {

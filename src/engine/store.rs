@@ -23,6 +23,7 @@ pub(super) fn make_dirs(disk: &dyn Disk, paths: &Paths) -> Result<()> {
         paths.store_limbo_dir(),
         paths.store.join("pages"),
         paths.store.join("woven"),
+        paths.store.join("shadow"),
     ];
     for dir in &dirs {
         if disk.stat("store.create", dir)?.is_none() {

@@ -1,20 +1,19 @@
 //! The weaver's thread and its budget.
 
 use super::Engine;
+use super::budget::{self, Budget, Rates};
 use crate::error::Result;
 use crate::journal::segment::Segments;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Mutex, thread};
+use crate::sync::{Arc, Mutex};
 use crate::types::Seq;
 use crate::weave::{Outcome, Pace, Weaver, Woven};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Rest when no segment is ready.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// After an error the weaver tries again this much later.
 const AFTER_ERROR: Duration = Duration::from_secs(30);
-/// Longest sleep before the weaver looks whether it is to stop.
-const NAP: Duration = Duration::from_millis(50);
 
 /// How much of the machine the weaver takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +24,12 @@ pub struct WeaveLimits {
     pub cpu_percent: u32,
     /// Bytes read and written in a second.
     pub bytes_per_sec: u64,
+}
+
+impl WeaveLimits {
+    fn rates(self) -> Rates {
+        Rates { cpu_percent: self.cpu_percent, bytes_per_sec: self.bytes_per_sec }
+    }
 }
 
 impl Default for WeaveLimits {
@@ -42,6 +47,8 @@ pub struct WovenSoFar {
     /// Bytes of groups in the journal.
     pub journal_bytes: u64,
     pub woven_bytes: u64,
+    /// Processor time spent, µs.
+    pub cpu_us: u64,
 }
 
 impl WovenSoFar {
@@ -69,44 +76,15 @@ impl Weaving {
     }
 }
 
-/// Keeps to a share of a core and a rate of bytes, by sleeping.
-struct Budget<'a> {
-    limits: WeaveLimits,
-    hurry: &'a AtomicBool,
-    stop: &'a AtomicBool,
-    /// When the work since the last call began.
-    since: Mutex<Instant>,
-}
-
-impl Pace for Budget<'_> {
-    fn go_on(&self, bytes: u64) -> bool {
-        let mut since = self.since.lock();
-        let worked = since.elapsed();
-        let percent = self.limits.cpu_percent.clamp(1, 100);
-        let by_share = worked * (100 - percent) / percent;
-        let micros = bytes.saturating_mul(1_000_000) / self.limits.bytes_per_sec.max(1);
-        let by_rate = Duration::from_micros(micros).saturating_sub(worked);
-        let mut rest = by_share.max(by_rate);
-        while !rest.is_zero() && !self.stop.load(Ordering::Relaxed) && !self.hurry.load(Ordering::Relaxed) {
-            let nap = rest.min(NAP);
-            thread::sleep(nap);
-            rest -= nap;
-        }
-        *since = Instant::now();
-        !self.stop.load(Ordering::Relaxed)
-    }
-}
-
 /// The thread.
 pub(super) fn weave(engine: &Engine, stop: &AtomicBool) {
     let weaving = &engine.weaver;
     if !weaving.limits.on {
         return;
     }
-    yield_to_others();
+    budget::yield_to_others();
     while !stop.load(Ordering::Relaxed) {
-        let since = Mutex::new(Instant::now());
-        let budget = Budget { limits: weaving.limits, hurry: &weaving.hurry, stop, since };
+        let budget = Budget::new(weaving.limits.rates(), &weaving.hurry, stop);
         let rest = match engine.weave(&budget) {
             Ok(Outcome::Wove(_)) => continue,
             Ok(_) => LOOK_EVERY,
@@ -115,22 +93,7 @@ pub(super) fn weave(engine: &Engine, stop: &AtomicBool) {
                 AFTER_ERROR
             }
         };
-        let until = Instant::now() + rest;
-        while Instant::now() < until && !stop.load(Ordering::Relaxed) {
-            thread::sleep(NAP);
-        }
-    }
-}
-
-/// Lowest priority of this thread for CPU and disk: nobody waits for it. Not granted is as well.
-pub(super) fn yield_to_others() {
-    // From linux/ioprio.h: who a thread is, and the class that gets the disk when nobody else wants it.
-    const WHO_THREAD: libc::c_int = 1;
-    const CLASS_IDLE: libc::c_int = 3 << 13;
-    // SAFETY: both calls take numbers only, and concern this thread (0).
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
-        libc::syscall(libc::SYS_ioprio_set, WHO_THREAD, 0, CLASS_IDLE);
+        budget::sleep(rest, stop);
     }
 }
 
@@ -142,7 +105,10 @@ impl Engine {
 
     /// Weaves one segment, by hand.
     pub fn weave(&self, pace: &dyn Pace) -> Result<Outcome> {
-        let outcome = self.weaver.weaver.step(self.settled(), pace)?;
+        let before = budget::thread_cpu_us();
+        let outcome = self.weaver.weaver.step(self.settled(), pace);
+        self.weaver.so_far.lock().cpu_us += budget::thread_cpu_us().saturating_sub(before);
+        let outcome = outcome?;
         if let Outcome::Wove(woven) = &outcome {
             self.weaver.so_far.lock().add(woven);
         }
@@ -162,15 +128,14 @@ impl Engine {
             payload_bytes: after.payload_bytes - before.payload_bytes,
             journal_bytes: after.journal_bytes - before.journal_bytes,
             woven_bytes: after.woven_bytes - before.woven_bytes,
+            cpu_us: after.cpu_us - before.cpu_us,
         })
     }
 
     fn weave_all(&self) -> Result<()> {
         self.checkpoint()?;
         self.indexer.wait_for(self.live.journal.durable())?;
-        let stop = self.threads.stopping();
-        let since = Mutex::new(Instant::now());
-        let budget = Budget { limits: self.weaver.limits, hurry: &self.weaver.hurry, stop, since };
+        let budget = Budget::new(self.weaver.limits.rates(), &self.weaver.hurry, self.threads.stopping());
         while let Outcome::Wove(_) = self.weave(&budget)? {}
         Ok(())
     }

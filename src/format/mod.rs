@@ -13,6 +13,7 @@ pub mod pins;
 pub mod record;
 pub mod sections;
 pub mod segment;
+pub mod shadow;
 pub mod superblock;
 pub mod woven;
 mod xattrs;

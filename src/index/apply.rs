@@ -1,7 +1,7 @@
 //! From events to entries: each follows from one event alone.
 
 use super::build::Build;
-use super::data::{self, Sample, Track};
+use super::data::{self, Sample, Start, Track};
 use super::holes::{self, Touch};
 use super::naming::{self, Naming};
 use super::page::Change;
@@ -99,7 +99,8 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
         _ => return Ok(()),
     };
     let (kind, bytes) = what;
-    let sample = Sample { seq: when.seq, ts: when.ts, value: size, change: kind, bytes };
+    let start = Start::of(change.offset);
+    let sample = Sample { seq: when.seq, ts: when.ts, value: size, change: kind, bytes, start };
     build.push_sample(file, Track::Content, sample);
     holes::record(build, file, (when.seq, when.ts), touch, size)?;
     match change.offset < change.end {

@@ -1,6 +1,6 @@
 //! One batch in the making.
 
-use super::data::{Change, Runs, Sample, Track};
+use super::data::{Change, Runs, Sample, Start, Track};
 use super::kv::{Batch, Kv};
 use super::levels::{Extended, Levels};
 use super::memory::Memory;
@@ -51,7 +51,8 @@ impl<'a> Build<'a> {
 
     /// Adds a sample to a file's track.
     pub(super) fn sample(&mut self, file: FileId, track: Track, seq: Seq, ts: Timestamp, value: u64) {
-        self.push_sample(file, track, Sample { seq, ts, value, change: Change::Write, bytes: 0 });
+        let (change, start) = (Change::Write, Start::default());
+        self.push_sample(file, track, Sample { seq, ts, value, change, bytes: 0, start });
     }
 
     /// [`Build::sample`] with all that a sample can tell.

@@ -2,21 +2,24 @@
 //!
 //! - [`Space::Data`]: (file, [`Track`], descending first Seq) -> a run of samples, oldest first, each with its own Seq. A
 //!   run holds what one batch brought for one track, so a busy file costs a few bytes per write and every
-//!   Seq stays answerable. On the content track each sample also says what happened, and to how many bytes.
+//!   Seq stays answerable. On the content track each sample also says what happened, from which page on, to how many bytes.
+//!   That tells which pages changed between two Seqs without looking at any page ([`changed`]).
 //! - Runs of one track do not overlap: an event is recorded once ([`apply`](super::Index::apply) skips what stands).
 
 use super::codec::{Reader, corrupt, put_ascending, put_seq, put_signed, put_varint};
 use super::kv::{Batch, Kv, Space};
 use super::scan::behind;
 use crate::error::Result;
-use crate::types::{FileId, Seq, Timestamp};
+use crate::types::{FileId, PAGE, PageSet, Seq, Timestamp};
 use std::collections::HashMap;
 
-const RUN: u8 = 2;
+const RUN: u8 = 3;
 /// Samples in a run: bounds what one lookup decodes.
 const RUN_LEN: u32 = 64;
 /// Runs read at a time.
 const RUNS_AT_ONCE: usize = 16;
+/// The same where there are many.
+const RUNS_MOST: usize = 512;
 
 /// What a sample tells.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -57,11 +60,39 @@ pub(super) struct Sample {
     pub change: Change,
     /// Bytes that changed, at most 2^61 (larger ones count as that). On [`Track::Content`] only.
     pub bytes: u64,
+    /// Where they begin. On [`Track::Content`] only.
+    pub start: Start,
+}
+
+/// Where a change begins, as well as a sample tells it: twice the page, and one more if within it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Start(u64);
+
+impl Start {
+    pub(super) fn of(offset: u64) -> Start {
+        Start(offset / PAGE * 2 + u64::from(!offset.is_multiple_of(PAGE)))
+    }
+
+    /// Bytes from the first page's beginning that `bytes` from here on may reach.
+    fn reach(self, bytes: u64) -> (u64, u64) {
+        let begin = (self.0 / 2).saturating_mul(PAGE);
+        let skipped = if self.0.is_multiple_of(2) { 0 } else { PAGE - 1 };
+        (begin, begin.saturating_add(skipped).saturating_add(bytes))
+    }
 }
 
 impl Sample {
     fn what(&self) -> u64 {
         self.bytes.min(BYTES_MAX) << 2 | self.change as u64
+    }
+
+    /// Bytes that may be others than before, as `[start, end)`; what an extension adds is zero as before.
+    fn touched(&self) -> (u64, u64) {
+        match self.change {
+            Change::Write | Change::Zero => self.start.reach(self.bytes),
+            Change::Shrink => (self.value, self.value.saturating_add(self.bytes)),
+            Change::Extend => (0, 0),
+        }
     }
 
     fn set_what(&mut self, what: u64) {
@@ -100,6 +131,7 @@ impl Run {
         put_varint(&mut bytes, sample.value);
         if wide {
             put_varint(&mut bytes, sample.what());
+            put_varint(&mut bytes, sample.start.0);
         }
         Run { first: sample.seq, last: sample, count: 1, bytes, wide }
     }
@@ -111,6 +143,7 @@ impl Run {
         put_signed(&mut self.bytes, change as i64);
         if self.wide {
             put_signed(&mut self.bytes, sample.what().wrapping_sub(self.last.what()) as i64);
+            put_signed(&mut self.bytes, sample.start.0.wrapping_sub(self.last.start.0) as i64);
         }
         self.count += 1;
         self.last = sample;
@@ -226,9 +259,11 @@ fn each(track: Track, first: Seq, run: &[u8], mut visit: impl FnMut(Sample) -> b
     let mut reader = Reader::new(run);
     reader.expect_tag(RUN)?;
     let (ts, value) = (Timestamp(reader.signed()?), reader.varint()?);
-    let mut sample = Sample { seq: first, ts, value, change: Change::Write, bytes: 0 };
+    let mut sample =
+        Sample { seq: first, ts, value, change: Change::Write, bytes: 0, start: Start::default() };
     let mut what = if wide { reader.varint()? } else { 0 };
     sample.set_what(what);
+    sample.start = Start(if wide { reader.varint()? } else { 0 });
     while visit(sample) && !reader.is_empty() {
         let seq = sample.seq.0.checked_add(reader.varint()?);
         sample.seq = Seq(seq.ok_or_else(|| corrupt("a run passes the last Seq"))?);
@@ -237,9 +272,54 @@ fn each(track: Track, first: Seq, run: &[u8], mut visit: impl FnMut(Sample) -> b
         if wide {
             what = what.wrapping_add(reader.signed()? as u64);
             sample.set_what(what);
+            sample.start = Start(sample.start.0.wrapping_add(reader.signed()? as u64));
         }
     }
     Ok(())
+}
+
+/// Adds the pages of a file that writes, zeroing and cutting may have changed in `(after, upto]`; the bytes of all of
+/// these events, or `None` once there are more than `most` pages. Costs by the number of events, however large the file.
+pub(super) fn changed(
+    kv: &dyn Kv,
+    file: FileId,
+    (after, upto): (Seq, Seq),
+    pages: &mut PageSet,
+    most: u64,
+) -> Result<Option<u64>> {
+    let mut from = prefix(file, Track::Content);
+    let end = behind(&from);
+    put_seq(&mut from, upto);
+    let mut total = 0u64;
+    let mut limit = RUNS_AT_ONCE;
+    loop {
+        let runs = kv.range(Space::Data, &from, &end, limit)?;
+        for (key, value) in &runs {
+            let oldest = first_of(key)?;
+            each(Track::Content, oldest, value, |sample| {
+                if sample.seq > after && sample.seq <= upto {
+                    let (start, end) = sample.touched();
+                    pages.write(start, end);
+                    total = total.saturating_add(sample.bytes);
+                }
+                sample.seq <= upto
+            })?;
+            if oldest <= after {
+                return Ok((pages.count() <= most).then_some(total));
+            }
+        }
+        if pages.count() > most {
+            return Ok(None);
+        }
+        match runs.into_iter().nth(limit - 1) {
+            Some((mut last, _)) => {
+                last.push(0);
+                from = last;
+            }
+            None => return Ok(Some(total)),
+        }
+        limit = (limit * 2).min(RUNS_MOST);
+    }
 }
 
 #[cfg(test)]
@@ -256,6 +336,7 @@ mod tests {
             value: u64::MAX.wrapping_mul(number % 2).wrapping_add(number),
             change: if number.is_multiple_of(3) { Change::Shrink } else { Change::Write },
             bytes: number * 977 % 4_096,
+            start: Start::of(number * 5_000),
         }
     }
 
@@ -285,8 +366,46 @@ mod tests {
     }
 
     #[test]
+    fn changed_pages_are_those_of_the_events_between() {
+        let kv = MemKv::new();
+        let (mut batch, mut runs) = (Batch::default(), Runs::default());
+        for number in 1..300 {
+            runs.push(&mut batch, FILE, Track::Content, sample(number));
+        }
+        runs.finish(&mut batch);
+        kv.commit(batch).unwrap();
+        for (after, upto) in [(0, 900), (0, 3), (3, 3), (10, 11), (100, 500), (896, 2000)] {
+            let mut pages = PageSet::default();
+            let total = changed(&kv, FILE, (Seq(after), Seq(upto)), &mut pages, u64::MAX).unwrap().unwrap();
+            let between: Vec<_> =
+                (1..300).map(sample).filter(|sample| sample.seq.0 > after && sample.seq.0 <= upto).collect();
+            assert_eq!(total, between.iter().map(|sample| sample.bytes).sum::<u64>());
+            let mut expected = PageSet::default();
+            for sample in &between {
+                let (start, end) = sample.touched();
+                expected.write(start, end);
+            }
+            assert_eq!(pages, expected, "({after}, {upto}]");
+            let most = expected.count().saturating_sub(1);
+            let many = changed(&kv, FILE, (Seq(after), Seq(upto)), &mut PageSet::default(), most).unwrap();
+            assert_eq!(many.is_none(), !expected.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_change_reaches_at_least_its_bytes() {
+        for offset in [0, 1, 4095, 4096, 8191] {
+            for bytes in [1, 4095, 4096, 4097, 8192] {
+                let (start, end) = Start::of(offset).reach(bytes);
+                assert!(start <= offset && end >= offset + bytes && end < offset + bytes + PAGE);
+            }
+        }
+        assert_eq!(Start::of(8192).reach(8192), (8192, 16384), "whole pages exactly");
+    }
+
+    #[test]
     fn a_damaged_run_is_an_error() {
-        for run in [&[][..], &[9, 1, 1, 1], &[RUN, 1, 1, 1, 1]] {
+        for run in [&[][..], &[9, 1, 1, 1], &[RUN, 1, 1, 1, 1, 1]] {
             assert!(each(Track::Content, Seq(1), run, |_| true).is_err());
         }
     }

@@ -53,7 +53,9 @@ pub use time::{GroupPlace, Session};
 use crate::error::Result;
 use crate::format::event::Record;
 use crate::sync::{Arc, Mutex, RwLock};
-use crate::types::{Attr, FileId, FileKind, Location, Name, PageNo, SegmentNo, Seq, StoreId, Timestamp};
+use crate::types::{
+    Attr, FileId, FileKind, Location, Name, PageNo, PageSet, SegmentNo, Seq, StoreId, Timestamp,
+};
 use build::Build;
 use kv::Kv;
 use levels::Levels;
@@ -266,6 +268,22 @@ impl Index {
         let newest = data::newest(&*self.kv, file, data::Track::Content, upto)?;
         let based = base::adoption(&*self.kv, file, upto)?.is_some_and(|adoption| adoption.seq > after);
         Ok(based || newest.is_some_and(|sample| sample.seq > after))
+    }
+
+    /// Which pages of a file may differ between two Seqs, and the bytes of the events between. `None`: more than `most`, or
+    /// all of them, since the file got a new base. `pages` are those known already.
+    pub fn changed_pages(
+        &self,
+        file: FileId,
+        (after, upto): (Seq, Seq),
+        mut pages: PageSet,
+        most: u64,
+    ) -> Result<Option<(PageSet, u64)>> {
+        if base::adoption(&*self.kv, file, upto)?.is_some_and(|adoption| adoption.seq > after) {
+            return Ok(None);
+        }
+        let bytes = data::changed(&*self.kv, file, (after, upto), &mut pages, most)?;
+        Ok(bytes.map(|bytes| (pages, bytes)))
     }
 
     /// Up to `limit` events of the names of a file at or before a Seq, newest first.

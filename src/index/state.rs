@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::types::{SegmentNo, Seq, StoreId, Timestamp};
 
 /// Raised whenever an older build would misread the entries.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 const HEADER_KEY: &[u8] = &[0];
 const WATERMARK_KEY: &[u8] = &[1];
 const HEADER: u8 = 1;

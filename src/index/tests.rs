@@ -109,6 +109,36 @@ impl<'a> Rig<'a> {
             self.check_names(*seq, world);
         }
         self.check_times();
+        for apart in [1, 4, 17] {
+            for (before, after) in self.history.worlds.iter().zip(self.history.worlds.iter().skip(apart)) {
+                self.check_changed((before.0, &before.2), (after.0, &after.2));
+            }
+        }
+    }
+
+    /// Pages that are not told to have changed have not.
+    fn check_changed(&self, before: (Seq, &World), after: (Seq, &World)) {
+        for (file, old) in &before.1.files {
+            let new = &after.1.files[file];
+            let between = (before.0, after.0);
+            let found = self.index.changed_pages(*file, between, PageSet::default(), u64::MAX).unwrap();
+            let Some((pages, _)) = found else {
+                assert_ne!(old.adoption, new.adoption);
+                continue;
+            };
+            assert_eq!(old.adoption, new.adoption);
+            let page = |bytes: &[u8], number: usize| {
+                let from = (number * PAGE_LEN).min(bytes.len());
+                let mut page = bytes[from..bytes.len().min(from + PAGE_LEN)].to_vec();
+                page.resize(PAGE_LEN, 0);
+                page
+            };
+            for number in 0..old.bytes.len().max(new.bytes.len()).div_ceil(PAGE_LEN) {
+                let told = pages.contains(PageNo(number as u64));
+                let same = page(&old.bytes, number) == page(&new.bytes, number);
+                assert!(told || same, "{file} page {number} between {} and {}", before.0, after.0);
+            }
+        }
     }
 
     fn check_files(&self, at: Seq, world: &World, bound: usize) {

@@ -2,5 +2,6 @@
 //!
 //! Knows no database client and no file: paths, statements and page sets come in as values.
 
+pub mod ddl;
 pub mod find;
 pub mod partition;

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::index::{Adoption, Index, PageVersion, advance};
 use crate::journal::segment::Segments;
 use crate::live::Live;
+use crate::shadow::{Cover, Shadows, Source as ShadowSource};
 use crate::sync::{Arc, Mutex};
 use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, Seq};
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub struct Pages {
     live: Arc<Live>,
     segments: Arc<Segments>,
     page_files: PageFiles,
+    shadows: Arc<Shadows>,
 }
 
 /// Pages composed by the indexer: rebuildable, but durable before the index names them.
@@ -59,17 +61,48 @@ impl PageFiles {
 }
 
 impl Pages {
-    pub fn new(index: Arc<Index>, live: Arc<Live>, page_files: PageFiles) -> Pages {
+    pub fn new(index: Arc<Index>, live: Arc<Live>, page_files: PageFiles, shadows: Arc<Shadows>) -> Pages {
         let segments = Arc::clone(live.journal.segments());
-        Pages { index, live, segments, page_files }
+        Pages { index, live, segments, page_files, shadows }
     }
 
     pub fn page_files(&self) -> &PageFiles {
         &self.page_files
     }
 
-    /// Reads `out.len()` bytes of a file as of `at`; the caller has seen to it that they lie within its size.
+    /// Reads `out.len()` bytes of a file as of `at`; the caller has seen to it that they lie within its size. Through a
+    /// shadow where one has them: the bytes are the same.
     pub fn read(&self, file: FileId, at: Seq, offset: u64, out: &mut [u8]) -> Result<()> {
+        match self.shadows.cover(file, at, offset, out.len() as u64) {
+            Some(cover) => self.read_covered(&cover, (file, at), offset, out),
+            None => self.read_history(file, at, offset, out),
+        }
+    }
+
+    fn read_covered(
+        &self,
+        cover: &Cover,
+        (file, at): (FileId, Seq),
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let end = offset.saturating_add(out.len() as u64);
+        let (mut offset, mut rest) = (offset, out);
+        while offset < end {
+            let (has, behind) = cover.run(offset / PAGE, end.div_ceil(PAGE));
+            let len = usize::try_from((behind * PAGE).min(end) - offset).unwrap_or(usize::MAX);
+            let (part, later) = rest.split_at_mut(len.min(rest.len()));
+            // A broken shadow has said so, and is not asked again.
+            if !has || cover.read(offset, part).is_err() {
+                self.read_history(file, at, offset, part)?;
+            }
+            (offset, rest) = (offset + len as u64, later);
+        }
+        Ok(())
+    }
+
+    /// [`Pages::read`] from history itself.
+    pub fn read_history(&self, file: FileId, at: Seq, offset: u64, out: &mut [u8]) -> Result<()> {
         let Some(last_byte) = offset.checked_add(out.len() as u64).and_then(|end| end.checked_sub(1)) else {
             return Ok(());
         };
@@ -198,6 +231,12 @@ impl Pages {
                 Err(Error::corrupt("past.page", "the index names a base file as a version of a page"))
             }
         }
+    }
+}
+
+impl ShadowSource for Pages {
+    fn read(&self, file: FileId, at: Seq, offset: u64, out: &mut [u8]) -> Result<()> {
+        self.read_history(file, at, offset, out)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which pages of a file hold data; the others are holes. Dense or sparse, it is small.
 
-use super::PAGE;
+use super::{PAGE, PageNo};
 use roaring::RoaringBitmap;
 
 /// Pages below 2^32: files are kept below 16 TiB.
@@ -39,11 +39,6 @@ impl PageSet {
         self.0.len()
     }
 
-    /// How many of the pages of the bytes `[start, end)` hold data.
-    pub fn count_in(&self, start: u64, end: u64) -> u64 {
-        if start < end { self.0.range_cardinality(small(start / PAGE)..=small((end - 1) / PAGE)) } else { 0 }
-    }
-
     /// Whether a file of `size` bytes has no hole.
     pub fn is_dense(&self, size: u64) -> bool {
         self.count() >= size.div_ceil(PAGE)
@@ -72,6 +67,45 @@ impl PageSet {
     /// Nothing is left from `size` on.
     pub fn truncate(&mut self, size: u64) {
         self.0.remove_range(small(size.div_ceil(PAGE))..);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, page: PageNo) -> bool {
+        u32::try_from(page.0).is_ok_and(|page| self.0.contains(page))
+    }
+
+    /// How many pages of `[first, end)` are in it.
+    pub fn count_in(&self, first: u64, end: u64) -> u64 {
+        if first < end { self.0.range_cardinality(small(first)..=small(end - 1)) } else { 0 }
+    }
+
+    /// The runs of pages, as `[first, end)`, in order.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, u64)> {
+        let mut rest = self.0.iter();
+        std::iter::from_fn(move || {
+            rest.next_range().map(|run| (u64::from(*run.start()), u64::from(*run.end()) + 1))
+        })
+    }
+
+    /// The page that has so many before it.
+    pub fn nth(&self, number: u64) -> Option<PageNo> {
+        self.0.select(small(number)).map(|page| PageNo(u64::from(page)))
+    }
+
+    /// How many pages stand before one.
+    pub fn before(&self, page: PageNo) -> u64 {
+        match small(page.0).checked_sub(1) {
+            Some(last) => self.0.rank(last),
+            None => 0,
+        }
+    }
+
+    /// Keeps the pages that are in another set, too.
+    pub fn keep(&mut self, other: &PageSet) {
+        self.0 &= &other.0;
     }
 
     /// The next byte at or after `offset` that is data (or, with `hole`, in a hole), in a file of `size` bytes. The end
@@ -138,8 +172,6 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(set.count(), model.iter().filter(|page| **page).count() as u64);
-                let part = model.iter().skip((offset / PAGE) as usize).take(3).filter(|page| **page).count();
-                prop_assert_eq!(set.count_in(offset, (offset / PAGE + 3) * PAGE), part as u64);
             }
             for hole in [false, true] {
                 prop_assert_eq!(set.seek(offset, size, hole), seek(&model, offset, size, hole));

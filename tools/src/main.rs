@@ -13,6 +13,8 @@ mod output;
 mod partitions;
 mod recover;
 mod resolve;
+mod restore;
+mod shadow;
 mod status;
 mod tag;
 mod tags;
@@ -49,9 +51,14 @@ enum Command {
     Log(log::Args),
     Diff(diff::Args),
     Partitions(partitions::Args),
+    Restore(restore::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     Forecast(forecast::Args),
+    #[command(subcommand)]
+    Shadow(shadow::Command),
+    /// List the shadows, and what they cost
+    Shadows(shadow::List),
     #[command(subcommand)]
     Trace(trace::Command),
     #[command(subcommand)]
@@ -79,8 +86,11 @@ fn main() -> ExitCode {
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
         Command::Forecast(args) => forecast::run(&args, store),
+        Command::Shadow(command) => shadow::run(&command, store),
+        Command::Shadows(args) => shadow::list(&args, store),
         Command::Trace(command) => trace::run(&command, store),
         Command::Partitions(args) => partitions::run(&args, store),
+        Command::Restore(args) => restore::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),

@@ -117,9 +117,10 @@ fn table(status: &Value) -> String {
         (
             "stored",
             format!(
-                "journal {}, woven {}, index {}, base {}, metadata {}",
+                "journal {}, woven {}, shadows {}, index {}, base {}, metadata {}",
                 size("journal_bytes"),
                 size("woven_bytes"),
+                size("shadow_bytes"),
                 size("index_bytes"),
                 size("base_bytes"),
                 size("meta_bytes")
@@ -127,6 +128,7 @@ fn table(status: &Value) -> String {
         ),
         ("weaving", crate::weave::state(status)),
         ("forecast", status.get("forecast").map_or_else(String::new, crate::forecast::state)),
+        ("shadows", crate::shadow::state(status.get("shadows").unwrap_or(&Value::Null))),
         ("space", space(status)),
         (
             "lag",

@@ -57,6 +57,26 @@ pub(super) fn open(path: &Path, how: OpenHow) -> io::Result<File> {
     Ok(file)
 }
 
+/// A new file that shares the space of another; `false` where the filesystem cannot (ioctl_ficlone(2)).
+pub(super) fn reflink(existing: &Path, new: &Path) -> io::Result<bool> {
+    const CANNOT: [i32; 5] = [libc::EOPNOTSUPP, libc::EINVAL, libc::ENOTTY, libc::EXDEV, libc::ENOSYS];
+    let source = open(existing, OpenHow::default())?;
+    let how = OpenHow { write: true, create: true, exclusive: true, direct: false };
+    let target = open(new, how)?;
+    // SAFETY: both descriptors are open for as long as the call lasts; FICLONE takes one as its argument.
+    let done = retry(|| unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE as _, source.as_raw_fd()) });
+    match done {
+        Ok(_) => Ok(true),
+        Err(err) => {
+            std::fs::remove_file(new)?;
+            match err.raw_os_error() {
+                Some(errno) if CANNOT.contains(&errno) => Ok(false),
+                _ => Err(err),
+            }
+        }
+    }
+}
+
 fn set_flags(file: &File, flags: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed; F_SETFL takes an int.
     retry(|| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) })?;

@@ -114,6 +114,11 @@ impl Disk for OsDisk {
         fs::hard_link(existing, new).map_err(|err| self.two_paths(op, existing, new, &err))
     }
 
+    fn reflink(&self, op: Op, existing: &Path, new: &Path) -> Result<bool> {
+        file::reflink(&self.real(existing), &self.real(new))
+            .map_err(|err| self.two_paths(op, existing, new, &err))
+    }
+
     fn unlink(&self, op: Op, path: &Path) -> Result<()> {
         self.run(op, path, |real| fs::remove_file(real))
     }

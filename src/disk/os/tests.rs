@@ -52,6 +52,22 @@ fn reads_what_was_written_by_every_way_of_writing() {
 }
 
 #[test]
+fn a_reflink_has_the_same_bytes_or_there_is_none() {
+    let dir = dir();
+    let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+    std::fs::write(&from, [7; 10_000]).unwrap();
+    let shared = OsDisk::new().reflink("r", &from, &to).unwrap();
+    assert_eq!(to.exists(), shared, "scripts/shadow-space tries filesystems that can");
+    if shared {
+        std::fs::write(&from, b"other").unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), [7; 10_000]);
+    }
+    std::fs::write(&to, b"there").unwrap();
+    assert!(OsDisk::new().reflink("r", &from, &to).is_err_and(|error| error.is(libc::EEXIST)));
+    assert_eq!(std::fs::read(&to).unwrap(), b"there");
+}
+
+#[test]
 fn zeros_for_filesystems_that_cannot_punch_stay_within_the_file() {
     let dir = dir();
     for direct in [false, true] {

@@ -105,6 +105,11 @@ impl SimDisk {
         self.shared.state.lock().world.capacity = bytes;
     }
 
+    /// Whether files can share their space: as on XFS and btrfs, or (as it begins) as on ext4.
+    pub fn set_reflinks(&self, can: bool) {
+        self.shared.state.lock().world.reflinks = can;
+    }
+
     /// Bytes that files take.
     pub fn used(&self) -> u64 {
         self.shared.state.lock().world.used_pages * PAGE

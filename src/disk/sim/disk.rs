@@ -92,7 +92,14 @@ fn openable(node: &Node, how: OpenHow) -> Sys<()> {
 }
 
 impl World {
-    fn make(&mut self, path: &Path, body: Body, kind: FileKind, mode: u32, rdev: u32) -> Sys<NodeId> {
+    pub(super) fn make(
+        &mut self,
+        path: &Path,
+        body: Body,
+        kind: FileKind,
+        mode: u32,
+        rdev: u32,
+    ) -> Sys<NodeId> {
         let Place { dirs, name } = self.place_or(path, libc::EEXIST)?;
         let dir = dirs.last().copied().unwrap_or(super::world::ROOT);
         self.create(dir, &name, body, kind, mode, rdev)
@@ -212,6 +219,10 @@ impl Disk for SimDisk {
             let place = world.place_or(new, libc::EEXIST)?;
             world.link(node, place.dir(), &place.name)
         })
+    }
+
+    fn reflink(&self, op: Op, existing: &Path, new: &Path) -> Result<bool> {
+        self.change(op, existing, |world| world.reflink(existing, new))
     }
 
     fn unlink(&self, op: Op, path: &Path) -> Result<()> {

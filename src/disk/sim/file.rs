@@ -72,7 +72,11 @@ impl World {
     }
 
     /// Changes a file's content, counts its space and notes the time.
-    fn edit(&mut self, id: NodeId, edit: impl FnOnce(&mut Content, &mut super::rng::Rng)) -> Sys<()> {
+    pub(super) fn edit(
+        &mut self,
+        id: NodeId,
+        edit: impl FnOnce(&mut Content, &mut super::rng::Rng),
+    ) -> Sys<()> {
         let node = self.nodes.get_mut(&id).ok_or(libc::EIO)?;
         let Body::File(content) = &mut node.body else {
             return Err(libc::EINVAL);
@@ -85,7 +89,7 @@ impl World {
     }
 
     /// Pages that may still be taken.
-    fn free_pages(&self) -> u64 {
+    pub(super) fn free_pages(&self) -> u64 {
         (self.capacity / PAGE).saturating_sub(self.used_pages)
     }
 

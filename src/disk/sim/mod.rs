@@ -26,6 +26,7 @@ mod node;
 mod numbers;
 mod path;
 mod ranges;
+mod reflink;
 mod rng;
 #[cfg(test)]
 mod tests;

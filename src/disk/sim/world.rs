@@ -36,6 +36,8 @@ pub(super) struct World {
     /// Pages that files seen now have.
     pub(super) used_pages: u64,
     pub(super) capacity: u64,
+    /// Files can share their space.
+    pub(super) reflinks: bool,
 }
 
 impl World {
@@ -49,6 +51,7 @@ impl World {
             ticks: 0,
             used_pages: 0,
             capacity: 1 << 40,
+            reflinks: false,
         };
         let body = Body::Dir(Entries::default());
         let root = world.add_node(FileKind::Directory, body, 0o755, 0, (0, ROOT_INO));
@@ -452,6 +455,7 @@ impl World {
             ticks: self.ticks,
             used_pages: 0,
             capacity: self.capacity,
+            reflinks: self.reflinks,
         }
     }
 

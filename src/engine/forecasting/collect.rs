@@ -1,6 +1,7 @@
 //! From counters of files to ticks of partitions.
 
 use super::ForecastLimits;
+use super::wishes::Gathered;
 use crate::engine::Engine;
 use crate::forecast::tick::{PARTS, Tick, reach};
 use crate::forecast::{Key, Signal};
@@ -27,7 +28,9 @@ struct Known {
 #[derive(Default)]
 pub(super) struct Collector {
     files: HashMap<FileId, Known>,
-    sizes: HashMap<Key, u64>,
+    /// Bytes of each partition.
+    pub sizes: HashMap<Key, u64>,
+    pub gathered: Gathered,
     ticks: u32,
     last: Option<Timestamp>,
 }
@@ -76,9 +79,11 @@ impl Collector {
         let activity = ticks.into_iter().map(|(partition, tick)| {
             let size = sizes.get(&partition).copied().unwrap_or(0);
             let tick = Tick { end: now, span_us, size, ..tick };
+            self.gathered.add(&partition, &tick);
             Signal::Activity { partition, tick }
         });
         let mut signals: Vec<Signal> = activity.collect();
+        gone.iter().for_each(|key| self.gathered.forget(key));
         signals.extend(gone.into_iter().map(|partition| Signal::Gone { partition, at: now }));
         signals
     }
@@ -149,7 +154,7 @@ fn add(tick: &mut Tick, file: &Busy, begin: u64, whole: u64) {
         let (start, end) = (index * part, (index + 1) * part);
         // Of this file only: what lies before it in the partition is of another.
         let (start, end) = (start.max(begin) - begin, end.max(begin) - begin);
-        if counters.pages.count_in(start, end) > 0 {
+        if counters.pages.count_in(start / PAGE, end / PAGE) > 0 {
             tick.touched |= 1 << index;
         }
     }

@@ -33,6 +33,25 @@ fn an_unlink_is_pending_until_sync_dir() {
 }
 
 #[test]
+fn a_reflink_has_the_bytes_and_is_durable_when_synced() {
+    let disk = SimDisk::new(1);
+    durable(&disk, "/a", &[7; 10_000]);
+    let (from, to) = (Path::new("/a"), Path::new("/b"));
+    assert!(!disk.reflink("t", from, to).unwrap() && !exists(&disk, "/b"));
+    disk.set_reflinks(true);
+    assert!(disk.reflink("t", from, to).unwrap());
+    assert!(disk.reflink("t", from, to).is_err_and(|error| error.is(libc::EEXIST)));
+    open(&disk, "/a").write_at("w", &[8], 0).unwrap();
+    assert_eq!(bytes(&disk, "/b"), Some(vec![7; 10_000]));
+    sync_dir(&disk, "/");
+    let seen: BTreeSet<_> = images(&disk).map(|image| bytes(&image, "/b")).collect();
+    assert!(seen.len() > 2, "its bytes are pending");
+    let disk = disk.kill();
+    open(&disk, "/b").sync("s").unwrap();
+    assert_eq!(bytes(&disk.cut(1), "/b"), Some(vec![7; 10_000]));
+}
+
+#[test]
 fn a_rename_over_another_file_shows_the_old_or_the_new() {
     let disk = SimDisk::new(1);
     durable(&disk, "/new", b"new");

@@ -1,0 +1,391 @@
+//! Shadows as an engine has them: who may have one, within which budget, and what is told of them.
+//!
+//! - Wishes come from people, from the standard rule, from the forecast, from splits. They are granted one at a time:
+//!   urgent ones first, then by benefit, within a budget of bytes kept and a rate of bytes and processor time.
+//! - Over the budget the least useful shadow goes; what a person asked for stays until a person takes it back.
+//! - Five failures in a row stop the making for a while, with an alert; what is there is served on.
+
+mod deltas;
+mod grant;
+mod partition;
+mod rule;
+
+use super::Engine;
+use super::budget::{self, Rates};
+use crate::error::{Error, Result};
+use crate::shadow::{Made, Reason, Shadow, Shadows, Subject, Wish};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
+use crate::types::{PageSet, Seq, Timestamp};
+use deltas::Deltas;
+use rule::Rule;
+use std::time::{Duration, Instant};
+
+/// Failures in a row that stop the making.
+const FAILURES: u32 = 5;
+/// For so long.
+const PAUSE: Duration = Duration::from_secs(600);
+/// Rest between two looks for wishes.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two rounds of the rule.
+const RULE_EVERY: Duration = Duration::from_secs(10);
+/// Wishes that wait; who makes more has lost its measure.
+const WISHES: usize = 10_000;
+
+/// How much shadows may take, and when the standard rule wants one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShadowLimits {
+    /// Make them in the background at all.
+    pub on: bool,
+    /// Bytes kept.
+    pub bytes: u64,
+    /// Share of one core, 1 to 100.
+    pub cpu_percent: u32,
+    /// Bytes read and written in a second.
+    pub bytes_per_sec: u64,
+    /// The rule wants a shadow after so many bytes of changes since the last one.
+    pub after_bytes: u64,
+    /// And at latest after so many µs, when anything has changed.
+    pub max_age_us: i64,
+    /// Snapshots kept of one that is kept up to date.
+    pub snapshots: usize,
+}
+
+impl Default for ShadowLimits {
+    fn default() -> ShadowLimits {
+        ShadowLimits {
+            on: true,
+            bytes: 8 << 30,
+            cpu_percent: 15,
+            bytes_per_sec: 32 << 20,
+            after_bytes: 256 << 20,
+            max_age_us: 24 * 3_600_000_000,
+            snapshots: 3,
+        }
+    }
+}
+
+impl ShadowLimits {
+    fn rates(self) -> Rates {
+        Rates { cpu_percent: self.cpu_percent, bytes_per_sec: self.bytes_per_sec }
+    }
+}
+
+/// What stops the making.
+#[derive(Default)]
+struct Breaker {
+    failures: u32,
+    open_until: Option<Instant>,
+    last: Option<Error>,
+}
+
+/// See the head of this file.
+pub(super) struct Shadowing {
+    pub(super) shadows: Arc<Shadows>,
+    trouble: Option<Error>,
+    pub(super) limits: ShadowLimits,
+    pub(super) deltas: Deltas,
+    wishes: Mutex<Vec<Wish>>,
+    rule: Mutex<Rule>,
+    breaker: Mutex<Breaker>,
+    /// One wish at a time.
+    turn: Mutex<()>,
+    baking: Mutex<Option<String>>,
+    /// Somebody waits: no budget meanwhile.
+    hurry: AtomicBool,
+    cpu_us: AtomicU64,
+    /// Shadows that were found broken, and those that went for want of room.
+    broken: AtomicU64,
+    dropped: AtomicU64,
+    /// Why the last wish was not granted, if it was not.
+    refused: Mutex<Option<String>>,
+}
+
+/// Figures of all shadows, for `weft status`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ShadowStatus {
+    pub on: bool,
+    pub count: u64,
+    pub snapshots: u64,
+    pub bytes: u64,
+    pub limit_bytes: u64,
+    /// Bytes of views that were read from shadows.
+    pub served_bytes: u64,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub cpu_us: u64,
+    pub waiting: u64,
+    /// What is being made.
+    pub making: Option<String>,
+    pub failures: u64,
+    /// Seconds until the making goes on after too many failures.
+    pub stopped_secs: u64,
+    pub broken: u64,
+    pub dropped: u64,
+    pub refused: Option<String>,
+}
+
+/// One shadow, for `weft shadows`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ShadowInfo {
+    pub id: u64,
+    pub root: String,
+    pub partition: String,
+    /// Pages of the partition that it is of; without it all.
+    pub pages: Option<u64>,
+    pub reason: &'static str,
+    pub benefit: f64,
+    pub follows: bool,
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// Bytes that it takes, those that it shows, and those of views that came from it.
+    pub bytes: u64,
+    pub shown_bytes: u64,
+    pub served_bytes: u64,
+    /// Bytes of writes since its newest snapshot; `None`: not known.
+    pub behind_bytes: Option<u64>,
+    pub broken: Option<String>,
+}
+
+/// A snapshot of one.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct SnapshotInfo {
+    pub seq: u64,
+    /// When it was made, µs UTC.
+    pub made_us: i64,
+    pub own_bytes: u64,
+    pub files: u64,
+    /// BLAKE3 over the hashes of all its blocks.
+    pub blake3: String,
+}
+
+impl Shadowing {
+    pub(super) fn new((shadows, trouble): (Shadows, Option<Error>), limits: ShadowLimits) -> Shadowing {
+        Shadowing {
+            shadows: Arc::new(shadows),
+            trouble,
+            limits,
+            deltas: Deltas::default(),
+            wishes: Mutex::new(Vec::new()),
+            rule: Mutex::new(Rule::default()),
+            breaker: Mutex::new(Breaker::default()),
+            turn: Mutex::new(()),
+            baking: Mutex::new(None),
+            hurry: AtomicBool::new(false),
+            cpu_us: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            refused: Mutex::new(None),
+        }
+    }
+
+    /// Why nothing is made now.
+    fn stopped(&self) -> Option<String> {
+        let breaker = self.breaker.lock();
+        let left = breaker.open_until?.checked_duration_since(Instant::now())?;
+        let cause = breaker.last.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+        Some(format!(
+            "no shadow is made for {} s after {} failures in a row{cause}: mend that, then `weft shadow resume`",
+            left.as_secs().max(1),
+            breaker.failures
+        ))
+    }
+
+    fn note_success(&self) {
+        *self.breaker.lock() = Breaker::default();
+    }
+
+    fn note_failure(&self, error: &Error) {
+        let mut breaker = self.breaker.lock();
+        breaker.failures += 1;
+        breaker.last = Some(error.clone());
+        if breaker.failures >= FAILURES {
+            breaker.open_until = Some(Instant::now() + PAUSE);
+            tracing::error!(%error, failures = breaker.failures, "no shadow is made for a while");
+        } else {
+            tracing::warn!(%error, "a shadow could not be made");
+        }
+    }
+}
+
+/// The thread.
+pub(super) fn shadow(engine: &Engine, stop: &AtomicBool) {
+    budget::yield_to_others();
+    let mut last_rule: Option<Instant> = None;
+    while !stop.load(Ordering::Relaxed) {
+        if engine.shadowing.limits.on && last_rule.is_none_or(|last| last.elapsed() >= RULE_EVERY) {
+            engine.wish_by_rule();
+            last_rule = Some(Instant::now());
+        }
+        if !matches!(engine.shadow_step(), Ok(true)) {
+            budget::sleep(LOOK_EVERY, stop);
+        }
+    }
+}
+
+impl Engine {
+    /// Adds a wish; granted later, if at all. One for the same takes the place of an earlier one.
+    pub fn wish(&self, wish: Wish) {
+        let mut wishes = self.shadowing.wishes.lock();
+        let same =
+            |other: &Wish| (&other.subject, &other.pages, other.at) == (&wish.subject, &wish.pages, wish.at);
+        wishes.retain(|other| !same(other));
+        if wishes.len() < WISHES {
+            wishes.push(wish);
+        }
+    }
+
+    /// Mends what is broken, then grants one wish; `false` when there was nothing to do.
+    pub fn shadow_step(&self) -> Result<bool> {
+        self.shed_shadows();
+        self.drop_broken();
+        if self.shadowing.stopped().is_some() {
+            return Ok(false);
+        }
+        let Some(wish) = self.next_wish() else { return Ok(false) };
+        let shown = wish.subject.to_string();
+        match self.grant(&wish) {
+            Ok(_) => *self.shadowing.refused.lock() = None,
+            Err(error) => *self.shadowing.refused.lock() = Some(format!("{shown}: {error}")),
+        }
+        Ok(true)
+    }
+
+    fn next_wish(&self) -> Option<Wish> {
+        let mut wishes = self.shadowing.wishes.lock();
+        let rank = |wish: &Wish| (wish.urgent, wish.benefit);
+        let best = wishes.iter().enumerate().max_by(|(_, left), (_, right)| {
+            let ((left, a), (right, b)) = (rank(left), rank(right));
+            left.cmp(&right).then(a.total_cmp(&b))
+        });
+        let at = best.map(|(at, _)| at)?;
+        Some(wishes.swap_remove(at))
+    }
+
+    /// Makes a shadow at once, without a budget of rates. `at`: of a resolved instant; without it of the present, and
+    /// kept up to date from then on.
+    pub fn add_shadow(
+        &self,
+        subject: Subject,
+        pages: Option<PageSet>,
+        at: Option<Seq>,
+    ) -> Result<Option<Made>> {
+        if let Some(stopped) = self.shadowing.stopped() {
+            return Err(Error::invalid("shadow.add", stopped));
+        }
+        let wish = Wish { subject, pages, at, benefit: 0.0, reason: Reason::Asked, urgent: true };
+        self.shadowing.hurry.store(true, Ordering::Relaxed);
+        let made = self.grant(&wish);
+        self.shadowing.hurry.store(false, Ordering::Relaxed);
+        made
+    }
+
+    /// Removes shadows: that of a number, or all of a partition. How many there were.
+    pub fn remove_shadows(&self, root: &[u8], text: &str) -> Result<u64> {
+        let subject = partition::subject_of(root, text.as_bytes());
+        let id = text.parse::<u64>().ok();
+        let chosen = |shadow: &Shadow| shadow.subject == subject || Some(shadow.id) == id;
+        let chosen: Vec<u64> =
+            self.shadowing.shadows.list().into_iter().filter(chosen).map(|shadow| shadow.id).collect();
+        for id in &chosen {
+            self.shadowing.shadows.remove(*id)?;
+        }
+        self.shadowing.wishes.lock().retain(|wish| wish.subject != subject);
+        Ok(chosen.len() as u64)
+    }
+
+    /// Goes on after too many failures.
+    pub fn resume_shadows(&self) {
+        self.shadowing.note_success();
+    }
+
+    /// The partition that a path below a root is of.
+    pub fn shadow_subject(&self, root: &[u8], path: &[u8]) -> Subject {
+        partition::subject_of(root, path)
+    }
+
+    /// All shadows.
+    pub fn shadows(&self) -> Vec<ShadowInfo> {
+        let reach = self.index.watermark().seq;
+        self.shadowing.shadows.list().iter().map(|shadow| self.shadow_info(shadow, reach)).collect()
+    }
+
+    fn shadow_info(&self, shadow: &Shadow, reach: Seq) -> ShadowInfo {
+        let behind = |newest: &Arc<crate::shadow::Snapshot>| {
+            let files = newest.head.files.iter();
+            let since = |file: &crate::format::shadow::FileHead| {
+                let range = (newest.seq(), reach.max(newest.seq()));
+                let found = self.shadowing.shadows.changed_between(file.file, range, u64::MAX).ok()??;
+                Some(found.1)
+            };
+            files.map(since).try_fold(0u64, |sum, bytes| Some(sum.saturating_add(bytes?)))
+        };
+        let snapshot = |snapshot: &Arc<crate::shadow::Snapshot>| SnapshotInfo {
+            seq: snapshot.seq().0,
+            made_us: snapshot.head.made.0,
+            own_bytes: snapshot.head.files.iter().map(|file| file.own_pages * crate::types::PAGE).sum(),
+            files: snapshot.head.files.len() as u64,
+            blake3: snapshot.head.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        ShadowInfo {
+            id: shadow.id,
+            root: String::from_utf8_lossy(&shadow.subject.root).into_owned(),
+            partition: String::from_utf8_lossy(&shadow.subject.partition).into_owned(),
+            pages: shadow.pages.as_ref().map(PageSet::count),
+            reason: shadow.reason.name(),
+            benefit: shadow.benefit,
+            follows: shadow.follows,
+            snapshots: shadow.snapshots.iter().map(snapshot).collect(),
+            bytes: shadow.stored_bytes(),
+            shown_bytes: shadow.shown_bytes(),
+            served_bytes: shadow.served_bytes(),
+            behind_bytes: shadow.newest().and_then(behind),
+            broken: shadow.broken().map(|error| error.to_string()),
+        }
+    }
+
+    /// Figures of all of them.
+    pub fn shadow_status(&self) -> ShadowStatus {
+        let shadowing = &self.shadowing;
+        let list = shadowing.shadows.list();
+        let (read_bytes, written_bytes) = shadowing.shadows.io_bytes();
+        let breaker = shadowing.breaker.lock();
+        let left = breaker.open_until.and_then(|until| until.checked_duration_since(Instant::now()));
+        ShadowStatus {
+            on: shadowing.limits.on,
+            count: list.len() as u64,
+            snapshots: list.iter().map(|shadow| shadow.snapshots.len() as u64).sum(),
+            bytes: list.iter().map(Shadow::stored_bytes).sum(),
+            limit_bytes: shadowing.limits.bytes,
+            served_bytes: list.iter().map(Shadow::served_bytes).sum(),
+            read_bytes,
+            written_bytes,
+            cpu_us: shadowing.cpu_us.load(Ordering::Relaxed),
+            waiting: shadowing.wishes.lock().len() as u64,
+            making: shadowing.baking.lock().clone(),
+            failures: u64::from(breaker.failures),
+            stopped_secs: left.map_or(0, |left| left.as_secs().max(1)),
+            broken: shadowing.broken.load(Ordering::Relaxed),
+            dropped: shadowing.dropped.load(Ordering::Relaxed),
+            refused: shadowing.refused.lock().clone(),
+        }
+    }
+
+    /// What is wrong with shadows, for the health of the whole.
+    pub(super) fn shadow_problem(&self) -> Option<String> {
+        let trouble = self.shadowing.trouble.as_ref();
+        let trouble =
+            trouble.map(|error| format!("the shadows cannot be used, views are read without them: {error}"));
+        self.shadowing.stopped().or(trouble)
+    }
+
+    /// Removes the shadows of instants that are not kept, before history forgets what changed since (retention).
+    pub fn keep_shadows(&self, kept: &dyn Fn(Seq) -> bool) -> Result<()> {
+        self.shadowing.shadows.keep_only(kept)
+    }
+
+    /// The time that ages of shadows count in.
+    fn shadow_now(&self) -> Timestamp {
+        self.now()
+    }
+}

@@ -1,0 +1,204 @@
+//! Granting a wish: which files, is there room, what has to go for it, then the making.
+
+use super::partition::{self, Member};
+use crate::engine::Engine;
+use crate::engine::budget::{self, Budget};
+use crate::error::{Error, Kind, Result};
+use crate::shadow::{Made, Order, OrderedFile, Reason, Shadow, Source, Wish};
+use crate::sync::atomic::Ordering;
+use crate::types::{PAGE, PageSet, Seq};
+
+/// Pages of a segment of PostgreSQL's: 1 GiB.
+const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
+/// Bytes of a view that make up for one second of benefit.
+const SERVED_PER_BENEFIT: f64 = 500e6;
+
+impl Engine {
+    /// Makes what is wished; `None`: it is there already, or the engine stops. That there is no such partition, or no
+    /// room, is no failure of the making.
+    pub(super) fn grant(&self, wish: &Wish) -> Result<Option<Made>> {
+        let _turn = self.shadowing.turn.lock();
+        let seq = match wish.at {
+            Some(seq) => seq,
+            None => self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable()),
+        };
+        let view = self.view(seq)?;
+        let files = ordered(partition::members(&view, &wish.subject)?, wish.pages.as_ref());
+        if files.is_empty() {
+            let message =
+                format!("there is no partition {} at event {seq}: name one of its files", wish.subject);
+            return Err(Error::invalid("shadow.add", message));
+        }
+        let before = self.same_shadow(wish);
+        if before.as_ref().is_some_and(|shadow| {
+            shadow.broken().is_none() && shadow.snapshots.iter().any(|snapshot| snapshot.seq() == seq)
+        }) {
+            return Ok(None);
+        }
+        self.make_room(wish, &files, before.as_ref(), seq)?;
+        let order = Order {
+            shadow: before.as_ref().filter(|shadow| shadow.broken().is_none()).map(|shadow| shadow.id),
+            subject: wish.subject.clone(),
+            pages: wish.pages.clone(),
+            seq,
+            now: self.shadow_now(),
+            follows: wish.at.is_none(),
+            reason: before.as_ref().map_or(wish.reason, |shadow| shadow.reason.min(wish.reason)),
+            benefit: wish.benefit,
+            files,
+        };
+        self.make(&order)
+    }
+
+    /// The shadow that a snapshot for this wish belongs to.
+    fn same_shadow(&self, wish: &Wish) -> Option<Shadow> {
+        let same = |shadow: &Shadow| {
+            (&shadow.subject, &shadow.pages, shadow.follows)
+                == (&wish.subject, &wish.pages, wish.at.is_none())
+        };
+        self.shadowing.shadows.list().into_iter().find(same)
+    }
+
+    fn make(&self, order: &Order) -> Result<Option<Made>> {
+        let shadowing = &self.shadowing;
+        *shadowing.baking.lock() = Some(order.subject.to_string());
+        let before = budget::thread_cpu_us();
+        let pace = Budget::new(shadowing.limits.rates(), &shadowing.hurry, self.threads.stopping());
+        let source: &dyn Source = &*self.pages;
+        let made = shadowing.shadows.make(order, source, &pace);
+        shadowing.cpu_us.fetch_add(budget::thread_cpu_us().saturating_sub(before), Ordering::Relaxed);
+        *shadowing.baking.lock() = None;
+        let made = made.inspect_err(|error| shadowing.note_failure(error))?;
+        if let Some(made) = &made {
+            shadowing.note_success();
+            if order.follows {
+                shadowing.rule.lock().made(&order.subject);
+                self.trim(made.shadow)?;
+            }
+        }
+        Ok(made)
+    }
+
+    /// Of a shadow that is kept up to date only the newest snapshots stay.
+    fn trim(&self, id: u64) -> Result<()> {
+        let most = self.shadowing.limits.snapshots.max(1);
+        while self.shadowing.shadows.get(id).is_some_and(|shadow| shadow.snapshots.len() > most) {
+            self.shadowing.shadows.remove_oldest(id)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to room in the budget and on the disk: the least useful that is less useful than this goes.
+    fn make_room(&self, wish: &Wish, files: &[OrderedFile], before: Option<&Shadow>, seq: Seq) -> Result<()> {
+        let shadowing = &self.shadowing;
+        let needed = self.estimate(files, before, seq);
+        let own = before.map(|shadow| shadow.id);
+        loop {
+            let used = shadowing.shadows.stored_bytes();
+            let free = self.disk.space("shadow.space", &self.paths.store)?.available;
+            let spare = 2 * self.live.limits.keep_free_bytes;
+            let fits = used.saturating_add(needed) <= shadowing.limits.bytes;
+            if fits && free >= needed.saturating_add(spare) {
+                return Ok(());
+            }
+            let list = shadowing.shadows.list();
+            let others =
+                list.iter().filter(|shadow| Some(shadow.id) != own && shadow.reason != Reason::Asked);
+            let least = others.min_by(|left, right| usefulness(left).total_cmp(&usefulness(right)));
+            match least.filter(|least| wish.urgent || usefulness(least) < wish.benefit) {
+                Some(least) => self.drop_shadow(least, "there is no room for it and a more useful one")?,
+                None => {
+                    let (what, have) = match fits {
+                        true => ("STORE's filesystem has too little space", free.saturating_sub(spare)),
+                        false => ("shadow_limit_mib is reached", shadowing.limits.bytes.saturating_sub(used)),
+                    };
+                    let message = format!(
+                        "{what}: the shadow needs {needed} bytes and there are {have}; `weft shadows` shows what \
+                         takes them"
+                    );
+                    return Err(Error::new(Kind::Invalid, "shadow.room", message));
+                }
+            }
+        }
+    }
+
+    /// Bytes that a snapshot brings.
+    fn estimate(&self, files: &[OrderedFile], before: Option<&Shadow>, seq: Seq) -> u64 {
+        let one = |file: &OrderedFile| {
+            let whole = file.pages.as_ref().map_or(file.size, |pages| pages.count() * PAGE);
+            let newest = before.and_then(Shadow::newest)?.clone();
+            newest.head.files.iter().find(|head| head.file == file.file)?;
+            let range = (newest.seq().min(seq), newest.seq().max(seq));
+            let (pages, _) =
+                self.shadowing.shadows.changed_between(file.file, range, whole / PAGE).ok()??;
+            Some((pages.count() * PAGE).min(whole))
+        };
+        let whole = |file: &OrderedFile| file.pages.as_ref().map_or(file.size, |pages| pages.count() * PAGE);
+        files.iter().map(|file| one(file).unwrap_or_else(|| whole(file))).sum()
+    }
+
+    fn drop_shadow(&self, shadow: &Shadow, why: &str) -> Result<()> {
+        tracing::info!(shadow = shadow.id, partition = %shadow.subject, "a shadow goes: {why}");
+        self.shadowing.dropped.fetch_add(1, Ordering::Relaxed);
+        self.shadowing.shadows.remove(shadow.id)
+    }
+
+    /// What broke goes, and is made anew.
+    pub(super) fn drop_broken(&self) {
+        for shadow in self.shadowing.shadows.list().into_iter().filter(|shadow| shadow.broken().is_some()) {
+            self.shadowing.broken.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = self.shadowing.shadows.remove(shadow.id) {
+                tracing::warn!(%error, "a broken shadow cannot be removed yet; it is not used");
+            }
+            let instants: Vec<Option<Seq>> = match shadow.follows {
+                true => vec![None],
+                false => shadow.snapshots.iter().map(|snapshot| Some(snapshot.seq())).collect(),
+            };
+            for at in instants {
+                self.wish(Wish {
+                    subject: shadow.subject.clone(),
+                    pages: shadow.pages.clone(),
+                    at,
+                    benefit: shadow.benefit,
+                    reason: shadow.reason,
+                    urgent: shadow.reason == Reason::Asked,
+                });
+            }
+        }
+    }
+
+    /// When STORE is full, shadows go before anything else: all that nobody asked for.
+    pub(super) fn shed_shadows(&self) {
+        if self.shadowing.shadows.is_empty() || self.live.journal.space().low.is_none() {
+            return;
+        }
+        for shadow in self.shadowing.shadows.list().iter().filter(|shadow| shadow.reason != Reason::Asked) {
+            if let Err(error) = self.drop_shadow(shadow, "STORE is full") {
+                tracing::warn!(%error, "a shadow cannot be removed");
+            }
+        }
+    }
+}
+
+/// In seconds: what it was thought to save, and what it has saved.
+fn usefulness(shadow: &Shadow) -> f64 {
+    shadow.benefit + shadow.served_bytes() as f64 / SERVED_PER_BENEFIT
+}
+
+/// The files of a partition that go into a snapshot, with their share of a set of its pages.
+fn ordered(members: Vec<Member>, pages: Option<&PageSet>) -> Vec<OrderedFile> {
+    let one = |member: Member| {
+        let Member { file, size, segment } = member;
+        let Some(pages) = pages else { return Some(OrderedFile { file, size, pages: None }) };
+        let first = segment?.checked_mul(SEGMENT_PAGES)?;
+        let mut own = PageSet::default();
+        for (from, end) in pages.runs() {
+            let (from, end) = (from.max(first), end.min(first + SEGMENT_PAGES));
+            if from < end {
+                own.write((from - first) * PAGE, (end - first) * PAGE);
+            }
+        }
+        Some(OrderedFile { file, size, pages: Some(own) })
+    };
+    members.into_iter().filter_map(one).collect()
+}

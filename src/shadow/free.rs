@@ -1,0 +1,126 @@
+//! Taking shadows away, and what only they needed.
+
+use super::data::{DataName, Dir, Named};
+use super::shelf::{Shadow, Shadows};
+use super::snapshot::Snapshot;
+use crate::disk::OpenHow;
+use crate::error::Result;
+use crate::format::shadow::FileBody;
+use crate::sync::Arc;
+use crate::types::{PAGE, Seq};
+use std::collections::BTreeSet;
+
+impl Shadows {
+    /// Removes a shadow with all its snapshots. Not served any more from the beginning of the call on; after an error
+    /// what is left goes at the next opening.
+    pub fn remove(&self, id: u64) -> Result<()> {
+        let _turn = self.turn.lock();
+        self.get(id).map_or(Ok(()), |shadow| self.remove_whole(&shadow))
+    }
+
+    fn remove_whole(&self, shadow: &Shadow) -> Result<()> {
+        for snapshot in &shadow.snapshots {
+            self.take_out(snapshot);
+            snapshot.retire();
+        }
+        let named =
+            shadow.snapshots.iter().map(|snapshot| self.dir.snapshot(shadow.id, snapshot.head.number));
+        named.into_iter().try_for_each(|path| self.dir.remove(&path))?;
+        // Durably: a name that comes back must find its bytes.
+        self.dir.sync()?;
+        for entry in self.dir.disk.read_dir("shadow.list", &self.dir.path)? {
+            match Dir::named(&entry.name) {
+                Named::Data(name) if name.0 == shadow.id => self.dir.remove_data(name)?,
+                _ => {}
+            }
+        }
+        self.dir.sync()
+    }
+
+    /// Removes the oldest snapshot of a shadow that has others, and frees what the next one does not need: later ones
+    /// need nothing of it that the next one does not.
+    pub fn remove_oldest(&self, id: u64) -> Result<()> {
+        let _turn = self.turn.lock();
+        let Some(shadow) = self.get(id) else { return Ok(()) };
+        let [oldest, next, ..] = shadow.snapshots.as_slice() else { return Ok(()) };
+        let (before, kept) = match (oldest.bodies(), next.bodies()) {
+            (Ok(before), Ok(kept)) => (before, kept),
+            (Err(error), _) | (_, Err(error)) => {
+                oldest.mark_broken(&error);
+                return self.remove_whole(&shadow);
+            }
+        };
+        self.take_out(oldest);
+        oldest.retire();
+        self.dir.remove(&self.dir.snapshot(id, oldest.head.number))?;
+        self.dir.sync()?;
+        let needed: BTreeSet<_> = leads_to(next, &kept).collect();
+        let own = oldest.head.files.iter().map(|file| (id, oldest.head.number, file.file));
+        for name in leads_to(oldest, &before).chain(own).filter(|name| !needed.contains(name)) {
+            self.dir.remove_data(name)?;
+        }
+        self.get(id).map_or(Ok(()), |shadow| self.free_unneeded(&shadow))?;
+        self.dir.sync()
+    }
+
+    /// Frees the pages that the oldest snapshot of a shadow does not need of the data of those before it.
+    pub(super) fn free_unneeded(&self, shadow: &Shadow) -> Result<()> {
+        let Some(oldest) = shadow.snapshots.first() else { return Ok(()) };
+        let bodies = oldest.bodies()?;
+        let earlier = leads_to(oldest, &bodies).filter(|name| name.1 < oldest.head.number);
+        earlier.into_iter().try_for_each(|name| self.punch_unneeded(oldest, name))
+    }
+
+    /// Frees the pages of a data file that a snapshot does not lead to.
+    fn punch_unneeded(&self, next: &Snapshot, name: DataName) -> Result<()> {
+        let bodies = next.bodies()?;
+        let places = next.head.files.iter().zip(bodies.iter()).filter(|(file, _)| file.file == name.2);
+        let mut ranges: Vec<(u64, u64)> = places
+            .flat_map(|(_, body)| &body.extents)
+            .filter(|extent| extent.snapshot == name.1)
+            .map(|extent| (extent.at, extent.at + extent.count))
+            .collect();
+        ranges.sort_unstable();
+        let how = OpenHow { write: true, ..OpenHow::default() };
+        let file = self.dir.disk.open("shadow.data.free", &self.dir.data(name), how)?;
+        let end = file.len("shadow.data.free")?.div_ceil(PAGE);
+        let mut at = 0;
+        for (first, behind) in ranges.into_iter().chain([(end, end)]) {
+            if at < first {
+                file.punch("shadow.data.free", at * PAGE, (first - at) * PAGE)?;
+            }
+            at = at.max(behind);
+        }
+        Ok(())
+    }
+
+    /// Removes what is of an instant that `kept` does not keep: the index may forget what has changed since. Called before
+    /// history is pruned or thinned; nothing is served from them any more when this returns, even with an error.
+    pub fn keep_only(&self, kept: &dyn Fn(Seq) -> bool) -> Result<()> {
+        let mut done = Ok(());
+        for shadow in self.list() {
+            let lost = |snapshot: &Arc<Snapshot>| !kept(snapshot.seq());
+            let first_kept = shadow.snapshots.iter().take_while(|snapshot| lost(snapshot)).count();
+            let rest = shadow.snapshots.get(first_kept..).unwrap_or(&[]);
+            let removed = match rest.is_empty() || rest.iter().any(lost) {
+                true => self.remove(shadow.id),
+                false => (0..first_kept).try_for_each(|_| self.remove_oldest(shadow.id)),
+            };
+            done = done.and(removed);
+        }
+        done
+    }
+}
+
+/// The data files that a snapshot leads to.
+fn leads_to<'a>(snapshot: &'a Snapshot, bodies: &'a [FileBody]) -> impl Iterator<Item = DataName> + 'a {
+    let files = snapshot.head.files.iter().zip(bodies);
+    let mut names: Vec<_> = files
+        .flat_map(|(file, body)| {
+            body.extents.iter().map(|extent| (snapshot.head.shadow, extent.snapshot, file.file))
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
+}
