@@ -6,6 +6,7 @@
 
 mod activity;
 mod budget;
+mod forecasting;
 mod history;
 mod holds;
 mod instants;
@@ -20,6 +21,7 @@ mod threads;
 mod weaving;
 
 pub use activity::Work;
+pub use forecasting::{ForecastLimits, ForecastStatus};
 pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
 pub use options::{Capture, Options};
@@ -92,6 +94,7 @@ pub struct Engine {
     /// What was durable when the session began.
     begun: Seq,
     weaver: weaving::Weaving,
+    forecasting: forecasting::Forecasting,
     shadowing: shadowing::Shadowing,
     holds: Arc<holds::Holds>,
     pruning: pruning::Pruning,
@@ -179,6 +182,7 @@ impl Engine {
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
+        let forecasting = forecasting::Forecasting::new(&disk, &paths.store, options.forecast);
         Ok(Arc::new(Engine {
             kept: Kept::new(Arc::clone(&disk), paths.kept_pins(), store),
             begun: live.journal.durable(),
@@ -193,6 +197,7 @@ impl Engine {
             meta,
             indexer: Arc::new(indexer),
             weaver,
+            forecasting,
             shadowing,
             holds: Arc::default(),
             pruning: pruning::Pruning::new(options.retention),

@@ -7,6 +7,7 @@ mod cached;
 mod caller;
 mod convert;
 mod dirs;
+mod forecasts;
 mod fs;
 mod handlers;
 mod held;

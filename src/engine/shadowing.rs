@@ -83,7 +83,7 @@ struct Breaker {
 pub(super) struct Shadowing {
     pub(super) shadows: Arc<Shadows>,
     trouble: Option<Error>,
-    limits: ShadowLimits,
+    pub(super) limits: ShadowLimits,
     pub(super) deltas: Deltas,
     wishes: Mutex<Vec<Wish>>,
     rule: Mutex<Rule>,
