@@ -6,6 +6,7 @@ mod about;
 mod cached;
 mod caller;
 mod convert;
+mod cost;
 mod dirs;
 mod forecasts;
 mod fs;

@@ -136,8 +136,12 @@ impl Running {
             "writes_per_sec": writes,
             "written_bytes_per_sec": bytes,
             "fsyncs_per_sec": fsyncs,
+            "live_bytes": self.common.engine.live_bytes(),
             "model": self.model.status(),
         });
+        if let Some(all) = all.as_object_mut() {
+            all.extend(crate::cost::of_this_process());
+        }
         if let (Some(all), Value::Object(status)) = (all.as_object_mut(), status) {
             all.extend(status);
         }
@@ -162,6 +166,11 @@ impl Running {
     /// Where DATA is mounted.
     pub(crate) fn point(&self) -> &Path {
         self.roots.first().map_or(&self.data, |root| &root.point)
+    }
+
+    /// Tells the engine how DATA's files make up partitions: it may have become a database since.
+    pub(crate) fn tell_layout(&self) {
+        self.common.engine.set_layout(self.profile().layout());
     }
 
     fn further_roots(&self) -> Vec<Value> {
@@ -219,9 +228,11 @@ impl Running {
     /// What went wrong in closing; DATA is then finished by `weft recover`.
     pub fn run(&self, events: &Receiver<Event>) -> Outcome<()> {
         let mut asked = Vec::new();
+        self.tell_layout();
         loop {
             match events.recv_timeout(SAMPLE) {
                 Err(RecvTimeoutError::Timeout) => {
+                    self.tell_layout();
                     let engine = &self.common.engine;
                     self.rates.lock().sample(engine.status(), engine.activity());
                     continue;

@@ -51,7 +51,6 @@ impl Engine {
     }
 
     fn count_write(&self, file: FileId, bytes: &[u8]) {
-        self.shadowing.deltas.add(file, bytes.len() as u64);
         self.activity.wrote(file, bytes.len());
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);

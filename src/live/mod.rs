@@ -50,7 +50,7 @@ use crate::meta::tags::Tags;
 use crate::meta::thinned::Thinned;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, RootId, Seq, Timestamp};
+use crate::types::{FileId, PAGE, RootId, Seq, Timestamp};
 use std::collections::BTreeSet;
 
 /// Limits of the live tree.
@@ -125,6 +125,12 @@ impl Live {
     /// Files, directories and links.
     pub fn files(&self) -> u64 {
         self.tree.read().nodes.len() as u64
+    }
+
+    /// Bytes of pages that hold data, of all files.
+    pub fn data_total(&self) -> u64 {
+        let nodes: Vec<_> = self.tree.read().nodes.values().cloned().collect();
+        nodes.iter().map(|node| node.lock().content.data.count() * PAGE).sum()
     }
 
     /// Whether the present has a file, with a name or open without one.

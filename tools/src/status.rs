@@ -25,6 +25,10 @@ pub fn number(status: &Value, key: &str) -> u64 {
     status.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
+fn nested(status: &Value, outer: &str, key: &str) -> u64 {
+    status.get(outer).map_or(0, |inner| number(inner, key))
+}
+
 fn text<'a>(status: &'a Value, key: &str) -> &'a str {
     status.get(key).and_then(Value::as_str).unwrap_or("?")
 }
@@ -117,7 +121,8 @@ fn table(status: &Value) -> String {
         (
             "stored",
             format!(
-                "journal {}, woven {}, shadows {}, index {}, base {}, metadata {}",
+                "live {}, journal {}, woven {}, shadows {}, index {}, base {}, metadata {}",
+                size("live_bytes"),
                 size("journal_bytes"),
                 size("woven_bytes"),
                 size("shadow_bytes"),
@@ -161,6 +166,17 @@ fn table(status: &Value) -> String {
                 size("written_bytes"),
                 number(status, "fsyncs"),
                 number(status, "flushes")
+            ),
+        ),
+        (
+            "cost",
+            format!(
+                "{:.1} s of CPU ({:.1} weaving, {:.1} shadows), {} read, {} written",
+                number(status, "daemon_cpu_us") as f64 / 1e6,
+                nested(status, "woven_so_far", "cpu_us") as f64 / 1e6,
+                nested(status, "shadows", "cpu_us") as f64 / 1e6,
+                size("daemon_read_bytes"),
+                size("daemon_written_bytes")
             ),
         ),
         ("recovery", text(status, "recovery").into()),
