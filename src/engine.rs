@@ -6,6 +6,7 @@
 
 mod activity;
 mod budget;
+mod forecasting;
 mod history;
 mod holds;
 mod instants;
@@ -21,6 +22,7 @@ mod threads;
 mod weaving;
 
 pub use activity::Work;
+pub use forecasting::{ForecastLimits, ForecastStatus};
 pub use history::{Located, Origin};
 pub use holds::{Held, Hold};
 pub use leases::{Granted, Lease};
@@ -97,6 +99,7 @@ pub struct Engine {
     /// How long a lease runs, and when open handles were last looked at, in µs.
     lease_us: i64,
     leases_looked_us: AtomicI64,
+    forecasting: forecasting::Forecasting,
     shadowing: shadowing::Shadowing,
     holds: Arc<holds::Holds>,
     pruning: pruning::Pruning,
@@ -185,6 +188,7 @@ impl Engine {
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
+        let forecasting = forecasting::Forecasting::new(&disk, &paths.store, options.forecast);
         Ok(Arc::new(Engine {
             kept: Kept::new(Arc::clone(&disk), paths.kept_pins(), store),
             begun: live.journal.durable(),
@@ -201,6 +205,7 @@ impl Engine {
             weaver,
             lease_us: options.lease_us.max(1),
             leases_looked_us: AtomicI64::new(0),
+            forecasting,
             shadowing,
             holds: Arc::default(),
             pruning: pruning::Pruning::new(options.retention),

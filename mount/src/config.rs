@@ -93,6 +93,12 @@ pub struct Config {
     pub retention: String,
     pub retention_cap: String,
     pub retention_minimum: String,
+    pub forecast: bool,
+    pub forecast_tick_secs: u64,
+    pub forecast_step_secs: u64,
+    pub forecast_window_hours: u64,
+    pub forecast_split_mib: u64,
+    pub forecast_kept_mib: u64,
     pub shadow: bool,
     pub shadow_limit_mib: u64,
     pub shadow_cpu_percent: u32,
@@ -126,6 +132,12 @@ impl Default for Config {
             retention: Retention::default().tiers_text(),
             retention_cap: Retention::default().cap_text(),
             retention_minimum: Retention::default().minimum_text(),
+            forecast: true,
+            forecast_tick_secs: 10,
+            forecast_step_secs: 60,
+            forecast_window_hours: 24,
+            forecast_split_mib: 1_024,
+            forecast_kept_mib: 64,
             shadow: true,
             shadow_limit_mib: 8_192,
             shadow_cpu_percent: 15,
@@ -211,6 +223,22 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 # Every write of so long stays, even when the disk is full: then writers are told so.
 #retention_minimum = "1h"
 
+# Forecast which partitions will be written, read and split (`weft forecast`). History does not need it.
+#forecast = true
+
+# Work is counted in ticks of so many seconds (1 to 3600), and forecast every so many (a multiple, up to 86400).
+#forecast_tick_secs = 10
+#forecast_step_secs = 60
+
+# A model is judged by its scores of so many hours (1 to 8760).
+#forecast_window_hours = 24
+
+# Size at whose multiples a partition counts as split, in MiB (1 to 1048576): PostgreSQL's segments by default.
+#forecast_split_mib = 1024
+
+# Past ticks kept in STORE for `weft trace export` and for training, in MiB (1 to 65536).
+#forecast_kept_mib = 64
+
 # Make shadows by the standard rule: contiguous copies of a partition's past state, from which views are read fast. What
 # `weft shadow add` makes is not bound by this.
 #shadow = true
@@ -294,6 +322,11 @@ impl Config {
             ("lease_secs", self.lease_secs, 1, 2_592_000),
             ("weave_cpu_percent", u64::from(self.weave_cpu_percent), 1, 100),
             ("weave_mib_per_sec", self.weave_mib_per_sec, 1, 1 << 16),
+            ("forecast_tick_secs", self.forecast_tick_secs, 1, 3_600),
+            ("forecast_step_secs", self.forecast_step_secs, self.forecast_tick_secs.max(1), 86_400),
+            ("forecast_window_hours", self.forecast_window_hours, 1, 8_760),
+            ("forecast_split_mib", self.forecast_split_mib, 1, 1 << 20),
+            ("forecast_kept_mib", self.forecast_kept_mib, 1, 1 << 16),
             ("shadow_limit_mib", self.shadow_limit_mib, 0, 1 << 30),
             ("shadow_cpu_percent", u64::from(self.shadow_cpu_percent), 1, 100),
             ("shadow_mib_per_sec", self.shadow_mib_per_sec, 1, 1 << 16),
@@ -329,7 +362,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 27);
+        assert_eq!(active.lines().count(), 33);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -341,6 +374,8 @@ mod tests {
             ("threads = 0", "threads = 0: use 1 to 64"),
             ("segment_mib = 4", "8 to 1024"),
             ("weave_cpu_percent = 101", "1 to 100"),
+            ("forecast_tick_secs = 0", "1 to 3600"),
+            ("forecast_tick_secs = 90", "forecast_step_secs = 60: use 90 to 86400"),
             ("shadow_snapshots = 0", "1 to 1000"),
             ("timezone = \"Mars\"", "timezone"),
             ("exclude = [\"a//b\"]", "is not a pattern"),

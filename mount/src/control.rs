@@ -32,6 +32,14 @@ pub enum Ask {
     Resolve {
         time: String,
     },
+    /// The newest forecasts, of all partitions.
+    Forecast,
+    /// Why a partition is treated as it is.
+    ForecastWhy {
+        partition: String,
+    },
+    /// How good the forecasts were.
+    ForecastScores,
     /// Weave all that can be, and answer when it is done.
     WeaveNow,
     /// Prune what the retention does not keep; or say what would go.

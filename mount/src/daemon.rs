@@ -4,12 +4,12 @@ use crate::check::{self, Plan, Request};
 use crate::control;
 use crate::handlers::Here;
 use crate::links::{Linked, Links};
-use crate::model::Serving;
+use crate::model::{Install, Serving, Shared};
 use crate::process::{self, Report, Side};
 use crate::roots::{self, Root};
 use crate::running::{Event, Rates, Running};
 use crate::served::{Common, Served};
-use crate::{Outcome, config, kernel, mountinfo, place};
+use crate::{Outcome, config, kernel, mountinfo, place, profile};
 use nix::sys::signal::SigSet;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
@@ -23,7 +23,11 @@ use std::time::{Duration, Instant};
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::os::OsDisk;
-use weft::engine::{Asked, Capture, Engine, Options, RootDir, RootInfo, ShadowLimits, WeaveLimits};
+use weft::engine::{
+    Asked, Capture, Engine, ForecastLimits, Options, RootDir, RootInfo, ShadowLimits, WeaveLimits,
+};
+use weft::forecast::Predictor;
+use weft::forecast::service::How;
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::live::exclude::Exclude;
@@ -251,6 +255,7 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
             bytes_per_sec: config.weave_mib_per_sec * MIB,
         },
         retention: config.retention()?,
+        forecast: forecast(plan),
         shadow: ShadowLimits {
             on: config.shadow,
             bytes: config.shadow_limit_mib * MIB,
@@ -266,6 +271,22 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
         new_store_id: random()?,
         ..Options::new(data, &plan.store)
     })
+}
+
+/// How to forecast. A database may be made in an empty DATA later: then the names tell whose layout it is.
+fn forecast(plan: &Plan) -> ForecastLimits {
+    const SECOND_US: i64 = 1_000_000;
+    let config = &plan.config;
+    let secs = |secs: u64| i64::try_from(secs).unwrap_or(i64::MAX / SECOND_US) * SECOND_US;
+    let how = How {
+        tick_us: secs(config.forecast_tick_secs),
+        step_us: secs(config.forecast_step_secs),
+        window_us: secs(config.forecast_window_hours * 3_600),
+        split_bytes: config.forecast_split_mib << 20,
+        kept_bytes: config.forecast_kept_mib << 20,
+        ..How::default()
+    };
+    ForecastLimits { on: config.forecast, how, layout: profile::layout_by_names(plan.profile) }
 }
 
 fn random() -> Outcome<[u8; 16]> {
@@ -303,7 +324,7 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     let rates = parking_lot::Mutex::new(Rates::default());
     let profile = (plan.config.profile, plan.profile);
     let library = plan.config.onnxruntime().map(Path::to_path_buf);
-    let model = Arc::new(Serving::new(plan.store.clone(), library, Box::new(|_| ())));
+    let model = Arc::new(Serving::new(plan.store.clone(), library, forecasts_with(engine)));
     let data = plan.data.clone();
     let running = Arc::new(Running { common, data, roots, profile, started, rates, model });
     let roots = Arc::downgrade(&running);
@@ -322,8 +343,20 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
         }
         return Err(cause);
     }
-    running.model.begin();
+    if plan.config.forecast {
+        running.model.begin();
+    }
     Ok(running)
+}
+
+/// Has the engine forecast with each model that comes, or hear why there is none.
+fn forecasts_with(engine: &Arc<Engine>) -> Box<Install> {
+    let engine = Arc::downgrade(engine);
+    Box::new(move |model| {
+        let Some(engine) = engine.upgrade() else { return };
+        let boxed = |model: &Shared| Box::new(model.clone()) as Box<dyn Predictor>;
+        engine.set_predictor(model.as_ref().map(boxed).map_err(String::clone));
+    })
 }
 
 /// The roots of the engine and where each is to be seen.

@@ -8,6 +8,7 @@ mod caller;
 mod convert;
 mod cost;
 mod dirs;
+mod forecasts;
 mod fs;
 mod handlers;
 mod held;

@@ -47,12 +47,13 @@ pub struct Serving {
 impl Serving {
     /// For the models of a STORE. Nothing is loaded yet.
     pub fn new(store: PathBuf, library: Option<PathBuf>, install: Box<Install>) -> Serving {
-        let state = Mutex::new(Err("the model is being loaded".into()));
+        let state = Mutex::new(Err("forecast = false in weft.toml".into()));
         Serving { store, library, state, install }
     }
 
     /// Loads the model in use, in the background; a failure is for `status` to tell.
     pub fn begin(self: &Arc<Serving>) {
+        *self.state.lock() = Err("the model is being loaded".into());
         let serving = Arc::clone(self);
         let load = move || {
             if let Err(cause) = serving.load() {

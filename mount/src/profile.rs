@@ -67,6 +67,19 @@ pub fn auto_patterns(top: &[Name]) -> &'static [&'static str] {
         .map_or(&UNKNOWN, Profile::patterns)
 }
 
+/// How paths map to partitions, by the names in DATA's root, where the mount has found `found`.
+pub fn layout_by_names(found: Profile) -> fn(&[Name]) -> Layout {
+    match found {
+        Profile::Postgres => |_| Layout::Postgres,
+        Profile::Mariadb => |_| Layout::Mariadb,
+        Profile::Sqlite => |_| Layout::Sqlite,
+        Profile::Generic => |top| {
+            Profile::by_names(|name| top.iter().any(|have| have == name.as_bytes()))
+                .map_or(Layout::Generic, Profile::layout)
+        },
+    }
+}
+
 impl Profile {
     /// As users write it.
     pub fn name(self) -> &'static str {

@@ -87,6 +87,9 @@ impl Running {
         let outcome = match ask {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time, Some(&answer.asker())),
+            Ask::Forecast => self.forecast(),
+            Ask::ForecastWhy { partition } => self.forecast_why(&partition),
+            Ask::ForecastScores => self.forecast_scores(),
             Ask::WeaveNow => self.weave_now(),
             Ask::Prune { dry_run } => self.prune(dry_run),
             Ask::Retention => self.retention(),

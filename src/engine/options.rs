@@ -1,6 +1,6 @@
 //! What an engine is told when it is opened.
 
-use super::{ShadowLimits, WeaveLimits};
+use super::{ForecastLimits, ShadowLimits, WeaveLimits};
 use crate::live::exclude::Exclude;
 use crate::live::roots::Asked;
 use crate::meta::retention::Retention;
@@ -58,6 +58,8 @@ pub struct Options {
     pub shadow: ShadowLimits,
     /// How long history is kept.
     pub retention: Retention,
+    /// Whether and how to forecast.
+    pub forecast: ForecastLimits,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// What is left out of history.
@@ -87,6 +89,7 @@ impl Options {
             weave: WeaveLimits::default(),
             shadow: ShadowLimits::default(),
             retention: Retention::everything(),
+            forecast: ForecastLimits::default(),
             privileged: true,
             exclude: Exclude::nothing(),
             new_store_id: [0; 16],

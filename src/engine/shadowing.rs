@@ -85,7 +85,7 @@ struct Breaker {
 pub(super) struct Shadowing {
     pub(super) shadows: Arc<Shadows>,
     trouble: Option<Error>,
-    limits: ShadowLimits,
+    pub(super) limits: ShadowLimits,
     /// Number of the layout that makes partitions of paths.
     layout: AtomicUsize,
     noted: Mutex<Noted>,

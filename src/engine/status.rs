@@ -59,6 +59,8 @@ pub struct Status {
     pub kernel_bytes: u64,
     /// New bytes and names are refused: something is full.
     pub full: bool,
+    /// The forecast, and whether its model counts.
+    pub forecast: super::ForecastStatus,
     /// Empty when all is well; otherwise what is wrong and what to do.
     pub problems: Vec<String>,
     /// What is no fault of Weft's and still should be known.
@@ -117,6 +119,7 @@ impl Engine {
             data_free_bytes: self.live.paths.roots.first().map_or(0, |root| self.free_bytes(&root.dir)),
             kernel_bytes: self.kernel_bytes(),
             full: self.full().is_some(),
+            forecast: self.forecast_status(),
             problems: self.problems(),
             warnings: self.warnings(time.as_ref()),
             recovery: self.recovery(),

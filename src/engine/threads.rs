@@ -32,12 +32,13 @@ pub struct Threads {
 
 impl Threads {
     pub fn start(&self, engine: &Arc<Engine>) -> Result<()> {
-        let jobs: [(&str, Job); 6] = [
+        let jobs: [(&str, Job); 7] = [
             ("weft-flush", keep_house),
             ("weft-apply", apply),
             ("weft-index", index),
             ("weft-weave", super::weaving::weave),
             ("weft-prune", super::pruning::keep),
+            ("weft-forecast", super::forecasting::forecast),
             ("weft-shadow", super::shadowing::shadow),
         ];
         for (name, job) in jobs {

@@ -2,7 +2,7 @@
 
 use super::features::State;
 use super::features::rates::Of;
-use super::predictor::{HORIZONS, SPLIT_HORIZONS, WIDTH};
+use super::predictor::{Forecast, HORIZONS, SPLIT_HORIZONS, WIDTH};
 use crate::types::{PAGE, Timestamp};
 
 /// The baselines.
@@ -99,6 +99,19 @@ impl Baseline {
         }
         row
     }
+}
+
+/// A whole forecast without a model: amounts and quiet as fading means, splits by growth.
+pub fn without_model(state: &State, now: Timestamp, split_bytes: u64) -> Option<Forecast> {
+    let mut row = Baseline::Ewma.row(state, now, split_bytes, 0.0);
+    let linear = Baseline::Linear.row(state, now, split_bytes, 0.0);
+    for (slot, value) in row.iter_mut().zip(linear).take(at::SPLIT_POINT) {
+        *slot = value;
+    }
+    if let Some(point) = row.get_mut(at::SPLIT_POINT) {
+        *point = 0.5;
+    }
+    Forecast::from_row(&row)
 }
 
 fn quiet(expected: f64) -> f64 {
@@ -259,6 +272,14 @@ mod tests {
         assert_eq!(Baseline::Ninety.row(&state, now, 2 * edge, 0.0)[at::P_SPLIT], 0.0);
         let climate = Baseline::Climatology.row(&state, now, edge, 1.0 / 3_600.0);
         assert!((climate[at::P_SPLIT + 1] - 0.632).abs() < 0.01);
+    }
+
+    #[test]
+    fn there_is_a_forecast_without_a_model() {
+        let (state, now) = busy_state(600);
+        let forecast = without_model(&state, now, 1 << 30).unwrap();
+        assert!(forecast.bytes[1] > 0.0 && forecast.p_quiet[0] < 0.05 && forecast.split_secs[1] > 0.0);
+        assert!(without_model(&State::default(), Timestamp(0), 0).is_some());
     }
 
     #[test]

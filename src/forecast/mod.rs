@@ -6,7 +6,12 @@
 
 pub mod baseline;
 pub mod features;
+pub mod ledger;
+pub mod policy;
 pub mod predictor;
+pub mod runner;
+pub mod score;
+pub mod service;
 pub mod signal;
 pub mod tick;
 pub mod trace;

@@ -1,6 +1,7 @@
 //! Bytes of the present: read, write, resize, zero.
 
 use super::Live;
+use super::activity::signed;
 use super::content::{SIZE_MAX, Stretch};
 use super::node::{Node, NodeState};
 use super::overlay::Source;
@@ -32,8 +33,12 @@ impl Live {
     pub fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize> {
         let node = self.regular(file)?;
         let (plan, len) = {
-            let state = node.lock();
+            let mut state = node.lock();
             let len = state.attr.size.saturating_sub(offset).min(out.len() as u64);
+            if let Some(counters) = self.counters(&node, &mut state) {
+                counters.reads += 1;
+                counters.read_bytes += len;
+            }
             (state.content.plan(offset, len), len)
         };
         let len = usize::try_from(len).unwrap_or(0);
@@ -78,6 +83,7 @@ impl Live {
         self.admit(&node, expected, bytes.len() as u64, claim)?;
         let mut state = node.lock();
         let mut at = if append { state.attr.size } else { offset };
+        let (begin, before) = (at, state.attr.size);
         if at.checked_add(bytes.len() as u64).is_none_or(|end| end > SIZE_MAX) {
             return Err(Error::errno("live.write", libc::EFBIG));
         }
@@ -92,6 +98,7 @@ impl Live {
             self.emit_as(claim, &node, &mut state, chunk, |_| event)?;
             at += u64::from(len);
         }
+        self.count_write(&node, &mut state, (begin, bytes.len() as u64), before);
         Ok(state.seq)
     }
 
@@ -138,8 +145,12 @@ impl Live {
         if state.content.direct {
             return self.resize_direct(node, state, size);
         }
-        let event = Event::Resize { file: node.file, old_size: state.attr.size, size };
+        let before = state.attr.size;
+        let event = Event::Resize { file: node.file, old_size: before, size };
         self.emit(node, state, &[], |_| event)?;
+        if let Some(counters) = self.counters(node, state) {
+            counters.growth += signed(size) - signed(before);
+        }
         Ok(())
     }
 
@@ -210,7 +221,10 @@ impl Live {
     /// Last event of a file, for its fsync.
     pub fn last_event(&self, file: FileId) -> Result<Seq> {
         let node = Arc::clone(self.tree.read().node(file)?);
-        let seq = node.lock().seq;
-        Ok(seq)
+        let mut state = node.lock();
+        if let Some(counters) = self.counters(&node, &mut state) {
+            counters.fsyncs += 1;
+        }
+        Ok(state.seq)
     }
 }

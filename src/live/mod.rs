@@ -6,6 +6,7 @@
 //! - Each root has a directory of live files of its own: it may be on a filesystem of its own.
 //! - Only durable events reach them.
 
+pub mod activity;
 pub mod applier;
 pub mod attrs;
 pub mod base;
@@ -49,7 +50,7 @@ use crate::journal::Journal;
 use crate::meta::leases::Leases;
 use crate::meta::tags::Tags;
 use crate::meta::thinned::Thinned;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, PAGE, RootId, Seq, Timestamp};
 use std::collections::BTreeSet;
@@ -101,6 +102,9 @@ pub struct Live {
     /// Owners that files beneath can have, as far as tried; held while something is tried.
     ownable: Mutex<BTreeSet<(RootId, u32, u32)>>,
     room: room::Room,
+    /// Whether work is counted, and the files that have counters.
+    counting: AtomicBool,
+    busy: Mutex<Vec<FileId>>,
 }
 
 impl Live {

@@ -2,6 +2,7 @@
 //!
 //! The same function changes it when a user writes and when recovery replays: live = fold(journal).
 
+use super::activity::Counters;
 use super::content::{Base, Content};
 use super::overlay::Source;
 use crate::format::event::{Event, XattrChanges};
@@ -22,6 +23,8 @@ pub struct NodeState {
     pub content: Content,
     /// Time of the newest event that changed bytes.
     pub data_ts: Timestamp,
+    /// Work since the last sweep, if there was any.
+    pub counters: Option<Box<Counters>>,
 }
 
 /// See the head of this file.
@@ -43,6 +46,7 @@ impl Node {
             open: 0,
             content: Content::default(),
             data_ts: Timestamp::default(),
+            counters: None,
         };
         Node { file, root, kind: attr.kind, target, state: Mutex::new(state) }
     }

@@ -40,7 +40,7 @@ use crate::journal::{Config, Journal};
 use crate::meta::leases::Leases;
 use crate::meta::tags::Tags;
 use crate::meta::thinned::Thinned;
-use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, FileKind, Name, PageSet, RootId, Seq, StoreId, Timestamp};
 use std::collections::{BTreeSet, HashMap};
@@ -408,6 +408,8 @@ fn assemble(
         open_files: AtomicU64::new(0),
         ownable: Mutex::new(BTreeSet::new()),
         room: super::room::Room::default(),
+        counting: AtomicBool::new(false),
+        busy: Mutex::new(Vec::new()),
     };
     live.journal.append(&[], |_| Event::Session { writeback: setup.writeback })?;
     for KeptPin { at, seq } in setup.kept {

@@ -3,6 +3,7 @@
 
 mod at;
 mod diff;
+mod forecast;
 mod index;
 mod inference_worker;
 mod journal;
@@ -65,6 +66,7 @@ enum Command {
     Restore(restore::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
+    Forecast(forecast::Args),
     #[command(subcommand)]
     Shadow(shadow::Command),
     /// List the shadows, and what they cost
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args, store),
         Command::Model(command) => model::run(&command, store),
         Command::Train(args) => train::run(&args, store),
+        Command::Forecast(args) => forecast::run(&args, store),
         Command::Shadow(command) => shadow::run(&command, store),
         Command::Shadows(args) => shadow::list(&args, store),
         Command::Trace(command) => trace::run(&command, store),

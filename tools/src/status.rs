@@ -132,6 +132,7 @@ fn table(status: &Value) -> String {
             ),
         ),
         ("weaving", crate::weave::state(status)),
+        ("forecast", status.get("forecast").map_or_else(String::new, crate::forecast::state)),
         ("shadows", crate::shadow::state(status.get("shadows").unwrap_or(&Value::Null))),
         ("space", space(status)),
         (

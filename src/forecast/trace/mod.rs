@@ -3,6 +3,7 @@
 pub mod build;
 pub mod examples;
 pub mod import;
+pub mod kept;
 pub mod labels;
 pub mod npy;
 pub mod replay;

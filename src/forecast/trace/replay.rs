@@ -78,6 +78,15 @@ pub fn splits(trace: &Trace, policy: SplitPolicy) -> Vec<(u32, Timestamp, Option
     found
 }
 
+/// What a line tells, as a signal.
+pub fn signal(partition: Key, what: &What) -> Signal {
+    match *what {
+        What::Tick(tick) => Signal::Activity { partition, tick },
+        What::Gone { at } => Signal::Gone { partition, at },
+        What::Split { at, point } => Signal::Split { partition, at, children: Vec::new(), point },
+    }
+}
+
 /// Goes through a trace.
 pub struct Replay<'a> {
     trace: &'a Trace,
@@ -97,10 +106,9 @@ impl<'a> Replay<'a> {
         while let Some(line) = self.trace.lines.get(self.next).filter(|line| line.at() <= now) {
             self.next += 1;
             let Some(partition) = self.name(line.partition) else { continue };
-            match line.what {
-                What::Tick(tick) => features.take(&Signal::Activity { partition, tick }),
-                What::Gone { at } => features.take(&Signal::Gone { partition, at }),
-                What::Split { .. } => {}
+            // Splits come from the list below, which has those of the trace, too.
+            if !matches!(line.what, What::Split { .. }) {
+                features.take(&signal(partition, &line.what));
             }
         }
         while let Some((number, at, point)) = self.splits.get(self.next_split).filter(|split| split.1 <= now)
@@ -109,7 +117,7 @@ impl<'a> Replay<'a> {
             let Some(partition) = self.name(*number) else { continue };
             // A partition that went in the same tick does not come back for it.
             if features.state(&partition).is_some() {
-                features.take(&Signal::Split { partition, at: *at, children: Vec::new(), point: *point });
+                features.take(&signal(partition, &What::Split { at: *at, point: *point }));
             }
         }
         features.pass(now);

@@ -1,0 +1,161 @@
+//! From counters of files to ticks of partitions.
+
+use super::ForecastLimits;
+use super::wishes::Gathered;
+use crate::engine::Engine;
+use crate::forecast::tick::{PARTS, Tick, reach};
+use crate::forecast::{Key, Signal};
+use crate::lineage::find;
+use crate::lineage::partition::{Fork, Layout, Member, member};
+use crate::live::activity::Busy;
+use crate::types::{FileId, Name, PAGE, RootId, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+
+/// All files are looked at again after so many ticks: what went without a trace is found then.
+const LIST_EVERY: u32 = 30;
+/// Bytes of a segment of a relation (PostgreSQL, RELSEG_SIZE).
+const SEGMENT: u64 = 1 << 30;
+
+/// What is known of a file.
+struct Known {
+    partition: Key,
+    /// Where its bytes begin in the partition.
+    begin: u64,
+    size: u64,
+}
+
+/// See the head of this file. Of the size of the tree.
+#[derive(Default)]
+pub(super) struct Collector {
+    files: HashMap<FileId, Known>,
+    /// Bytes of each partition.
+    pub sizes: HashMap<Key, u64>,
+    pub gathered: Gathered,
+    ticks: u32,
+    last: Option<Timestamp>,
+}
+
+fn place(layout: Layout, member: &Member) -> (Key, u64) {
+    let segmented = layout == Layout::Postgres && member.fork == Fork::Main && member.segment < 1 << 16;
+    let begin = if segmented { member.segment * SEGMENT } else { 0 };
+    (Key::from(member.partition.to_string()), begin)
+}
+
+impl Collector {
+    /// What happened since the last call, by partition, up to `now`.
+    pub fn collect(&mut self, engine: &Engine, limits: ForecastLimits, now: Timestamp) -> Vec<Signal> {
+        let busy = engine.live.sweep();
+        // Time stands still after a small step back of the clock: then the next tick is longer.
+        let begun = self.last.unwrap_or(Timestamp(now.0 - limits.how.tick_us));
+        let span_us = now.0.saturating_sub(begun.0).max(1);
+        self.last = Some(now);
+        let layout = (limits.layout)(&top_names(engine));
+        let mut gone = Vec::new();
+        if self.ticks.is_multiple_of(LIST_EVERY) {
+            gone = self.list(engine, layout);
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        let mut ticks: BTreeMap<Key, Tick> = BTreeMap::new();
+        for file in &busy {
+            if !self.files.contains_key(&file.file) && !file.gone {
+                self.find(engine, layout, file);
+            }
+            let Some(known) = self.files.get_mut(&file.file) else { continue };
+            let size = self.sizes.entry(Key::clone(&known.partition)).or_default();
+            let now_size = if file.gone { 0 } else { file.size };
+            *size = size.saturating_sub(known.size).saturating_add(now_size);
+            known.size = now_size;
+        }
+        for file in &busy {
+            let Some(known) = self.files.get(&file.file) else { continue };
+            let whole = self.sizes.get(&known.partition).copied().unwrap_or(0);
+            let tick = ticks.entry(Key::clone(&known.partition)).or_default();
+            add(tick, file, known.begin, whole);
+        }
+        for file in busy.iter().filter(|file| file.gone) {
+            gone.extend(self.forget(file.file));
+        }
+        let sizes = &self.sizes;
+        let activity = ticks.into_iter().map(|(partition, tick)| {
+            let size = sizes.get(&partition).copied().unwrap_or(0);
+            let tick = Tick { end: now, span_us, size, ..tick };
+            self.gathered.add(&partition, &tick);
+            Signal::Activity { partition, tick }
+        });
+        let mut signals: Vec<Signal> = activity.collect();
+        gone.iter().for_each(|key| self.gathered.forget(key));
+        signals.extend(gone.into_iter().map(|partition| Signal::Gone { partition, at: now }));
+        signals
+    }
+
+    /// Looks at all files; the partitions that have none any more.
+    fn list(&mut self, engine: &Engine, layout: Layout) -> Vec<Key> {
+        let roots: Vec<Name> = engine.roots().unwrap_or_default().into_iter().map(|root| root.name).collect();
+        // A tree that cannot be looked at now is looked at later.
+        let Ok(all) = find::all(engine, layout, &roots) else { return Vec::new() };
+        let before = std::mem::take(&mut self.sizes);
+        self.files.clear();
+        for (partition, parts) in all {
+            let root = partition.root.clone();
+            for part in parts {
+                let (partition, begin) = place(layout, &member(layout, &root, &part.path));
+                *self.sizes.entry(Key::clone(&partition)).or_default() += part.attr.size;
+                self.files.insert(part.file, Known { partition, begin, size: part.attr.size });
+            }
+        }
+        before.into_keys().filter(|key| !self.sizes.contains_key(key)).collect()
+    }
+
+    /// Finds out what a new file belongs to.
+    fn find(&mut self, engine: &Engine, layout: Layout, file: &Busy) {
+        let Ok(found) = engine.paths(&[file.file]) else { return };
+        let Some((_, path)) = found.first() else { return };
+        let root = root_name(engine, file.root);
+        let (partition, begin) = place(layout, &member(layout, &root, path));
+        self.files.insert(file.file, Known { partition, begin, size: 0 });
+    }
+
+    /// A file is gone; its partition, if it was the last.
+    fn forget(&mut self, file: FileId) -> Option<Key> {
+        let known = self.files.remove(&file)?;
+        let has_more = self.files.values().any(|other| other.partition == known.partition);
+        if has_more {
+            return None;
+        }
+        self.sizes.remove(&known.partition);
+        Some(known.partition)
+    }
+}
+
+fn top_names(engine: &Engine) -> Vec<Name> {
+    let entries = engine.read_dir(FileId::ROOT, None, 1_024).unwrap_or_default();
+    entries.into_iter().map(|entry| entry.name).collect()
+}
+
+fn root_name(engine: &Engine, root: RootId) -> Name {
+    let roots = engine.roots().unwrap_or_default();
+    roots.into_iter().find(|info| info.root == root).map(|info| info.name).unwrap_or_default()
+}
+
+/// Adds the work on one file to the tick of its partition, which is `whole` bytes now.
+fn add(tick: &mut Tick, file: &Busy, begin: u64, whole: u64) {
+    let counters = &file.counters;
+    tick.writes += counters.writes;
+    tick.bytes = tick.bytes.saturating_add(counters.bytes);
+    tick.appends += counters.appends;
+    tick.overwrites += counters.writes - counters.appends.min(counters.writes);
+    tick.pages += counters.pages.count();
+    tick.growth = tick.growth.saturating_add(counters.growth);
+    tick.reads += counters.reads;
+    tick.read_bytes = tick.read_bytes.saturating_add(counters.read_bytes);
+    tick.fsyncs += counters.fsyncs;
+    let part = (reach(whole) / PARTS).max(PAGE);
+    for index in 0..PARTS {
+        let (start, end) = (index * part, (index + 1) * part);
+        // Of this file only: what lies before it in the partition is of another.
+        let (start, end) = (start.max(begin) - begin, end.max(begin) - begin);
+        if counters.pages.count_in(start / PAGE, end / PAGE) > 0 {
+            tick.touched |= 1 << index;
+        }
+    }
+}

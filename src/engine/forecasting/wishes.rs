@@ -1,0 +1,107 @@
+//! From forecasts to wishes for shadows: what the policy finds worth its cost, within what shadows may read and write.
+
+use super::collect::Collector;
+use crate::engine::Engine;
+use crate::forecast::Key;
+use crate::forecast::policy::{Candidate, Costs};
+use crate::forecast::tick::{Tick, Union};
+use crate::shadow::{Reason, Subject, Wish};
+use crate::types::Timestamp;
+use std::collections::HashMap;
+
+/// A smaller partition is read fast enough without a shadow.
+const LEAST_BYTES: u64 = 4 << 20;
+
+/// What has gathered of each partition since its newest shadow, or since the mount.
+#[derive(Default)]
+pub(super) struct Gathered {
+    since: HashMap<Key, (Timestamp, Union)>,
+}
+
+impl Gathered {
+    pub fn add(&mut self, key: &Key, tick: &Tick) {
+        if tick.writes > 0 {
+            let begun = Timestamp(tick.end.0 - tick.span_us);
+            self.since.entry(Key::clone(key)).or_insert_with(|| (begun, Union::default())).1.add(tick);
+        }
+    }
+
+    pub fn forget(&mut self, key: &str) {
+        self.since.remove(key);
+    }
+
+    /// Extents since the newest shadow, which was made at `made`.
+    fn pages(&mut self, key: &str, made: Option<Timestamp>) -> f64 {
+        let Some((since, union)) = self.since.get_mut(key) else { return 0.0 };
+        if let Some(made) = made.filter(|made| made > since) {
+            *since = made;
+            union.clear();
+        }
+        union.pages()
+    }
+}
+
+impl Engine {
+    /// Decides on all partitions, and wishes for what is worth it. Where the forecasts do not count, the standard rule of
+    /// the shadows goes on alone.
+    pub(super) fn forecast_wishes(&self) {
+        let forecasting = &self.forecasting;
+        if !self.shadowing.limits.on {
+            return;
+        }
+        let made = self.newest_shadows();
+        let candidates = self.bake_candidates(&made);
+        let secs = forecasting.limits.how.step_us as f64 / 1e6;
+        let budget = self.shadowing.limits.bytes_per_sec as f64 * secs;
+        let mut service = forecasting.service.lock();
+        let decisions = service.decide(candidates, &Costs::default(), budget).to_vec();
+        let counts = service.counts();
+        drop(service);
+        for decision in decisions.iter().filter(|decision| counts && decision.bake) {
+            let subject = self.subject(&decision.partition);
+            let (benefit, reason) = (decision.benefit_secs, Reason::Forecast);
+            self.wish(Wish { subject, pages: None, at: None, benefit, reason, urgent: false });
+        }
+    }
+
+    /// When the newest shadow of each partition was made.
+    fn newest_shadows(&self) -> HashMap<String, Timestamp> {
+        let whole = self.shadows().into_iter().filter(|info| info.pages.is_none());
+        let newest = whole.filter_map(|info| {
+            let made = info.snapshots.last()?.made_us;
+            let root = if info.root.is_empty() { String::new() } else { format!("{}:", info.root) };
+            Some((format!("{root}{}", info.partition), Timestamp(made)))
+        });
+        newest.collect()
+    }
+
+    fn bake_candidates(&self, made: &HashMap<String, Timestamp>) -> Vec<Candidate> {
+        let now = self.now();
+        let mut collector = self.forecasting.collector.lock();
+        let Collector { sizes, gathered, .. } = &mut *collector;
+        let large = sizes.iter().filter(|(key, size)| **size >= LEAST_BYTES && !key.contains("pg_wal"));
+        let mut candidates: Vec<Candidate> = large
+            .map(|(key, size)| {
+                let made = made.get(&**key).copied();
+                Candidate {
+                    key: Key::clone(key),
+                    forecast: None,
+                    delta_pages: gathered.pages(key, made),
+                    size: *size,
+                    shadow_secs: made.map(|made| (now.0 - made.0).max(0) as f64 / 1e6),
+                }
+            })
+            .collect();
+        candidates.sort_by(|a, b| a.key.cmp(&b.key));
+        candidates
+    }
+
+    fn subject(&self, key: &str) -> Subject {
+        let roots = self.roots().unwrap_or_default();
+        let of_root = key
+            .split_once(':')
+            .filter(|(root, _)| !root.is_empty() && roots.iter().any(|info| info.name == root.as_bytes()));
+        let (root, name) = of_root.unwrap_or(("", key));
+        Subject { root: root.into(), partition: name.into() }
+    }
+}

@@ -1,0 +1,148 @@
+//! The ledger with models that tell the truth and models that lie.
+
+use super::*;
+use crate::forecast::Tick;
+use crate::meta::store::Store;
+use crate::sync::Arc;
+use crate::types::StoreId;
+
+const STEP: i64 = 60_000_000;
+
+/// Ten partitions that are written in turns: each for ten steps, every second of them from now on busy.
+struct World {
+    features: Features,
+    ledger: Ledger,
+    now: i64,
+    belief: Belief,
+}
+
+fn busy(partition: i64, step: i64) -> bool {
+    // A schedule that no mean foresees, and who knows it can: twenty steps on, twenty off.
+    (step / 20 + partition) % 2 == 0
+}
+
+impl World {
+    fn new() -> World {
+        World { features: Features::default(), ledger: Ledger::default(), now: 1, belief: Belief::default() }
+    }
+
+    /// One step: what happens, then what is said. `say`: probability of writing within a minute, by what will come.
+    fn step(&mut self, say: fn(bool) -> f32) -> Vec<Scored> {
+        let end = Timestamp(self.now * STEP);
+        for n in 0..10 {
+            let writes = u64::from(busy(n, self.now)) * 5;
+            let tick = Tick { end, span_us: STEP, writes, bytes: writes * 100, ..Tick::default() };
+            let signal = Signal::Activity { partition: format!("p{n}").into(), tick };
+            self.ledger.take(&signal);
+            self.features.take(&signal);
+        }
+        self.ledger.pass(Timestamp(end.0 - STEP), end);
+        let settled = self.ledger.settle(end);
+        let rows = self.features.rows(end);
+        let answers: Vec<Option<Forecast>> = rows
+            .keys
+            .iter()
+            .map(|key| {
+                let n: i64 = key[1..].parse().unwrap();
+                let within = |steps: i64| (1..=steps).any(|step| busy(n, self.now + step));
+                let quiet = |steps| 1.0 - say(within(steps));
+                let p_quiet = [quiet(1), quiet(5), quiet(60), quiet(1_440)];
+                Some(Forecast { p_quiet, ..Forecast::default() })
+            })
+            .collect();
+        self.ledger.note("m", "hash", (end, STEP), (&rows.keys, &answers), &self.features);
+        if self.now % 20 == 0 {
+            self.belief = self.ledger.judge("m", Timestamp(end.0 - 86_400_000_000), &self.belief);
+        }
+        self.now += 1;
+        settled
+    }
+}
+
+const TRUTH: fn(bool) -> f32 = |came| if came { 0.95 } else { 0.05 };
+const LIE: fn(bool) -> f32 = |came| if came { 0.05 } else { 0.95 };
+
+#[test]
+fn a_model_that_lies_is_doubted_and_believed_again_when_it_has_mended() {
+    let mut world = World::new();
+    (0..200).for_each(|_| drop(world.step(TRUTH)));
+    assert_eq!(world.belief, Belief::Believed);
+    (0..300).for_each(|_| drop(world.step(LIE)));
+    let Belief::Doubted { why } = &world.belief else { panic!("a liar is believed") };
+    assert!(why.contains("Brier score") && why.contains("against"), "{why}");
+    // The lies grow old.
+    (0..1_600).for_each(|_| drop(world.step(TRUTH)));
+    assert_eq!(world.belief, Belief::Believed);
+}
+
+#[test]
+fn forecasts_are_scored_when_due_and_not_before() {
+    let mut world = World::new();
+    assert!(world.step(TRUTH).is_empty());
+    let settled = world.step(TRUTH);
+    assert_eq!(settled.iter().map(|scored| scored.horizon).collect::<Vec<_>>(), [60]);
+    let scores = &settled[0].scores;
+    assert_eq!(scores.keys().collect::<Vec<_>>(), ["climatology", "ewma", "linear", "model", "persistence"]);
+    assert_eq!(scores["model"].write.cases, 10.0);
+    assert!(scores["model"].write.brier().unwrap() < 0.01);
+    assert_eq!((settled[0].model.as_str(), settled[0].inputs.as_str()), ("m", "hash"));
+}
+
+#[test]
+fn what_was_not_seen_is_not_scored() {
+    let mut world = World::new();
+    world.step(TRUTH);
+    // The daemon was down for an hour.
+    world.now += 60;
+    let settled = world.step(TRUTH);
+    assert!(settled.is_empty(), "{settled:?}");
+    assert!(world.ledger.counts()[3] >= 2);
+}
+
+#[test]
+fn what_was_stored_goes_on_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn crate::disk::Disk> = Arc::new(crate::disk::os::OsDisk::new());
+    let store = || Store::new(Arc::clone(&disk), Arc::new(Still), dir.path(), StoreId([7; 16])).unwrap();
+    let mut world = World::new();
+    let end = |world: &World| Timestamp((world.now - 1) * STEP);
+    let settled = [world.step(TRUTH), world.step(TRUTH)].concat();
+    let made: Vec<BatchId> = world.ledger.waiting().map(|(id, _)| *id).collect();
+    let first = store();
+    world.ledger.save(&first, &made, &settled).unwrap();
+    drop(first);
+    let mut ledger = Ledger::default();
+    ledger.load(&store(), end(&world)).unwrap();
+    assert_eq!(ledger.counts()[1..3], [made.len() as u64, 1]);
+    assert_eq!(ledger.waiting().map(|(id, _)| *id).collect::<Vec<_>>(), made);
+    // What happened between the oldest batch and the restart is told again, from the ticks that were kept.
+    let told = Timestamp(STEP);
+    ledger.pass(told, end(&world));
+    world.ledger = ledger;
+    let settled = world.step(TRUTH);
+    assert_eq!(settled.len(), 1, "{settled:?}");
+    assert_eq!(settled[0].scores["model"].write.cases, 10.0);
+    assert!(settled[0].scores["model"].write.brier().unwrap() < 0.01);
+}
+
+/// A clock that stands.
+struct Still;
+
+impl crate::clock::Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+#[test]
+fn nothing_grows_without_bound() {
+    let mut world = World::new();
+    for _ in 0..1_300 {
+        world.step(TRUTH);
+        assert!(world.ledger.counts()[1] <= PENDING_MAX as u64);
+    }
+    assert!(world.ledger.counts()[2] <= SCORED_MAX as u64);
+}

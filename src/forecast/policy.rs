@@ -1,0 +1,271 @@
+//! Which shadows are worth their cost: plain arithmetic, and every decision can say why.
+//!
+//! benefit = likelihood x restore cost saved - baking cost. The saving of a shadow is that the scattered extents which
+//! have gathered since the last one need not be looked for: each costs a seek. How long it saves depends on how soon as
+//! much has gathered again; a split makes a restore of that moment likely.
+
+use super::predictor::Forecast;
+use super::signal::Key;
+use serde::Serialize;
+
+/// What is known of a partition that may be baked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Candidate {
+    pub key: Key,
+    pub forecast: Option<Forecast>,
+    /// Scattered extents (distinct pages written) since its shadow, or since its history began.
+    pub delta_pages: f64,
+    /// Bytes of the partition.
+    pub size: u64,
+    /// Age of its shadow; `None`: it has none.
+    pub shadow_secs: Option<f64>,
+}
+
+/// What things cost, and how likely a restore is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Costs {
+    /// To find and read one scattered extent when restoring.
+    pub seek_secs: f64,
+    /// Sequential reading and writing.
+    pub bytes_per_sec: f64,
+    /// Restores of a partition per day, without any sign.
+    pub restores_per_day: f64,
+    /// Probability that a restore of the moment before a split is wanted, once there is one.
+    pub restore_of_split: f64,
+    /// Probability that a restore of the moment before a burst of writes is wanted.
+    pub restore_of_burst: f64,
+    /// What a second of the background's time is worth beside one of a person who waits for a restore.
+    pub background: f64,
+}
+
+impl Default for Costs {
+    fn default() -> Costs {
+        Costs {
+            seek_secs: 100e-6,
+            bytes_per_sec: 400e6,
+            restores_per_day: 0.05,
+            restore_of_split: 0.3,
+            restore_of_burst: 0.02,
+            background: 0.002,
+        }
+    }
+}
+
+/// One decision, with its reasons in figures.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Decision {
+    pub partition: String,
+    /// Seconds: what it is worth beyond its cost.
+    pub benefit_secs: f64,
+    /// Probability that a restore profits from it.
+    pub likelihood: f64,
+    pub saved_secs: f64,
+    pub cost_secs: f64,
+    /// Bytes that baking reads and writes.
+    pub bytes: f64,
+    pub bake: bool,
+    pub why: String,
+}
+
+/// Bytes of an extent.
+const EXTENT: f64 = crate::types::PAGE as f64;
+/// A shadow is not counted on for longer.
+const LIFE_MAX_SECS: f64 = 86_400.0;
+/// Fewer extents are not worth a thought.
+const DELTA_MIN: f64 = 8.0;
+/// A burst is this much more in the next five minutes than has gathered.
+const BURST: f64 = 2.0;
+
+/// Bytes that baking takes: what has changed is read and written; without a shadow the whole partition.
+pub fn bake_bytes(delta_pages: f64, size: u64, has_shadow: bool) -> f64 {
+    let whole = size as f64;
+    let delta = delta_pages * EXTENT;
+    2.0 * if has_shadow { delta.min(whole.max(EXTENT)) } else { whole.max(delta) }
+}
+
+/// Seconds until as much has gathered as now.
+fn life_secs(candidate: &Candidate) -> f64 {
+    let Some(forecast) = &candidate.forecast else { return LIFE_MAX_SECS / 24.0 };
+    let [_, five, hour, day] = forecast.pages.map(f64::from);
+    let enough = candidate.delta_pages.max(1.0);
+    let [_, _, quiet_hour, quiet_day] = forecast.p_quiet.map(f64::from);
+    let busy = if five >= enough {
+        300.0 * enough / five
+    } else if hour >= enough {
+        3_600.0 * enough / hour
+    } else if day >= enough {
+        86_400.0 * enough / day
+    } else {
+        LIFE_MAX_SECS
+    };
+    // If it goes quiet the shadow lives on.
+    busy + (LIFE_MAX_SECS - busy).max(0.0) * (0.5 * quiet_hour + 0.5 * quiet_day) * 0.5
+}
+
+/// What baking one partition is worth.
+pub fn judge(candidate: &Candidate, costs: &Costs) -> Decision {
+    let bytes = bake_bytes(candidate.delta_pages, candidate.size, candidate.shadow_secs.is_some());
+    let saved = candidate.delta_pages * costs.seek_secs;
+    let life = life_secs(candidate);
+    let ordinary = 1.0 - (-costs.restores_per_day * life / 86_400.0).exp();
+    let (split, burst) = candidate.forecast.as_ref().map_or((0.0, 0.0), |forecast| {
+        let gathered = f64::from(forecast.pages[1]) / candidate.delta_pages.max(1.0);
+        let burst =
+            ((gathered - BURST) / (gathered + BURST)).max(0.0) * (1.0 - f64::from(forecast.p_quiet[1]));
+        (f64::from(forecast.p_split[1]), burst)
+    });
+    let none =
+        (1.0 - ordinary) * (1.0 - split * costs.restore_of_split) * (1.0 - burst * costs.restore_of_burst);
+    let likelihood = 1.0 - none;
+    let cost = costs.background * (candidate.delta_pages * costs.seek_secs + bytes / costs.bytes_per_sec);
+    let benefit = likelihood * saved - cost;
+    let why = format!(
+        "{:.0} extents to look for cost {saved:.2} s; a restore profits with probability {likelihood:.3} (a shadow lives \
+         {:.0} min; split within the hour {split:.2}, burst {burst:.2}); baking {:.1} MiB costs {cost:.3} s",
+        candidate.delta_pages,
+        life / 60.0,
+        bytes / (1 << 20) as f64
+    );
+    let bake = benefit > 0.0 && candidate.delta_pages >= DELTA_MIN;
+    let partition = candidate.key.to_string();
+    Decision {
+        partition,
+        benefit_secs: benefit,
+        likelihood,
+        saved_secs: saved,
+        cost_secs: cost,
+        bytes,
+        bake,
+        why,
+    }
+}
+
+/// Decides on all within a budget of bytes: the most benefit per byte first.
+pub fn decide(candidates: &[Candidate], costs: &Costs, mut budget_bytes: f64) -> Vec<Decision> {
+    let mut decisions: Vec<Decision> = candidates.iter().map(|candidate| judge(candidate, costs)).collect();
+    let worth = |decision: &Decision| decision.benefit_secs / decision.bytes.max(1.0);
+    decisions.sort_by(|a, b| worth(b).total_cmp(&worth(a)).then_with(|| a.partition.cmp(&b.partition)));
+    for decision in &mut decisions {
+        if !decision.bake {
+            continue;
+        }
+        if decision.bytes <= budget_bytes {
+            budget_bytes -= decision.bytes;
+        } else {
+            decision.bake = false;
+            decision.why.push_str("; beyond the budget");
+        }
+    }
+    decisions
+}
+
+/// The standard rule, which needs no forecast: bake when an eighth of the partition has gathered, and at latest after
+/// an hour; the most gathered first.
+pub fn standard(candidates: &[Candidate], mut budget_bytes: f64) -> Vec<Decision> {
+    const SHARE: f64 = 8.0;
+    const AT_LATEST_SECS: f64 = 3_600.0;
+    let mut sorted: Vec<&Candidate> = candidates.iter().collect();
+    sorted.sort_by(|a, b| b.delta_pages.total_cmp(&a.delta_pages).then_with(|| a.key.cmp(&b.key)));
+    let decide = |candidate: &&Candidate| {
+        let many = candidate.delta_pages * EXTENT * SHARE >= candidate.size as f64;
+        let old = candidate.shadow_secs.is_none_or(|secs| secs >= AT_LATEST_SECS);
+        let bytes = bake_bytes(candidate.delta_pages, candidate.size, candidate.shadow_secs.is_some());
+        let due = (many || old) && candidate.delta_pages >= DELTA_MIN;
+        let bake = due && bytes <= budget_bytes;
+        if bake {
+            budget_bytes -= bytes;
+        }
+        let state = match (due, bake) {
+            (true, true) => "due",
+            (true, false) => "due, beyond the budget",
+            (false, _) => "not due",
+        };
+        Decision {
+            partition: candidate.key.to_string(),
+            benefit_secs: candidate.delta_pages * 1e-4,
+            likelihood: 1.0,
+            saved_secs: candidate.delta_pages * 1e-4,
+            cost_secs: 0.0,
+            bytes,
+            bake,
+            why: format!("the standard rule: {:.0} extents since its shadow, {state}", candidate.delta_pages),
+        }
+    };
+    sorted.iter().map(decide).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(name: &str, delta_pages: f64) -> Candidate {
+        Candidate {
+            key: name.into(),
+            forecast: Some(Forecast { p_quiet: [0.5; 4], ..Forecast::default() }),
+            delta_pages,
+            size: 64 << 20,
+            shadow_secs: Some(4_000.0),
+        }
+    }
+
+    fn benefit(candidate: &Candidate) -> f64 {
+        judge(candidate, &Costs::default()).benefit_secs
+    }
+
+    #[test]
+    fn a_split_in_sight_makes_a_shadow_worth_more() {
+        let plain = candidate("p", 1_000.0);
+        let mut split = plain.clone();
+        split.forecast.as_mut().unwrap().p_split = [0.5, 0.9, 0.9];
+        assert!(benefit(&split) > benefit(&plain));
+        let decision = judge(&split, &Costs::default());
+        assert!(decision.bake && decision.why.contains("split within the hour 0.90"), "{}", decision.why);
+    }
+
+    #[test]
+    fn what_is_written_over_at_once_is_worth_less_than_what_goes_quiet() {
+        let mut hot = candidate("p", 1_000.0);
+        hot.forecast = Some(Forecast { pages: [500.0, 1_000.0, 9_000.0, 16_000.0], ..Forecast::default() });
+        let mut quiet = candidate("p", 1_000.0);
+        quiet.forecast = Some(Forecast { p_quiet: [1.0; 4], ..Forecast::default() });
+        assert!(benefit(&quiet) > 2.0 * benefit(&hot), "{} {}", benefit(&quiet), benefit(&hot));
+        // And before a burst it is worth more than in the middle of steady writing.
+        let mut burst = hot.clone();
+        burst.delta_pages = 100.0;
+        let mut steady = burst.clone();
+        steady.forecast = Some(Forecast { pages: [20.0, 100.0, 1_200.0, 16_000.0], ..Forecast::default() });
+        assert!(judge(&burst, &Costs::default()).why.contains("burst 0.6"));
+        assert!(judge(&steady, &Costs::default()).why.contains("burst 0.00"));
+    }
+
+    #[test]
+    fn nothing_gathered_is_nothing_to_bake() {
+        for delta in [0.0, 1.0] {
+            assert!(!judge(&candidate("p", delta), &Costs::default()).bake);
+        }
+        assert!(!standard(&[candidate("p", 0.0)], 1e12)[0].bake);
+    }
+
+    #[test]
+    fn the_budget_is_kept_and_the_best_go_first() {
+        let many: Vec<Candidate> =
+            (1..=20).map(|n| candidate(&format!("p{n:02}"), f64::from(n) * 100.0)).collect();
+        for decide in
+            [|c: &[Candidate], b| decide(c, &Costs::default(), b), standard as fn(&[Candidate], f64) -> _]
+        {
+            let budget = 20e6;
+            let decisions = decide(&many, budget);
+            let baked: Vec<&Decision> = decisions.iter().filter(|decision| decision.bake).collect();
+            assert!(!baked.is_empty() && baked.iter().map(|decision| decision.bytes).sum::<f64>() <= budget);
+            assert!(decide(&many, 0.0).iter().all(|decision| !decision.bake));
+            assert_eq!(decide(&many, budget), decisions);
+        }
+        assert!(decide(&many, &Costs::default(), 20e6).iter().any(|d| d.why.contains("beyond the budget")));
+    }
+
+    #[test]
+    fn a_first_shadow_costs_the_whole_partition() {
+        assert_eq!(bake_bytes(10.0, 1 << 20, false), 2.0 * 1_048_576.0);
+        assert_eq!(bake_bytes(10.0, 1 << 20, true), 2.0 * 40_960.0);
+    }
+}

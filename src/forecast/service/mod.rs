@@ -1,0 +1,319 @@
+//! The forecast at work: takes signals, keeps ticks, asks the model, notes and scores what it says, and says whether it
+//! counts. Stepped by a thread of the engine; time comes in.
+//!
+//! Invariants: nothing here fails the caller. What cannot be kept or stored is told in the state; without a model,
+//! with one that fails, or with one that is worse than the baselines, [`Service::counts`] is false and the standard
+//! rule goes on.
+
+mod state;
+
+pub use state::{ModelState, Shown, State};
+
+use super::baseline;
+use super::features::{Features, Rows, Setup};
+use super::ledger::{Belief, Ledger};
+use super::policy::{self, Candidate, Costs, Decision};
+use super::predictor::{Forecast, Predictor};
+use super::runner::{Runner, Trouble};
+use super::signal::{Key, Signal};
+use super::trace::kept::{self, Kept};
+use super::trace::{What, replay};
+use crate::disk::Disk;
+use crate::meta::store::Store;
+use crate::sync::Arc;
+use crate::types::Timestamp;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How it works; from the settings of a STORE.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct How {
+    /// Length of a tick.
+    pub tick_us: i64,
+    /// Between two forecasts; a multiple of a tick.
+    pub step_us: i64,
+    /// A model that takes longer has no forecast.
+    pub deadline: Duration,
+    /// Scores of so long count when the model is judged.
+    pub window_us: i64,
+    /// Ticks kept in STORE, about.
+    pub kept_bytes: u64,
+    /// Size at whose multiples a partition splits.
+    pub split_bytes: u64,
+    /// Partitions remembered at most.
+    pub partitions: usize,
+}
+
+impl Default for How {
+    fn default() -> How {
+        How {
+            tick_us: 10_000_000,
+            step_us: 60_000_000,
+            deadline: Duration::from_secs(2),
+            window_us: 86_400_000_000,
+            kept_bytes: 64 << 20,
+            split_bytes: 1 << 30,
+            partitions: 20_000,
+        }
+    }
+}
+
+/// Text of ticks that is read at the start at most: what was told before a restart.
+const WARM_BYTES: u64 = 32 << 20;
+/// How far back that goes.
+const WARM_US: i64 = 26 * 3_600_000_000;
+/// Events that are remembered.
+const EVENTS: usize = 16;
+/// What forecasts are called that no model made.
+pub const NO_MODEL: &str = "baselines";
+
+/// The newest forecasts.
+#[derive(Clone, Debug, Default)]
+pub struct Latest {
+    pub rows: Arc<Rows>,
+    pub answers: Vec<Option<Forecast>>,
+    /// Who made them.
+    pub model: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// See the head of this file.
+pub struct Service {
+    how: How,
+    disk: Arc<dyn Disk>,
+    store: PathBuf,
+    features: Features,
+    ledger: Ledger,
+    kept: Kept,
+    runner: Option<Runner>,
+    /// Why there is no model, or why it has no forecasts at present.
+    trouble: Option<String>,
+    belief: Belief,
+    latest: Latest,
+    decisions: Vec<Decision>,
+    events: VecDeque<(Timestamp, String)>,
+    /// What could not be kept or stored.
+    unkept: Option<String>,
+    told: Timestamp,
+}
+
+impl Service {
+    /// In a STORE, with nothing known yet.
+    pub fn new(disk: Arc<dyn Disk>, store: &Path, how: How) -> Service {
+        let setup = Setup { split_bytes: how.split_bytes, most: how.partitions };
+        Service {
+            how,
+            kept: Kept::new(Arc::clone(&disk), store, how.kept_bytes, how.tick_us),
+            disk,
+            store: store.to_owned(),
+            features: Features::new(setup),
+            ledger: Ledger::default(),
+            runner: None,
+            trouble: Some("there is no model".into()),
+            belief: Belief::default(),
+            latest: Latest::default(),
+            decisions: Vec::new(),
+            events: VecDeque::new(),
+            unkept: None,
+            told: Timestamp(0),
+        }
+    }
+
+    pub fn how(&self) -> &How {
+        &self.how
+    }
+
+    /// Takes up what was known before a restart: scores, forecasts that wait, and the ticks of the last day.
+    pub fn warm(&mut self, meta: &Store, now: Timestamp) {
+        if let Err(error) = self.ledger.load(meta, now) {
+            self.unkept = Some(format!("what was forecast before cannot be read: {error}"));
+        }
+        let since = Timestamp(now.0.saturating_sub(WARM_US));
+        match kept::read(&*self.disk, &self.store, (since, now), WARM_BYTES) {
+            Ok((trace, problems)) => {
+                problems.iter().for_each(|problem| tracing::warn!("ticks are left out: {problem}"));
+                let mut before = since;
+                for line in &trace.lines {
+                    let name = usize::try_from(line.partition).ok().and_then(|index| trace.names.get(index));
+                    let Some(partition) = name.map(Key::clone) else { continue };
+                    let signal = replay::signal(partition, &line.what);
+                    self.ledger.take(&signal);
+                    self.features.take(&signal);
+                    // Of each stretch that was seen something was kept, or it was too short to matter.
+                    let at = line.at();
+                    self.ledger.pass(Timestamp(before.0.max(at.0 - 6 * self.how.tick_us)), at);
+                    before = at;
+                }
+            }
+            Err(error) => self.unkept = Some(format!("past ticks cannot be read: {error}")),
+        }
+        self.told = now;
+    }
+
+    /// Takes a model into service, or hears why there is none.
+    pub fn set_model(&mut self, model: Result<Box<dyn Predictor>, String>, now: Timestamp) {
+        let taken = model.and_then(|model| Runner::new(model).map_err(|trouble| trouble.to_string()));
+        match taken {
+            Ok(runner) => {
+                self.tell(now, format!("model {} is in service", runner.id()));
+                let model = runner.id().to_owned();
+                self.runner = Some(runner);
+                self.trouble = None;
+                self.belief = Belief::default();
+                self.belief = self.ledger.judge(&model, self.since(now), &Belief::default());
+            }
+            Err(why) => {
+                self.tell(now, format!("no model: {why}"));
+                self.runner = None;
+                self.trouble = Some(why);
+            }
+        }
+    }
+
+    /// What happened since the last call, up to `now`.
+    pub fn tick(&mut self, signals: &[Signal], now: Timestamp) {
+        let mut lines = Vec::new();
+        for signal in signals {
+            self.ledger.take(signal);
+            self.features.take(signal);
+            lines.extend(line(signal));
+        }
+        self.features.pass(now);
+        let since = if self.told.0 == 0 { now } else { self.told };
+        self.ledger.pass(since, now);
+        self.told = now;
+        match self.kept.append(now, &lines) {
+            Ok(()) => {}
+            Err(error) => self.unkept = Some(format!("ticks cannot be kept: {error}")),
+        }
+    }
+
+    /// Scores what is due, and asks the model anew.
+    pub fn forecast(&mut self, meta: &Store, now: Timestamp) {
+        let settled = self.ledger.settle(now);
+        let begun = std::time::Instant::now();
+        let rows = Arc::new(self.features.rows(now));
+        let (model, answers) = self.ask(&rows, now);
+        let took = begun.elapsed();
+        let inputs = rows.hash();
+        let moment = (now, self.how.step_us);
+        let made = self.ledger.note(&model, &inputs, moment, (&rows.keys, &answers), &self.features);
+        self.unkept = match self.ledger.save(meta, &made, &settled) {
+            Ok(()) => None,
+            Err(error) => Some(format!("forecasts cannot be stored: {error}")),
+        };
+        self.latest = Latest { rows, answers, model, took };
+        self.judge(now);
+    }
+
+    fn ask(&mut self, rows: &Arc<Rows>, now: Timestamp) -> (String, Vec<Option<Forecast>>) {
+        let asked =
+            self.runner.as_mut().map(|runner| (runner.run(rows, self.how.deadline), runner.id().to_owned()));
+        match asked {
+            Some((Ok(answers), id)) => {
+                if let Some(trouble) = self.trouble.take() {
+                    self.tell(now, format!("the model answers again (before: {trouble})"));
+                }
+                return (id, answers);
+            }
+            Some((Err(trouble), _)) => self.note_trouble(&trouble, now),
+            None => {}
+        }
+        let answer = |key: &Key| {
+            let state = self.features.state(key)?;
+            baseline::without_model(state, now, self.how.split_bytes)
+        };
+        (NO_MODEL.to_owned(), rows.keys.iter().map(answer).collect())
+    }
+
+    fn note_trouble(&mut self, trouble: &Trouble, now: Timestamp) {
+        let trouble = trouble.to_string();
+        if self.trouble.as_ref() != Some(&trouble) {
+            self.tell(now, format!("the standard rule goes on: {trouble}"));
+            self.trouble = Some(trouble);
+        }
+    }
+
+    fn since(&self, now: Timestamp) -> Timestamp {
+        Timestamp(now.0.saturating_sub(self.how.window_us))
+    }
+
+    fn judge(&mut self, now: Timestamp) {
+        let Some(runner) = &self.runner else { return };
+        let belief = self.ledger.judge(runner.id(), self.since(now), &self.belief);
+        if belief.holds() != self.belief.holds() {
+            match &belief {
+                Belief::Doubted { why } => self.tell(
+                    now,
+                    format!("the model is worse than the baselines, the standard rule goes on: {why}"),
+                ),
+                _ => self.tell(now, "the model is as good as the baselines again, and counts".into()),
+            }
+        }
+        self.belief = belief;
+    }
+
+    fn tell(&mut self, now: Timestamp, event: String) {
+        tracing::info!("forecast: {event}");
+        self.events.push_back((now, event));
+        if self.events.len() > EVENTS {
+            self.events.pop_front();
+        }
+    }
+
+    /// The model's forecasts count: otherwise the standard rule goes on.
+    pub fn counts(&self) -> bool {
+        self.runner.is_some()
+            && self.trouble.is_none()
+            && self.belief.holds()
+            && self.latest.model != NO_MODEL
+    }
+
+    /// Decides what to bake, by the model where it counts, else by the standard rule. Forecasts are filled in here.
+    pub fn decide(
+        &mut self,
+        mut candidates: Vec<Candidate>,
+        costs: &Costs,
+        budget_bytes: f64,
+    ) -> &[Decision] {
+        self.decisions = if self.counts() {
+            for candidate in &mut candidates {
+                candidate.forecast = self.forecast_of(&candidate.key);
+            }
+            policy::decide(&candidates, costs, budget_bytes)
+        } else {
+            policy::standard(&candidates, budget_bytes)
+        };
+        &self.decisions
+    }
+
+    /// The newest forecast of a partition.
+    pub fn forecast_of(&self, key: &str) -> Option<Forecast> {
+        let index = self.latest.rows.keys.iter().position(|known| **known == *key)?;
+        self.latest.answers.get(index).copied().flatten()
+    }
+
+    /// Makes durable what was kept.
+    pub fn close(&mut self) {
+        if let Err(error) = self.kept.sync() {
+            tracing::warn!(%error, "the newest ticks may be lost");
+        }
+    }
+}
+
+/// What is kept of a signal.
+fn line(signal: &Signal) -> Option<(Key, What)> {
+    match signal {
+        Signal::Activity { partition, tick } => Some((Key::clone(partition), What::Tick(*tick))),
+        Signal::Gone { partition, at } => Some((Key::clone(partition), What::Gone { at: *at })),
+        Signal::Split { partition, at, point, .. } => {
+            Some((Key::clone(partition), What::Split { at: *at, point: *point }))
+        }
+        Signal::Ddl { .. } | Signal::Query { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! The forecast with models that are good, lie, fail, hang and crash.
+
+use super::*;
+use crate::clock::Clock;
+use crate::disk::os::OsDisk;
+use crate::forecast::features;
+use crate::forecast::{Tick, predictor};
+use crate::types::StoreId;
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Says of every partition that it is quiet with this probability.
+struct Says(f32);
+
+impl Predictor for Says {
+    fn id(&self) -> String {
+        format!("says-{}", self.0)
+    }
+    fn schema(&self) -> String {
+        features::schema_hash()
+    }
+    fn predict(&mut self, _: &[f32], _: usize, out: &mut [f32]) -> crate::error::Result<()> {
+        if self.0 < 0.0 {
+            panic!("a model that crashes");
+        }
+        for row in out.chunks_exact_mut(predictor::WIDTH) {
+            row.fill(0.0);
+            row[baseline::at::P_QUIET..].fill(self.0);
+        }
+        Ok(())
+    }
+}
+
+struct World {
+    service: Service,
+    meta: Store,
+    now: i64,
+    dir: tempfile::TempDir,
+}
+
+const TICK: i64 = 10_000_000;
+const START: i64 = 1_764_000_000_000_000;
+
+fn open(dir: &Path) -> (Service, Store) {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::new());
+    let meta = Store::new(Arc::clone(&disk), Arc::new(Still), dir, StoreId([1; 16])).unwrap();
+    let how = How { deadline: Duration::from_secs(20), window_us: 1_800_000_000, ..How::default() };
+    (Service::new(disk, dir, how), meta)
+}
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let (service, meta) = open(dir.path());
+        World { service, meta, now: START, dir }
+    }
+
+    /// Minutes in which every partition is written in every tick.
+    fn minutes(&mut self, count: i64) {
+        for _ in 0..count {
+            for _ in 0..6 {
+                self.now += TICK;
+                let signals: Vec<Signal> = (0..50)
+                    .map(|n| {
+                        let end = Timestamp(self.now);
+                        let tick = Tick { end, span_us: TICK, writes: 3, bytes: 9_000, ..Tick::default() };
+                        Signal::Activity { partition: format!("base/5/{n}").into(), tick }
+                    })
+                    .collect();
+                self.service.tick(&signals, Timestamp(self.now));
+            }
+            self.service.forecast(&self.meta, Timestamp(self.now));
+        }
+    }
+
+    fn set(&mut self, model: impl Predictor + 'static) {
+        self.service.set_model(Ok(Box::new(model)), Timestamp(self.now));
+    }
+}
+
+#[test]
+fn without_a_model_the_standard_rule_goes_on_and_says_why() {
+    let mut world = World::new();
+    world.minutes(12);
+    let state = world.service.state();
+    assert_eq!((state.state, state.why.as_deref()), (ModelState::None, Some("there is no model")));
+    assert!(!world.service.counts());
+    assert!(state.partitions == 50 && state.forecasts > 0 && state.scored > 0 && state.problem.is_none());
+    // The baselines' forecasts are shown all the same, and scored.
+    assert!(world.service.shown().iter().all(|shown| shown.forecast.is_some()));
+    let (lines, _) = world.service.scores(Timestamp(world.now));
+    assert!(lines.iter().any(|line| line.name == NO_MODEL && line.brier.unwrap() < 0.01), "{lines:?}");
+    let why = world.service.why("base/5/7").unwrap();
+    assert!(why.rule.contains("there is no model") && why.features.len() == features::COUNT);
+    assert!(world.service.why("base/5/999").is_none());
+}
+
+#[test]
+fn a_model_that_lies_is_left_for_the_standard_rule_with_an_event() {
+    let mut world = World::new();
+    world.set(Says(0.0));
+    world.minutes(10);
+    assert!(world.service.counts(), "{:?}", world.service.state());
+    world.set(Says(1.0));
+    world.minutes(10);
+    let state = world.service.state();
+    assert_eq!(state.state, ModelState::Doubted);
+    assert!(!world.service.counts() && state.why.unwrap().contains("worse than the baselines"));
+    assert!(state.events.iter().any(|(_, event)| event.contains("the standard rule goes on")));
+    let candidate = Candidate {
+        key: "base/5/1".into(),
+        forecast: None,
+        delta_pages: 100.0,
+        size: 1 << 20,
+        shadow_secs: None,
+    };
+    let decisions = world.service.decide(vec![candidate], &Costs::default(), 1e9);
+    assert!(decisions[0].bake && decisions[0].why.contains("standard rule"));
+    // A better one counts at once.
+    world.set(Says(0.0));
+    assert!(world.service.state().state == ModelState::InUse);
+}
+
+#[test]
+fn a_model_that_crashes_costs_forecasts_only() {
+    let mut world = World::new();
+    world.set(Says(-1.0));
+    world.minutes(3);
+    let state = world.service.state();
+    assert_eq!(state.state, ModelState::Failing);
+    assert!(state.why.unwrap().contains("a model that crashes") && !world.service.counts());
+    assert_eq!(state.made_by, NO_MODEL);
+    assert_eq!(state.events.iter().filter(|(_, event)| event.contains("crashed")).count(), 1, "told once");
+}
+
+#[test]
+fn a_restart_takes_up_what_was_known() {
+    let mut world = World::new();
+    world.set(Says(0.0));
+    world.minutes(20);
+    let before = world.service.state();
+    let rows = world.service.features.rows(Timestamp(world.now)).hash();
+    // Killed: nothing is closed.
+    let World { service, meta, now, dir } = world;
+    drop((service, meta));
+    let (mut service, meta) = open(dir.path());
+    service.warm(&meta, Timestamp(now));
+    assert_eq!(service.features.rows(Timestamp(now)).hash(), rows);
+    let after = service.state();
+    assert_eq!((after.partitions, after.scored), (50, before.scored));
+    assert!(after.waiting > 0 && after.waiting <= before.waiting, "{after:?} {before:?}");
+    let mut world = World { service, meta, now, dir };
+    world.set(Says(0.0));
+    world.minutes(6);
+    assert!(world.service.state().scored > before.scored);
+    assert_eq!(world.service.state().unseen, 0);
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_stops() {
+    let mut world = World::new();
+    std::fs::write(kept::dir(world.dir.path()), b"in the way").unwrap();
+    world.minutes(2);
+    assert!(world.service.state().problem.is_none() || world.service.state().partitions == 50);
+    assert_eq!(world.service.state().partitions, 50);
+    world.now += TICK;
+    let end = Timestamp(world.now);
+    let tick = Tick { end, span_us: TICK, writes: 1, ..Tick::default() };
+    world.service.tick(&[Signal::Activity { partition: "p".into(), tick }], end);
+    assert!(world.service.state().problem.unwrap().contains("ticks cannot be kept"));
+}
