@@ -14,6 +14,8 @@ mod recover;
 mod resolve;
 mod restore;
 mod shadow;
+mod split;
+mod splits;
 mod status;
 mod tag;
 mod tags;
@@ -51,6 +53,9 @@ enum Command {
     Diff(diff::Args),
     Partitions(partitions::Args),
     Restore(restore::Args),
+    #[command(subcommand)]
+    Split(split::Command),
+    Splits(splits::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     #[command(subcommand)]
@@ -88,6 +93,8 @@ fn main() -> ExitCode {
         Command::Trace(command) => trace::run(&command, store),
         Command::Partitions(args) => partitions::run(&args, store),
         Command::Restore(args) => restore::run(&args, store),
+        Command::Split(command) => split::run(&command, store),
+        Command::Splits(args) => splits::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),
