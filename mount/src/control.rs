@@ -80,6 +80,18 @@ pub enum Ask {
     },
     /// Every partition with its figures.
     Partitions,
+    /// A partition splits, or will.
+    SplitDeclare(AskSplit),
+    /// The splits, with what is known of their children.
+    Splits,
+    /// Which files a child of a split has.
+    SplitConfirm {
+        split: u64,
+        child: usize,
+        partition: String,
+        /// The catalogue says so; otherwise the one who asks.
+        catalogue: bool,
+    },
     /// The files of a partition at an instant.
     PartitionAt {
         /// Its name, or any file of it.
@@ -110,6 +122,19 @@ pub enum Ask {
     /// Makes shadows again after too many failures.
     ShadowResume,
     Unmount,
+}
+
+/// One child of a partition that splits.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct AskSplit {
+    /// The partition, by its name or any file of it.
+    pub partition: String,
+    /// The child, as the database will call it, or as its files will be called.
+    pub child: Option<String>,
+    /// The pages of the parent that hold its rows: bytes of a roaring bitmap, in hexadecimal.
+    pub pages: Option<String>,
+    pub rows: Option<u64>,
+    pub predicate: Option<String>,
 }
 
 /// The history of one file, in parts: a part says where the next begins.

@@ -92,8 +92,30 @@ impl Running {
             answer["kind"] = json!(shown::kind(kind));
             answer["path"] = json!(path);
             answer["gone"] = json!(gone);
+            answer["parent"] = self.parent_of(&ask.root, &answer)?;
         }
         Ok(answer)
+    }
+
+    /// Where the past of a file goes on: the parent of its partition, with the last event before it was there.
+    fn parent_of(&self, root: &str, answer: &Value) -> Outcome<Value> {
+        let layout = self.profile().layout();
+        let path = answer["path"].as_str().unwrap_or_default();
+        let partition = weft::lineage::partition::of(layout, root.as_bytes(), path.as_bytes());
+        let Some(origin) = self.common.engine.origin_of(layout, &partition).map_err(told)? else {
+            return Ok(Value::Null);
+        };
+        // The first file of the parent, now or as it was when the child came.
+        let parent = self.partition(&origin.parent)?;
+        let first = self.common.engine.partition_files(layout, &parent).map_err(told)?.into_iter().next();
+        let named = first.map_or(parent.name, |part| part.path);
+        Ok(json!({
+            "partition": origin.parent,
+            "root": String::from_utf8_lossy(&parent.root),
+            "names": weft::lineage::partition::names(&named),
+            "upto": origin.born,
+            "tie": origin.tie,
+        }))
     }
 
     /// The file that a path means: of a view, the one there; else the one that has the path, or had it last.

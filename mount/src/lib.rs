@@ -47,6 +47,7 @@ mod running;
 mod served;
 mod shadows;
 pub mod shown;
+pub mod splits;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.
 pub type Outcome<T> = std::result::Result<T, String>;

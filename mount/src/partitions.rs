@@ -3,14 +3,17 @@
 use crate::Outcome;
 use crate::mountinfo::escape;
 use crate::offline::told;
+use crate::restore::Ranges;
 use crate::running::Running;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use weft::engine::{Figures, Part, Partition};
+use weft::engine::{Ancestry, Figures, Part, Partition};
 use weft::lineage::find;
-use weft::lineage::partition::Fork;
+use weft::lineage::partition::{self, Fork};
+use weft::lineage::splits::Tie;
 use weft::types::{Name, Seq};
 
 impl Running {
@@ -18,6 +21,11 @@ impl Running {
     pub(crate) fn partitions(&self) -> Outcome<Value> {
         let layout = self.profile().layout();
         let all = self.common.engine.partitions(layout).map_err(told)?;
+        let mut shadows: HashMap<String, u64> = HashMap::new();
+        for shadow in self.common.engine.shadows() {
+            let of = partition::of(layout, shadow.root.as_bytes(), shadow.partition.as_bytes());
+            *shadows.entry(of.to_string()).or_default() += shadow.bytes;
+        }
         let rates = self.rates.lock();
         let shown = all.iter().map(|one| {
             let [writes, bytes] = one
@@ -26,15 +34,14 @@ impl Running {
                 .map(|part| rates.of(part.file))
                 .fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
             let mut shown = figures(one);
+            shown["shadow_bytes"] = json!(shadows.get(&one.partition.to_string()).unwrap_or(&0));
             shown["writes_per_sec"] = json!(writes);
             shown["written_bytes_per_sec"] = json!(bytes);
             shown
         });
         Ok(json!({ "profile": self.profile().name(), "partitions": shown.collect::<Vec<_>>() }))
     }
-}
 
-impl Running {
     /// A partition as a user names it: by any of its files.
     pub(crate) fn partition(&self, text: &str) -> Outcome<Partition> {
         let roots = self.common.engine.roots().map_err(told)?;
@@ -52,9 +59,21 @@ impl Running {
         let engine = &self.common.engine;
         let partition = self.partition(text)?;
         let view = engine.view(Seq(seq)).map_err(told)?;
-        let files = find::files(&*view, self.profile().layout(), &partition).map_err(told)?;
+        let layout = self.profile().layout();
+        let files = find::files(&*view, layout, &partition).map_err(told)?;
         answer["partition"] = json!(partition.to_string());
         answer["root"] = json!(String::from_utf8_lossy(&partition.root));
+        if files.is_empty()
+            && let Some(past) = engine.ancestry(layout, &partition, &view).map_err(told)?
+        {
+            answer["root"] = json!(String::from_utf8_lossy(&past.parent.root));
+            answer["files"] = past.files.iter().map(|(part, _)| file(part)).collect();
+            answer["partial"] = past.files.iter().filter_map(partial).collect();
+            answer["parent"] = json!(past.parent.to_string());
+            answer["parent_bytes"] = json!(past.parent_bytes);
+            answer["note"] = json!(note(&partition, &past));
+            return Ok(answer);
+        }
         answer["files"] = files.iter().map(file).collect();
         Ok(answer)
     }
@@ -63,6 +82,29 @@ impl Running {
 fn file(part: &Part) -> Value {
     let path = Path::new(OsStr::from_bytes(&part.path));
     json!({ "path": escape(path), "size": part.attr.size, "main": part.fork == Fork::Main, "segment": part.segment })
+}
+
+/// What of a file is wanted, where it is not all.
+fn partial((part, ranges): &(Part, Option<Ranges>)) -> Option<Value> {
+    let ranges = ranges.as_ref()?;
+    Some(json!({ "path": escape(Path::new(OsStr::from_bytes(&part.path))), "ranges": ranges }))
+}
+
+/// What the files of a parent are good for.
+fn note(child: &Partition, past: &Ancestry) -> String {
+    let by = match past.origin.tie {
+        Tie::Declared => "as it was declared",
+        Tie::Catalogue => "as the catalogue says",
+        Tie::Guess => "by a guess: confirm it with `weft splits --pg CONNINFO`",
+    };
+    let how = match past.files.iter().any(|(_, ranges)| ranges.is_some()) {
+        true => {
+            "its pages are there, under the parent's names, and the others are zero; indexes do not fit to that: read it \
+                 with enable_indexscan, enable_indexonlyscan and enable_bitmapscan off, and the predicate"
+        }
+        false => "all of that partition is there",
+    };
+    format!("{child} was part of {} then ({by}): {how}", past.parent)
 }
 
 fn figures(one: &Figures) -> Value {

@@ -109,6 +109,11 @@ impl Running {
             Ask::ShadowRemove { root, what } => self.remove_shadows(&root, &what),
             Ask::ShadowResume => self.resume_shadows(),
             Ask::Partitions => self.partitions(),
+            Ask::SplitDeclare(ask) => self.declare_split(&ask),
+            Ask::Splits => self.splits(),
+            Ask::SplitConfirm { split, child, partition, catalogue } => {
+                self.confirm_child((split, child), &partition, catalogue)
+            }
             Ask::PartitionAt { partition, time } => self.partition_at(&partition, &time),
             Ask::Unsent { time } => self.unsent(&time),
             Ask::ModelReload => self.model.load(),

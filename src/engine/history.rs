@@ -28,7 +28,7 @@ pub struct Origin {
 
 impl Engine {
     /// Everything that has happened is durable and in the index; its Seq. After a failure: everything durable.
-    fn catch_up(&self) -> Result<Seq> {
+    pub(super) fn catch_up(&self) -> Result<Seq> {
         let last = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
         self.indexer.wait_for(last)?;
         Ok(last)

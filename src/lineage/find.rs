@@ -61,6 +61,28 @@ pub fn files(tree: &dyn Tree, layout: Layout, partition: &Partition) -> Result<V
     Ok(parts)
 }
 
+/// The partitions in the directory of a partition, with their files in it.
+pub fn beside(
+    tree: &dyn Tree,
+    layout: Layout,
+    partition: &Partition,
+) -> Result<BTreeMap<Partition, Vec<Part>>> {
+    let mut found: BTreeMap<Partition, Vec<Part>> = BTreeMap::new();
+    let dir = partition.dirs().into_iter().next().unwrap_or_default();
+    let Some(at) = directory(tree, &partition.root, &dir)? else { return Ok(found) };
+    let dir = dir.join(&b'/');
+    each(tree, at, |name, file, kind| {
+        let path = if dir.is_empty() { name } else { [dir.as_slice(), &name].join(&b'/') };
+        if let (FileKind::Regular, Some(attr)) = (kind, tree.attr_of(file)?) {
+            let member = member(layout, &partition.root, &path);
+            let part = Part { path, file, attr, fork: member.fork, segment: member.segment };
+            found.entry(member.partition).or_default().push(part);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// Every partition of some roots, with its files in no order.
 pub fn all(tree: &dyn Tree, layout: Layout, roots: &[Name]) -> Result<BTreeMap<Partition, Vec<Part>>> {
     let mut found: BTreeMap<Partition, Vec<Part>> = BTreeMap::new();

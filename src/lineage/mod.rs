@@ -5,3 +5,4 @@
 pub mod ddl;
 pub mod find;
 pub mod partition;
+pub mod splits;

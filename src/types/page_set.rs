@@ -69,6 +69,11 @@ impl PageSet {
         self.0.remove_range(small(size.div_ceil(PAGE))..);
     }
 
+    /// The last page of it.
+    pub fn last(&self) -> Option<PageNo> {
+        self.0.max().map(|page| PageNo(u64::from(page)))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

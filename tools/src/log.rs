@@ -9,6 +9,8 @@ use weft_mount::{control, offline, place};
 
 /// Lines asked for at a time.
 const PART: usize = 500;
+/// Parents of parents that are followed.
+const GENERATIONS: usize = 16;
 
 /// List the versions of a file or directory: when, how much, what; through renames, newest first
 #[derive(clap::Args)]
@@ -48,11 +50,46 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
         true => in_parts(&inside.store, ask)?,
         false => offline::log(&inside.store, &ask)?,
     };
-    let log = with_times(log);
-    match args.json {
-        true => output::print_json(&log),
-        false => output::print(&table(&log)),
+    let mut logs = vec![log];
+    // A partition that came out of another has its past there.
+    while let Some(parent) = logs.last().and_then(older).filter(|_| logs.len() < GENERATIONS) {
+        logs.push(in_parts(&inside.store, parent(args))?);
     }
+    let mut logs: Vec<Value> = logs.into_iter().map(with_times).collect();
+    if args.json {
+        let before = logs.split_off(1);
+        let mut log = logs.pop().unwrap_or_default();
+        if !before.is_empty() {
+            log["before"] = Value::Array(before);
+        }
+        return output::print_json(&log);
+    }
+    let mut text = String::new();
+    for (log, from) in logs.iter().zip(std::iter::once(None).chain(logs.iter().map(Some))) {
+        if let Some(parent) = from.and_then(|log| log.get("parent")) {
+            let guess = if field(parent, "tie") == "guess" { " (a guess: `weft splits` tells)" } else { "" };
+            text.push_str(&format!("before that, part of {}{guess}:\n", field(parent, "partition")));
+        }
+        text.push_str(&table(log));
+    }
+    output::print(&text)
+}
+
+/// What to ask next, when all of a log was told and its partition came out of another.
+fn older(log: &Value) -> Option<impl Fn(&Args) -> AskLog + use<>> {
+    let parent = log.get("parent").filter(|parent| parent.is_object() && log["next"].is_null())?;
+    let names: Vec<Vec<u8>> = serde_json::from_value(parent.get("names")?.clone()).ok()?;
+    let (root, upto) = (field(parent, "root"), parent.get("upto")?.as_u64()?);
+    Some(move |args: &Args| AskLog {
+        root: root.clone(),
+        names: names.clone(),
+        file: None,
+        upto: Some(upto),
+        since: args.since.clone(),
+        until: args.until.clone(),
+        limit: args.limit,
+        all: args.all,
+    })
 }
 
 /// Asks until the limit is reached or the history ends.

@@ -19,6 +19,8 @@ mod resolve;
 mod restore;
 mod retention;
 mod shadow;
+mod split;
+mod splits;
 mod status;
 mod tag;
 mod tags;
@@ -64,6 +66,9 @@ enum Command {
     Partitions(partitions::Args),
     Train(train::Args),
     Restore(restore::Args),
+    #[command(subcommand)]
+    Split(split::Command),
+    Splits(splits::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     Forecast(forecast::Args),
@@ -108,6 +113,8 @@ fn main() -> ExitCode {
         Command::Trace(command) => trace::run(&command, store),
         Command::Partitions(args) => partitions::run(&args, store),
         Command::Restore(args) => restore::run(&args, store),
+        Command::Split(command) => split::run(&command, store),
+        Command::Splits(args) => splits::run(&args, store),
         Command::InferenceWorker(args) => inference_worker::run(&args),
         Command::Index(command) => index::run(&command, store),
         Command::Journal(command) => journal::run(&command, store),

@@ -47,6 +47,19 @@ impl Names {
         self.by_path.get(path).or_else(|| self.by_path.get(below_tablespace(path)?))
     }
 
+    /// The path of a partition by its name: as the database of the connection calls it, with or without what stands
+    /// before it, as long as one alone fits.
+    pub fn path(&self, name: &str) -> Option<&str> {
+        let fits = |called: &Called| {
+            called.name == name
+                || called.name.strip_suffix(name).is_some_and(|rest| rest.ends_with(['.', ' ']))
+        };
+        let mut found = self.by_path.iter().filter(|(_, called)| fits(called)).map(|(path, _)| path.as_str());
+        let first = found.next()?;
+        // MariaDB's and MySQL's spelling of one file are both known.
+        found.all(|other| other.eq_ignore_ascii_case(first)).then_some(first)
+    }
+
     fn put(&mut self, path: &str, called: Called) {
         let key = below_tablespace(path).unwrap_or(path);
         self.by_path.entry(key.to_owned()).or_insert(called);

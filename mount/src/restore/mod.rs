@@ -15,6 +15,6 @@ mod target;
 
 pub use copy::{Counted, Progress, finish, run};
 pub use link::Relocate;
-pub use plan::{Partial, Plan, Selected, Source};
+pub use plan::{Partial, Plan, Ranges, Selected, Source};
 pub use state::State;
 pub use target::check as check_target;

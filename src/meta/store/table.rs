@@ -25,6 +25,7 @@ pub const TABLES: &[(&str, &str, Loss)] = &[
     ("forecasts", "forecasts", Loss::Gone),
     ("scores", "scores of forecasts", Loss::Gone),
     ("lineage", "lineage of partitions", Loss::Gone),
+    ("splits", "splits that were declared or seen", Loss::Gone),
 ];
 
 /// A table with keys `K` and rows `V`. Rows are MessagePack with the names of fields: a field that is added has

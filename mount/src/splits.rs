@@ -1,0 +1,118 @@
+//! What a daemon answers about splits.
+
+use crate::Outcome;
+use crate::control::AskSplit;
+use crate::offline::told;
+use crate::profile::Profile;
+use crate::running::Running;
+use serde_json::{Value, json};
+use weft::engine::Partition;
+use weft::lineage::splits::{Child, How, Split, Tie};
+use weft::past::when::canonical;
+use weft::types::{PageSet, Timestamp};
+
+impl Running {
+    /// A person says that a partition splits.
+    pub(crate) fn declare_split(&self, ask: &AskSplit) -> Outcome<Value> {
+        let partition = self.partition(&ask.partition)?;
+        let pages = ask.pages.as_deref().map(unhex).transpose()?;
+        if pages.is_some() && self.profile() == Profile::Mariadb {
+            return Err("pages are for heaps, and InnoDB's rows move within their file: declare the split without them, \
+                        and all of the partition is made ready"
+                .into());
+        }
+        if pages.as_deref().is_some_and(|bytes| PageSet::from_bytes(bytes).is_none()) {
+            return Err("the page set is damaged: is `weft` of the same version?".into());
+        }
+        let child = Child {
+            name: ask.child.clone(),
+            pages,
+            rows: ask.rows,
+            predicate: ask.predicate.clone(),
+            ..Child::default()
+        };
+        let split = self.split_of(&partition, How::Declared, child)?;
+        self.split_json(&split)
+    }
+
+    /// Notes a split, and has its child made ready.
+    pub(crate) fn split_of(&self, parent: &Partition, how: How, child: Child) -> Outcome<Split> {
+        let engine = &self.common.engine;
+        engine.declare_split(self.profile().layout(), parent, how, child).map_err(told)
+    }
+
+    pub(crate) fn splits(&self) -> Outcome<Value> {
+        let splits = self.common.engine.splits(self.profile().layout()).map_err(told)?;
+        Ok(Value::Array(splits.iter().map(|split| self.split_json(split)).collect::<Outcome<_>>()?))
+    }
+
+    pub(crate) fn confirm_child(&self, child: (u64, usize), text: &str, catalogue: bool) -> Outcome<Value> {
+        let partition = self.partition(text)?;
+        let tie = if catalogue { Tie::Catalogue } else { Tie::Declared };
+        let engine = &self.common.engine;
+        engine.confirm_child(self.profile().layout(), child, &partition, tie).map_err(told)?;
+        Ok(json!({ "partition": partition.to_string() }))
+    }
+
+    fn split_json(&self, split: &Split) -> Outcome<Value> {
+        let parent = self.partition(&split.parent)?;
+        let shadows = self.common.engine.shadows();
+        let layout = self.profile().layout();
+        let children = split.children.iter().map(|child| {
+            let pages = child.page_set().map(|pages| pages.count());
+            let ready = shadows.iter().find(|shadow| {
+                let of =
+                    weft::lineage::partition::of(layout, shadow.root.as_bytes(), shadow.partition.as_bytes());
+                of == parent
+                    && (shadow.pages == pages || shadow.pages.is_none())
+                    && !shadow.snapshots.is_empty()
+            });
+            json!({
+                "name": child.name,
+                "pages": pages,
+                "rows": child.rows,
+                "predicate": child.predicate,
+                "partition": child.partition,
+                "tie": child.tie,
+                "ready": ready.is_some(),
+                "shadow_bytes": ready.map(|shadow| shadow.bytes),
+            })
+        });
+        Ok(json!({
+            "split": split.id,
+            "parent": split.parent,
+            "how": split.how,
+            "seq": split.seq,
+            "declared": canonical(Timestamp(split.at_us)),
+            "children": children.collect::<Vec<_>>(),
+        }))
+    }
+}
+
+/// Bytes of hexadecimal digits.
+fn unhex(text: &str) -> Outcome<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => u8::try_from(digit(*high)? * 16 + digit(*low)?).ok(),
+        _ => None,
+    };
+    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
+    bytes.ok_or_else(|| "the page set is damaged: is `weft` of the same version?".into())
+}
+
+/// The inverse of what the daemon reads.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_sets_travel_as_text() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&bytes)), Ok(bytes));
+        assert!(unhex("0").is_err() && unhex("zz").is_err());
+    }
+}

@@ -1,0 +1,221 @@
+//! Splits as an engine has them: declared, with shadows for the children; tied to the children's files when those are
+//! there; and the child's past, found in its parent.
+
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::lineage::find::{self, Part};
+use crate::lineage::partition::{Fork, Layout, Partition};
+use crate::lineage::splits::{self, Child, How, Origin, Split, Tie};
+use crate::past::view::View;
+use crate::shadow::{Reason, Wish};
+use crate::types::{FileId, PAGE, PageSet, Seq};
+
+/// Generations that a past is followed through.
+const GENERATIONS: usize = 64;
+/// Bytes of a file that tell what it is.
+const HEAD: usize = 24;
+/// Names of a file that are looked through for its birth.
+const NAMES: usize = 64;
+/// A split costs so much, in seconds saved, that its shadow goes before those of the rule.
+const BENEFIT: f64 = 1e6;
+
+/// A child's past in its parent.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ancestry {
+    pub parent: Partition,
+    pub origin: Origin,
+    /// The files of the parent that hold it, and what of each: all of it without ranges.
+    pub files: Vec<(Part, Option<Vec<(u64, u64)>>)>,
+    /// Bytes of the parent's main files at that instant.
+    pub parent_bytes: u64,
+}
+
+impl Engine {
+    /// Notes that a partition splits, and wishes for a shadow of the child (all of the partition when no pages are
+    /// given), before everything else.
+    ///
+    /// # Errors
+    /// `Invalid`: there is no such partition, or the pages are none of its.
+    pub fn declare_split(&self, layout: Layout, parent: &Partition, how: How, child: Child) -> Result<Split> {
+        let parts = self.partition_files(layout, parent)?;
+        let Some(first) = parts.first() else {
+            let message = format!("there is no partition {parent}: `weft partitions` lists them");
+            return Err(Error::invalid("split.declare", message));
+        };
+        let pages = child.page_set();
+        if let Some(pages) = &pages {
+            splits::check_pages(pages, main_bytes(&parts))?;
+        }
+        let subject = self.shadow_subject(&parent.root, &first.path);
+        let seq = self.live.journal.last_seq();
+        let split = splits::declare(&self.meta, (&parent.to_string(), how), (seq, self.now().0), child)?;
+        let wish = Wish { subject, pages, at: None, benefit: BENEFIT, reason: Reason::Split, urgent: true };
+        self.wish(wish);
+        Ok(split)
+    }
+
+    /// The splits, oldest first. Before, children whose files have appeared are tied to them.
+    pub fn splits(&self, layout: Layout) -> Result<Vec<Split>> {
+        for split in splits::all(&self.meta)? {
+            self.tie_children(layout, &split)?;
+        }
+        splits::all(&self.meta)
+    }
+
+    /// Every tie of a child to its parent.
+    pub fn lineage(&self) -> Result<Vec<(String, Origin)>> {
+        splits::lineage(&self.meta)
+    }
+
+    /// Ties a child to the files of a partition.
+    ///
+    /// # Errors
+    /// `Invalid`: there is no such split, child, or partition.
+    pub fn confirm_child(
+        &self,
+        layout: Layout,
+        child: (u64, usize),
+        partition: &Partition,
+        tie: Tie,
+    ) -> Result<()> {
+        let parts = self.partition_files(layout, partition)?;
+        let Some(first) = parts.first() else {
+            let message = format!("there is no partition {partition}: `weft partitions` lists them");
+            return Err(Error::invalid("split.confirm", message));
+        };
+        let born = self.born(first.file)?;
+        splits::tie(&self.meta, child, &partition.to_string(), tie, born)
+    }
+
+    /// Looks for the files of a split's children that are not known yet.
+    fn tie_children(&self, layout: Layout, split: &Split) -> Result<()> {
+        let waiting: Vec<(usize, &Child)> =
+            split.children.iter().enumerate().filter(|(_, child)| child.tie.is_none()).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let parent = self.named(layout, &split.parent)?;
+        let mut unnamed = Vec::new();
+        for (number, child) in waiting {
+            // A name that is a path says which files they will be.
+            let path = child.name.as_deref().filter(|name| name.contains('/'));
+            let Some(path) = path else {
+                unnamed.push(number);
+                continue;
+            };
+            let partition = self.named(layout, path)?;
+            if let Some(part) = self.partition_files(layout, &partition)?.first() {
+                let born = self.born(part.file)?;
+                splits::tie(&self.meta, (split.id, number), &partition.to_string(), Tie::Declared, born)?;
+            }
+        }
+        let new = self.appeared(layout, &parent, split)?;
+        for (number, (partition, born)) in unnamed.into_iter().zip(new) {
+            splits::tie(&self.meta, (split.id, number), &partition.to_string(), Tie::Guess, born)?;
+        }
+        Ok(())
+    }
+
+    /// Tables beside a parent that came after its split was declared, and are tied to nothing, in the order they came.
+    fn appeared(&self, layout: Layout, parent: &Partition, split: &Split) -> Result<Vec<(Partition, Seq)>> {
+        let known: Vec<String> = self.lineage()?.into_iter().map(|(child, _)| child).collect();
+        let mut found = Vec::new();
+        for (partition, parts) in find::beside(self, layout, parent)? {
+            let Some(first) = parts.iter().find(|part| part.fork == Fork::Main && part.segment == 0) else {
+                continue;
+            };
+            if partition == *parent || first.attr.size == 0 || known.contains(&partition.to_string()) {
+                continue;
+            }
+            let born = self.born(first.file)?;
+            let mut head = [0; HEAD];
+            if born.0 < split.seq || self.read(first.file, 0, &mut head)? < HEAD {
+                continue;
+            }
+            if splits::may_be_table(layout, &head) {
+                found.push((partition, born));
+            }
+        }
+        found.sort_by_key(|(_, born)| *born);
+        Ok(found)
+    }
+
+    /// The last event before a file had its first name.
+    fn born(&self, file: FileId) -> Result<Seq> {
+        let now = self.catch_up()?;
+        let names = self.index.naming(file, now, NAMES)?;
+        Ok(Seq(names.last().map_or(now.0, |first| first.seq.0.saturating_sub(1))))
+    }
+
+    /// A partition as it was shown.
+    fn named(&self, layout: Layout, text: &str) -> Result<Partition> {
+        let roots: Vec<Vec<u8>> = self.roots()?.into_iter().map(|root| root.name).collect();
+        Ok(Partition::parse(layout, text, &roots))
+    }
+
+    /// Where a partition came from.
+    pub fn origin_of(&self, layout: Layout, partition: &Partition) -> Result<Option<Origin>> {
+        let shown = partition.to_string();
+        if let Some(origin) = splits::origin(&self.meta, &shown)? {
+            return Ok(Some(origin));
+        }
+        // Its files may be there since nobody looked.
+        self.splits(layout)?;
+        splits::origin(&self.meta, &shown)
+    }
+
+    /// What a partition was before it was: its parent at the instant of a view, and which of its pages. `None`: nothing
+    /// is known of a parent, or that was not there either.
+    pub fn ancestry(&self, layout: Layout, partition: &Partition, view: &View) -> Result<Option<Ancestry>> {
+        let mut here = partition.clone();
+        for _ in 0..GENERATIONS {
+            let Some(origin) = self.origin_of(layout, &here)? else { return Ok(None) };
+            let parent = self.named(layout, &origin.parent)?;
+            let parts = find::files(view, layout, &parent)?;
+            if parts.is_empty() {
+                here = parent;
+                continue;
+            }
+            let Some(split) = splits::get(&self.meta, origin.split)? else { return Ok(None) };
+            let child = usize::try_from(origin.child).ok().and_then(|child| split.children.get(child));
+            let pages = child.and_then(Child::page_set);
+            let parent_bytes = main_bytes(&parts);
+            let files = match pages {
+                None => parts.into_iter().map(|part| (part, None)).collect(),
+                Some(pages) => self.pages_of_child(parts, &pages, Seq(split.seq), view.seq())?,
+            };
+            return Ok(Some(Ancestry { parent, origin, files, parent_bytes }));
+        }
+        Ok(None)
+    }
+
+    /// The main files of a parent, with what of them can hold rows of a child: its pages as they were declared, and those
+    /// that changed between that and the instant. The other forks are left out: a server makes them anew, and what they
+    /// say of pages that are not there would be wrong.
+    fn pages_of_child(
+        &self,
+        parts: Vec<Part>,
+        pages: &PageSet,
+        declared: Seq,
+        at: Seq,
+    ) -> Result<Vec<(Part, Option<Vec<(u64, u64)>>)>> {
+        let between = (declared.min(at), declared.max(at));
+        let mut files = Vec::new();
+        for part in parts.into_iter().filter(|part| splits::counts_pages(part.fork)) {
+            let size = part.attr.size;
+            let wanted = splits::ranges_of(pages, part.segment, size);
+            let changed = self.index.changed_pages(part.file, between, PageSet::default(), u64::MAX)?;
+            let ranges = changed.map(|(mut all, _)| {
+                wanted.iter().for_each(|(start, end)| all.write(*start, *end));
+                let runs = all.runs().map(|(start, end)| (start * PAGE, (end * PAGE).min(size)));
+                runs.filter(|(start, end)| start < end).collect()
+            });
+            files.push((part, ranges));
+        }
+        Ok(files)
+    }
+}
+
+fn main_bytes(parts: &[Part]) -> u64 {
+    parts.iter().filter(|part| splits::counts_pages(part.fork)).map(|part| part.attr.size).sum()
+}
