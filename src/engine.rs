@@ -12,6 +12,7 @@ mod instants;
 mod leases;
 mod options;
 mod partitions;
+mod pruning;
 mod room;
 mod shadowing;
 mod status;
@@ -25,6 +26,7 @@ pub use holds::{Held, Hold};
 pub use leases::{Granted, Lease};
 pub use options::{Capture, Options};
 pub use partitions::Figures;
+pub use pruning::{LetGo, Pruned};
 pub use shadowing::{ShadowInfo, ShadowLimits, ShadowStatus, SnapshotInfo};
 pub use status::Status;
 pub use store::remove_index;
@@ -97,6 +99,7 @@ pub struct Engine {
     leases_looked_us: AtomicI64,
     shadowing: shadowing::Shadowing,
     holds: Arc<holds::Holds>,
+    pruning: pruning::Pruning,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -178,6 +181,7 @@ impl Engine {
         let shadowing = shadowing::Shadowing::new(shadows, options.shadow);
         let shadows = Arc::clone(&shadowing.shadows);
         let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files, shadows));
+        pruning::index_rested(&live, &index)?;
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
@@ -199,6 +203,7 @@ impl Engine {
             leases_looked_us: AtomicI64::new(0),
             shadowing,
             holds: Arc::default(),
+            pruning: pruning::Pruning::new(options.retention),
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),

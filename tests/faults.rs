@@ -237,6 +237,8 @@ fn writeback(disk: &SimDisk, kv: &Arc<CrashKv>, reserve_mib: u64) -> Arc<Engine>
     options.capture = weft::engine::Capture::Writeback;
     options.reserve_bytes = reserve_mib << 20;
     options.keep_free_bytes = 0;
+    // What is woven would make room.
+    options.weave.on = false;
     let clock = Arc::new(Ticking::new(1_000_000));
     let engine =
         Engine::open(Arc::new(disk.clone()), clock, options, &|_| Ok(Arc::clone(kv) as Arc<dyn Kv>)).unwrap();

@@ -26,6 +26,8 @@ pub struct Request {
     /// Names of roots that leave the set.
     pub without: Vec<String>,
     pub capture: Option<Capture>,
+    /// ONNX Runtime's library; overrides weft.toml.
+    pub onnxruntime: Option<PathBuf>,
     pub foreground: bool,
 }
 
@@ -70,7 +72,7 @@ pub fn plan(request: &Request) -> Outcome<Plan> {
         roots::keeps_marks(root)?;
     }
     roots::apart(&data, &point, &store, &roots)?;
-    let config = Config::load(&store)?;
+    let mut config = Config::load(&store)?;
     let profile = config.profile.choose(&data);
     profile.check_links(&data, &roots)?;
     profile.check_patterns(&config.patterns()?)?;
@@ -92,6 +94,10 @@ pub fn plan(request: &Request) -> Outcome<Plan> {
         kernel::helper()?;
     }
     let capture = request.capture.unwrap_or(config.capture.into());
+    if let Some(library) = &request.onnxruntime {
+        let absolute = std::path::absolute(library).map_err(|cause| format!("--onnxruntime: {cause}"))?;
+        config.onnxruntime = absolute.to_string_lossy().into_owned();
+    }
     let without = request.without.clone();
     Ok(Plan { data, point, store, roots, without, places, capture, config, profile })
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use std::path::Path;
 use weft::engine::Capture;
 use weft::live::exclude::Patterns;
+use weft::meta::retention::Retention;
 use weft::types::Name;
 
 /// The file's name in STORE.
@@ -89,6 +90,9 @@ pub struct Config {
     pub weave: bool,
     pub weave_cpu_percent: u32,
     pub weave_mib_per_sec: u64,
+    pub retention: String,
+    pub retention_cap: String,
+    pub retention_minimum: String,
     pub shadow: bool,
     pub shadow_limit_mib: u64,
     pub shadow_cpu_percent: u32,
@@ -96,6 +100,7 @@ pub struct Config {
     pub shadow_after_mib: u64,
     pub shadow_max_age_hours: u64,
     pub shadow_snapshots: u64,
+    pub onnxruntime: String,
 }
 
 impl Default for Config {
@@ -118,6 +123,9 @@ impl Default for Config {
             weave: true,
             weave_cpu_percent: 25,
             weave_mib_per_sec: 64,
+            retention: Retention::default().tiers_text(),
+            retention_cap: Retention::default().cap_text(),
+            retention_minimum: Retention::default().minimum_text(),
             shadow: true,
             shadow_limit_mib: 8_192,
             shadow_cpu_percent: 15,
@@ -125,6 +133,7 @@ impl Default for Config {
             shadow_after_mib: 256,
             shadow_max_age_hours: 24,
             shadow_snapshots: 3,
+            onnxruntime: String::new(),
         }
     }
 }
@@ -192,6 +201,16 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 # What weaving may read and write in a second, in MiB (1 to 65536).
 #weave_mib_per_sec = 64
 
+# How long history is kept, and how densely (`weft retention` shows and sets it). Each span counts from the end of the one
+# before; "for ever" is a span too. Tags and what is open are kept whatever this says.
+#retention = "every write for 1d, then one per minute for 7d, then one per hour for 30d"
+
+# What history may take of STORE's filesystem: "80%", or a size such as "200GiB". Above it the oldest goes first.
+#retention_cap = "80%"
+
+# Every write of so long stays, even when the disk is full: then writers are told so.
+#retention_minimum = "1h"
+
 # Make shadows by the standard rule: contiguous copies of a partition's past state, from which views are read fast. What
 # `weft shadow add` makes is not bound by this.
 #shadow = true
@@ -213,6 +232,10 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 
 # Snapshots kept of a shadow that is kept up to date; they share what is the same (1 to 1000).
 #shadow_snapshots = 3
+
+# ONNX Runtime's library (libonnxruntime.so, 1.24 or later), which runs the models of the forecast; "": look beside the
+# program and in /usr/lib/weft. `weft mount --onnxruntime` overrides this. Without one the standard rule decides.
+#onnxruntime = ""
 "#;
 
 impl Config {
@@ -241,9 +264,20 @@ impl Config {
         Ok(config)
     }
 
+    /// The library that was asked for; `None`: look in the usual places.
+    pub fn onnxruntime(&self) -> Option<&Path> {
+        Some(Path::new(&self.onnxruntime)).filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// What is left out of history besides what the profile leaves out.
     pub fn patterns(&self) -> Outcome<Patterns> {
         Patterns::parse(&self.exclude).map_err(|cause| format!("exclude: {}", cause.message))
+    }
+
+    /// How long history is kept.
+    pub fn retention(&self) -> Outcome<Retention> {
+        Retention::parse(&self.retention, &self.retention_cap, &self.retention_minimum)
+            .map_err(|cause| format!("retention: {}", cause.message))
     }
 
     fn check(&self) -> Outcome<()> {
@@ -273,6 +307,10 @@ impl Config {
             }
         }
         self.patterns()?;
+        if self.onnxruntime().is_some_and(|path| !path.is_absolute()) {
+            return Err(format!("onnxruntime = \"{}\": use an absolute path", self.onnxruntime));
+        }
+        self.retention()?;
         weft::past::when::zone(&self.timezone)
             .map(|_| ())
             .map_err(|cause| format!("timezone: {}", cause.message))
@@ -291,7 +329,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 23);
+        assert_eq!(active.lines().count(), 27);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -309,6 +347,9 @@ mod tests {
             ("exclude = [\"*\"]", "everything"),
             ("exclude = \"cache/\"", "line 1"),
             ("threads = ", "line 1"),
+            ("onnxruntime = \"lib/x.so\"", "absolute path"),
+            ("retention_cap = \"0GiB\"", "retention: a cap of 0GiB"),
+            ("retention = \"every write for 5m\"", "shorter than the minimum"),
         ] {
             let refused = Config::parse(text).unwrap_err();
             assert!(refused.contains(want), "{text}: {refused}");

@@ -34,6 +34,18 @@ pub enum Ask {
     },
     /// Weave all that can be, and answer when it is done.
     WeaveNow,
+    /// Prune what the retention does not keep; or say what would go.
+    Prune {
+        dry_run: bool,
+    },
+    /// How long history is kept.
+    Retention,
+    /// From now on; what is left out stays.
+    SetRetention {
+        tiers: Option<String>,
+        cap: Option<String>,
+        minimum: Option<String>,
+    },
     /// Names the instant of a time.
     Tag {
         name: String,
@@ -70,6 +82,8 @@ pub enum Ask {
     Unsent {
         time: String,
     },
+    /// Load the model in use anew: another was chosen.
+    ModelReload,
     Shadows,
     /// Makes a shadow of a partition at once: of a time, or of the present and kept up to date.
     ShadowAdd {

@@ -4,6 +4,7 @@ use crate::check::{self, Plan, Request};
 use crate::control;
 use crate::handlers::Here;
 use crate::links::{Linked, Links};
+use crate::model::Serving;
 use crate::process::{self, Report, Side};
 use crate::roots::{self, Root};
 use crate::running::{Event, Rates, Running};
@@ -249,6 +250,7 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
             cpu_percent: config.weave_cpu_percent,
             bytes_per_sec: config.weave_mib_per_sec * MIB,
         },
+        retention: config.retention()?,
         shadow: ShadowLimits {
             on: config.shadow,
             bytes: config.shadow_limit_mib * MIB,
@@ -300,7 +302,15 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     let started = Instant::now();
     let rates = parking_lot::Mutex::new(Rates::default());
     let profile = (plan.config.profile, plan.profile);
-    let running = Arc::new(Running { common, data: plan.data.clone(), roots, profile, started, rates });
+    let library = plan.config.onnxruntime().map(Path::to_path_buf);
+    let model = Arc::new(Serving::new(plan.store.clone(), library, Box::new(|_| ())));
+    let data = plan.data.clone();
+    let running = Arc::new(Running { common, data, roots, profile, started, rates, model });
+    let roots = Arc::downgrade(&running);
+    engine.set_let_go(Arc::new(move |going| {
+        let running = roots.upgrade();
+        running.iter().flat_map(|running| &running.roots).for_each(|root| root.let_go(going));
+    }));
     let begun = running.roots.iter().try_for_each(|root| root.mount(&running.common)).and_then(|()| {
         let control = Arc::clone(&running);
         control::listen(&plan.store, Arc::new(move |ask, answer| control.answer(ask, answer)))
@@ -312,6 +322,7 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
         }
         return Err(cause);
     }
+    running.model.begin();
     Ok(running)
 }
 

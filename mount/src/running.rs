@@ -4,11 +4,14 @@ use crate::Outcome;
 use crate::barrier::{Listed, Unsent};
 use crate::config::ProfileName;
 use crate::control::{Answer, Ask};
+use crate::model::Serving;
 use crate::profile::Profile;
+use crate::retention;
 use crate::served::{Common, Served};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use weft::engine::{Capture, Status, Work};
@@ -34,6 +37,7 @@ pub struct Running {
     pub profile: (ProfileName, Profile),
     pub started: Instant,
     pub rates: parking_lot::Mutex<Rates>,
+    pub model: Arc<Serving>,
 }
 
 /// Between rate samples.
@@ -84,6 +88,12 @@ impl Running {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time, Some(&answer.asker())),
             Ask::WeaveNow => self.weave_now(),
+            Ask::Prune { dry_run } => self.prune(dry_run),
+            Ask::Retention => self.retention(),
+            Ask::SetRetention { tiers, cap, minimum } => {
+                let change = retention::Change { tiers, cap, minimum };
+                retention::set(&self.common.store, &change, Some(&self.common.engine))
+            }
             Ask::Tag { name, time } => self.tag(&name, &time),
             Ask::Untag { name } => self.untag(&name),
             Ask::Tags => self.tags(),
@@ -98,6 +108,7 @@ impl Running {
             Ask::Partitions => self.partitions(),
             Ask::PartitionAt { partition, time } => self.partition_at(&partition, &time),
             Ask::Unsent { time } => self.unsent(&time),
+            Ask::ModelReload => self.model.load(),
             Ask::Unmount => {
                 // The main thread lives as long as the process.
                 let _ = self.common.events.send(Event::Unmount(answer));
@@ -123,7 +134,12 @@ impl Running {
             "writes_per_sec": writes,
             "written_bytes_per_sec": bytes,
             "fsyncs_per_sec": fsyncs,
+            "live_bytes": self.common.engine.live_bytes(),
+            "model": self.model.status(),
         });
+        if let Some(all) = all.as_object_mut() {
+            all.extend(crate::cost::of_this_process());
+        }
         if let (Some(all), Value::Object(status)) = (all.as_object_mut(), status) {
             all.extend(status);
         }
@@ -148,6 +164,11 @@ impl Running {
     /// Where DATA is mounted.
     pub(crate) fn point(&self) -> &Path {
         self.roots.first().map_or(&self.data, |root| &root.point)
+    }
+
+    /// Tells the engine how DATA's files make up partitions: it may have become a database since.
+    pub(crate) fn tell_layout(&self) {
+        self.common.engine.set_layout(self.profile().layout());
     }
 
     fn further_roots(&self) -> Vec<Value> {
@@ -205,9 +226,11 @@ impl Running {
     /// What went wrong in closing; DATA is then finished by `weft recover`.
     pub fn run(&self, events: &Receiver<Event>) -> Outcome<()> {
         let mut asked = Vec::new();
+        self.tell_layout();
         loop {
             match events.recv_timeout(SAMPLE) {
                 Err(RecvTimeoutError::Timeout) => {
+                    self.tell_layout();
                     let engine = &self.common.engine;
                     self.rates.lock().sample(engine.status(), engine.activity());
                     continue;

@@ -7,16 +7,20 @@ use crate::kernel::{self, NotUnmounted};
 use crate::links::Links;
 use crate::mountinfo::{self, Mount};
 use crate::running::Event;
+use crate::views::Views;
 use crate::{Outcome, holders};
-use fuser::{Session, SessionACL};
+use fuser::{INodeNo, Notifier, Session, SessionACL};
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use weft::engine::{Capture, Engine};
+use weft::engine::{Capture, Engine, View};
+use weft::types::Seq;
 
 /// What all roots of a daemon have in common.
 pub struct Common {
@@ -43,11 +47,18 @@ pub struct Served {
     /// What the kernel keeps of it.
     pub cached: Arc<Cached>,
     up: Mutex<Option<Up>>,
+    past: OnceLock<(Arc<Views<View>>, Notifier)>,
 }
 
 impl Served {
     pub fn new(here: Here, point: &Path) -> Served {
-        Served { here, point: point.to_path_buf(), cached: Arc::default(), up: Mutex::new(None) }
+        Served {
+            here,
+            point: point.to_path_buf(),
+            cached: Arc::default(),
+            up: Mutex::new(None),
+            past: OnceLock::new(),
+        }
     }
 
     /// For messages: the mount point, and which root it is.
@@ -70,6 +81,7 @@ impl Served {
             .map_err(|cause| format!("cannot start a thread: {cause}"))?;
         let kept = (held, Arc::clone(&self.cached));
         let fs = WeftFs::new(Arc::clone(&common.engine), common.capture, zone, here, kept);
+        let views = Arc::clone(&fs.views);
         let mounted = kernel::mount_over(&self.point, &common.store)?;
         if !mounted.shared {
             tracing::warn!(
@@ -88,6 +100,7 @@ impl Served {
             let mount = self.find()?.ok_or("the mount was gone at once: see the kernel's log (dmesg)")?;
             kernel::widen_readahead(mount.major, mount.minor);
             self.cached.connect(session.notifier());
+            let _ = self.past.set((views, session.notifier()));
             if common.capture == Capture::Writeback {
                 let share = common.engine.kernel_bytes() / common.links.roots.len().max(1) as u64;
                 kernel::bound_dirty(mount.major, mount.minor, share);
@@ -108,6 +121,15 @@ impl Served {
         begun().inspect_err(|_: &String| {
             let _ = kernel::clear_dead(&self.point);
         })
+    }
+
+    /// Has the kernel forget the names of views that are to be pruned: what nobody has open of them is let go then.
+    pub fn let_go(&self, going: &HashSet<Seq>) {
+        let Some((views, notifier)) = self.past.get() else { return };
+        for called in views.called(|view| going.contains(&view.seq())) {
+            // One that it does not know is let go already.
+            let _ = notifier.inval_entry(INodeNo::ROOT, OsStr::new(&called.name()));
+        }
     }
 
     /// Our kind of mount at this place, if there is one now.

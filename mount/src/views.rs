@@ -112,6 +112,13 @@ impl<V> Views<V> {
         }
     }
 
+    /// What the views of these instants are called.
+    pub fn called(&self, wanted: impl Fn(&V) -> bool) -> Vec<Called> {
+        let inner = self.0.lock();
+        let open = inner.slots.values().map(|entry| &entry.open).filter(|open| wanted(&open.view));
+        open.map(|open| open.called.clone()).collect()
+    }
+
     /// Counts one more lookup or handle in a slot.
     pub fn hold(&self, slot: Slot) {
         if let Some(entry) = self.0.lock().slots.get_mut(&slot) {

@@ -59,6 +59,11 @@ impl Holds {
         Decision { holds: self.0.lock() }
     }
 
+    /// Instants that are viewed.
+    pub(super) fn viewed(&self) -> Vec<Seq> {
+        self.0.lock().keys().copied().collect()
+    }
+
     fn hold(self: &Arc<Holds>, seq: Seq, thinned: &Mutex<Thinned>) -> Result<Hold> {
         let mut holds = self.0.lock();
         if !thinned.lock().keeps(seq) {

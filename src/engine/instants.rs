@@ -10,7 +10,7 @@ use crate::sync::Arc;
 use crate::types::{Seq, Timestamp};
 
 impl Engine {
-    fn resolver(&self) -> Resolver<'_> {
+    pub(super) fn resolver(&self) -> Resolver<'_> {
         Resolver {
             journal: &self.live.journal,
             index: &self.index,

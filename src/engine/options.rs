@@ -3,6 +3,7 @@
 use super::{ShadowLimits, WeaveLimits};
 use crate::live::exclude::Exclude;
 use crate::live::roots::Asked;
+use crate::meta::retention::Retention;
 use std::path::{Path, PathBuf};
 
 /// How writes arrive (DESIGN §2, capture modes).
@@ -55,6 +56,8 @@ pub struct Options {
     pub weave: WeaveLimits,
     /// How much shadows may take, and when the standard rule wants one.
     pub shadow: ShadowLimits,
+    /// How long history is kept.
+    pub retention: Retention,
     /// May chown to others (running as root).
     pub privileged: bool,
     /// What is left out of history.
@@ -83,6 +86,7 @@ impl Options {
             lease_us: 600_000_000,
             weave: WeaveLimits::default(),
             shadow: ShadowLimits::default(),
+            retention: Retention::everything(),
             privileged: true,
             exclude: Exclude::nothing(),
             new_store_id: [0; 16],

@@ -11,9 +11,24 @@ use crate::types::{FileId, RootId};
 impl Engine {
     /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
     pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
-        self.live.write(file, offset, bytes, append, Claim::Growth)?;
+        self.roomy(|| self.live.write(file, offset, bytes, append, Claim::Growth))?;
         self.count_write(file, bytes);
         Ok(())
+    }
+
+    /// Does what may find the journal full: then history is shortened, down to the minimum, before that is told.
+    pub(super) fn roomy<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
+        match act() {
+            Err(error) if error.is(libc::ENOSPC) && self.live.journal.is_low() => match self.relieve() {
+                Ok(true) => act(),
+                Ok(false) => Err(error),
+                Err(cause) => {
+                    tracing::warn!(error = %cause, "history could not be shortened to make room");
+                    Err(error)
+                }
+            },
+            other => other,
+        }
     }
 
     /// Takes pages from the kernel's writeback cache. Whoever wrote them has been told that they are written: so the
@@ -36,7 +51,6 @@ impl Engine {
     }
 
     fn count_write(&self, file: FileId, bytes: &[u8]) {
-        self.shadowing.deltas.add(file, bytes.len() as u64);
         self.activity.wrote(file, bytes.len());
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);

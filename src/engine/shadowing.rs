@@ -5,19 +5,19 @@
 //! - Over the budget the least useful shadow goes; what a person asked for stays until a person takes it back.
 //! - Five failures in a row stop the making for a while, with an alert; what is there is served on.
 
-mod deltas;
 mod grant;
 mod partition;
+mod registry;
 mod rule;
 
 use super::Engine;
 use super::budget::{self, Rates};
 use crate::error::{Error, Result};
 use crate::shadow::{Made, Reason, Shadow, Shadows, Subject, Wish};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{PageSet, Seq, Timestamp};
-use deltas::Deltas;
+use registry::Noted;
 use rule::Rule;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ const PAUSE: Duration = Duration::from_secs(600);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two rounds of the rule.
 const RULE_EVERY: Duration = Duration::from_secs(10);
+/// The metadata store hears of what was served this often.
+const NOTE_EVERY: Duration = Duration::from_secs(60);
 /// Wishes that wait; who makes more has lost its measure.
 const WISHES: usize = 10_000;
 
@@ -84,7 +86,9 @@ pub(super) struct Shadowing {
     pub(super) shadows: Arc<Shadows>,
     trouble: Option<Error>,
     limits: ShadowLimits,
-    pub(super) deltas: Deltas,
+    /// Number of the layout that makes partitions of paths.
+    layout: AtomicUsize,
+    noted: Mutex<Noted>,
     wishes: Mutex<Vec<Wish>>,
     rule: Mutex<Rule>,
     breaker: Mutex<Breaker>,
@@ -165,7 +169,8 @@ impl Shadowing {
             shadows: Arc::new(shadows),
             trouble,
             limits,
-            deltas: Deltas::default(),
+            layout: AtomicUsize::new(0),
+            noted: Mutex::new(Noted::default()),
             wishes: Mutex::new(Vec::new()),
             rule: Mutex::new(Rule::default()),
             breaker: Mutex::new(Breaker::default()),
@@ -211,21 +216,30 @@ impl Shadowing {
 /// The thread.
 pub(super) fn shadow(engine: &Engine, stop: &AtomicBool) {
     budget::yield_to_others();
-    let mut last_rule: Option<Instant> = None;
+    let (mut last_rule, mut noted): (Option<Instant>, Option<Instant>) = (None, None);
     while !stop.load(Ordering::Relaxed) {
         if engine.shadowing.limits.on && last_rule.is_none_or(|last| last.elapsed() >= RULE_EVERY) {
-            engine.wish_by_rule();
+            engine.shadow_rule();
             last_rule = Some(Instant::now());
         }
-        if !matches!(engine.shadow_step(), Ok(true)) {
+        let worked = matches!(engine.shadow_step(), Ok(true));
+        if worked || noted.is_none_or(|last| last.elapsed() >= NOTE_EVERY) {
+            engine.note_shadows();
+            noted = Some(Instant::now());
+        }
+        if !worked {
             budget::sleep(LOOK_EVERY, stop);
         }
     }
 }
 
 impl Engine {
-    /// Adds a wish; granted later, if at all. One for the same takes the place of an earlier one.
+    /// Adds a wish; granted later, if at all. One for the same takes the place of an earlier one. Switched off, only
+    /// what a person asked for counts.
     pub fn wish(&self, wish: Wish) {
+        if !self.shadowing.limits.on && wish.reason != Reason::Asked {
+            return;
+        }
         let mut wishes = self.shadowing.wishes.lock();
         let same =
             |other: &Wish| (&other.subject, &other.pages, other.at) == (&wish.subject, &wish.pages, wish.at);
@@ -282,7 +296,7 @@ impl Engine {
 
     /// Removes shadows: that of a number, or all of a partition. How many there were.
     pub fn remove_shadows(&self, root: &[u8], text: &str) -> Result<u64> {
-        let subject = partition::subject_of(root, text.as_bytes());
+        let subject = self.shadow_subject(root, text.as_bytes());
         let id = text.parse::<u64>().ok();
         let chosen = |shadow: &Shadow| shadow.subject == subject || Some(shadow.id) == id;
         let chosen: Vec<u64> =
@@ -297,11 +311,6 @@ impl Engine {
     /// Goes on after too many failures.
     pub fn resume_shadows(&self) {
         self.shadowing.note_success();
-    }
-
-    /// The partition that a path below a root is of.
-    pub fn shadow_subject(&self, root: &[u8], path: &[u8]) -> Subject {
-        partition::subject_of(root, path)
     }
 
     /// All shadows.
@@ -325,7 +334,7 @@ impl Engine {
             made_us: snapshot.head.made.0,
             own_bytes: snapshot.head.files.iter().map(|file| file.own_pages * crate::types::PAGE).sum(),
             files: snapshot.head.files.len() as u64,
-            blake3: snapshot.head.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            blake3: snapshot.hash(),
         };
         ShadowInfo {
             id: shadow.id,
@@ -338,7 +347,7 @@ impl Engine {
             snapshots: shadow.snapshots.iter().map(snapshot).collect(),
             bytes: shadow.stored_bytes(),
             shown_bytes: shadow.shown_bytes(),
-            served_bytes: shadow.served_bytes(),
+            served_bytes: self.shadowing.served_ever(shadow),
             behind_bytes: shadow.newest().and_then(behind),
             broken: shadow.broken().map(|error| error.to_string()),
         }
@@ -377,11 +386,6 @@ impl Engine {
         let trouble =
             trouble.map(|error| format!("the shadows cannot be used, views are read without them: {error}"));
         self.shadowing.stopped().or(trouble)
-    }
-
-    /// Removes the shadows of instants that are not kept, before history forgets what changed since (retention).
-    pub fn keep_shadows(&self, kept: &dyn Fn(Seq) -> bool) -> Result<()> {
-        self.shadowing.shadows.keep_only(kept)
     }
 
     /// The time that ages of shadows count in.

@@ -129,6 +129,11 @@ impl Engine {
         clock.into_iter().chain(lost).collect()
     }
 
+    /// Bytes of pages that the live files hold. Looks at every file.
+    pub fn live_bytes(&self) -> u64 {
+        self.live.data_total()
+    }
+
     /// What the clock has done: for a day, and as long as time stands still.
     fn clock_warnings(&self, time: &TimeNow) -> Vec<String> {
         let mut warnings = Vec::new();

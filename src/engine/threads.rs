@@ -32,11 +32,12 @@ pub struct Threads {
 
 impl Threads {
     pub fn start(&self, engine: &Arc<Engine>) -> Result<()> {
-        let jobs: [(&str, Job); 5] = [
+        let jobs: [(&str, Job); 6] = [
             ("weft-flush", keep_house),
             ("weft-apply", apply),
             ("weft-index", index),
             ("weft-weave", super::weaving::weave),
+            ("weft-prune", super::pruning::keep),
             ("weft-shadow", super::shadowing::shadow),
         ];
         for (name, job) in jobs {

@@ -74,6 +74,20 @@ impl Weaving {
         let (hurry, so_far) = (AtomicBool::new(false), Mutex::new(WovenSoFar::default()));
         Ok(Weaving { weaver: Weaver::new(segments)?, limits, hurry, so_far })
     }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.limits.on
+    }
+
+    pub(super) fn weaver(&self) -> &Weaver {
+        &self.weaver
+    }
+}
+
+/// A budget for a thread of low priority.
+pub(super) fn budget<'a>(engine: &'a Engine, stop: &'a AtomicBool) -> Budget<'a> {
+    budget::yield_to_others();
+    Budget::new(engine.weaver.limits.rates(), &engine.weaver.hurry, stop)
 }
 
 /// The thread.
@@ -99,7 +113,7 @@ pub(super) fn weave(engine: &Engine, stop: &AtomicBool) {
 
 impl Engine {
     /// Up to here no recovery replays, and the index has it all.
-    fn settled(&self) -> Seq {
+    pub(super) fn settled(&self) -> Seq {
         self.live.checkpointed().min(self.indexer.reached())
     }
 

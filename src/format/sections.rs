@@ -15,6 +15,7 @@ const LEASES: u64 = 4;
 const EXCLUDED: u64 = 5;
 const DATA_PAGES: u64 = 6;
 const THINNED: u64 = 7;
+const RESTED: u64 = 8;
 
 /// One of several roots in the journal. The first is not listed: it is root 0, without a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,6 +87,15 @@ pub struct ThinnedState {
     pub kept: Vec<Seq>,
 }
 
+/// A file whose live file holds, or held, what it had at an instant: its versions from before are not needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RestedState {
+    pub file: FileId,
+    pub since: Seq,
+    /// Bytes then.
+    pub size: u64,
+}
+
 /// All sections.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sections {
@@ -97,6 +107,7 @@ pub struct Sections {
     pub data_pages: Vec<DataPages>,
     /// None before the first thinning; else one.
     pub thinned: Vec<ThinnedState>,
+    pub rested: Vec<RestedState>,
 }
 
 impl Sections {
@@ -110,6 +121,7 @@ impl Sections {
             (EXCLUDED, list(&self.excluded, put_excluded)),
             (DATA_PAGES, list(&self.data_pages, put_data_pages)),
             (THINNED, list(&self.thinned, put_thinned)),
+            (RESTED, list(&self.rested, put_rested)),
         ];
         let present = sections.iter().filter_map(|(id, body)| body.as_ref().map(|body| (*id, body)));
         put_varint(out, present.clone().count() as u64);
@@ -133,6 +145,7 @@ impl Sections {
                 EXCLUDED => sections.excluded = items(body, get_excluded)?,
                 DATA_PAGES => sections.data_pages = items(body, get_data_pages)?,
                 THINNED => sections.thinned = items(body, get_thinned)?,
+                RESTED => sections.rested = items(body, get_rested)?,
                 other => {
                     let message =
                         format!("section {other} is not known to this build; use the weft that wrote it");
@@ -252,6 +265,16 @@ fn get_thinned(reader: &mut Reader<'_>) -> Result<ThinnedState> {
     Ok(ThinnedState { upto: Seq(reader.varint()?), kept: get_rising(reader)? })
 }
 
+fn put_rested(out: &mut Vec<u8>, rested: &RestedState) {
+    put_varint(out, rested.file.0);
+    put_varint(out, rested.since.0);
+    put_varint(out, rested.size);
+}
+
+fn get_rested(reader: &mut Reader<'_>) -> Result<RestedState> {
+    Ok(RestedState { file: FileId(reader.varint()?), since: Seq(reader.varint()?), size: reader.varint()? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,6 +293,7 @@ mod tests {
             }],
             data_pages: vec![DataPages { file: FileId(9), pages: vec![1, 0, 2] }],
             thinned: vec![ThinnedState { upto: Seq(900), kept: vec![Seq(3), Seq(4), Seq(899)] }],
+            rested: vec![RestedState { file: FileId(9), since: Seq(3), size: 70_000 }],
         };
         for sections in [sections, Sections::default()] {
             let mut bytes = Vec::new();

@@ -103,7 +103,7 @@ fn record_bytes(build: &mut Build<'_>, group: &IndexedGroup, when: When, event: 
     let sample = Sample { seq: when.seq, ts: when.ts, value: size, change: kind, bytes, start };
     build.push_sample(file, Track::Content, sample);
     holes::record(build, file, (when.seq, when.ts), touch, size)?;
-    match change.offset < change.end {
+    match change.offset < change.end && group.pruned.binary_search(&when.seq).is_err() {
         true => page::record(build, &change),
         false => Ok(()),
     }

@@ -42,13 +42,17 @@ pub struct BaseRecord {
 
 /// Records an adoption.
 pub(super) fn record(build: &mut Build<'_>, file: FileId, seq: Seq, size: u64, inode: u64) {
+    put_adoption(&mut build.batch, file, seq, size, inode);
+}
+
+pub(super) fn put_adoption(batch: &mut Batch, file: FileId, seq: Seq, size: u64, inode: u64) {
     let mut key = Vec::with_capacity(20);
     put_ascending(&mut key, file.0);
     put_seq(&mut key, seq);
     let mut value = vec![ADOPTION];
     put_varint(&mut value, size);
     put_varint(&mut value, inode);
-    build.batch.put(Space::Adopt, key, value);
+    batch.put(Space::Adopt, key, value);
 }
 
 /// The adoption that holds at an instant.

@@ -80,7 +80,7 @@ pub(super) fn page(
 }
 
 /// Keys of the versions in `(floor, at]`.
-fn versions(prefix: Vec<u8>, at: Seq, floor: Seq) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(super) fn versions(prefix: Vec<u8>, at: Seq, floor: Seq) -> Option<(Vec<u8>, Vec<u8>)> {
     if at <= floor {
         return None;
     }
@@ -289,7 +289,7 @@ pub(super) fn is_zero(value: &[u8]) -> Result<bool> {
 }
 
 /// The full version of a page `skipped` pages into a block.
-fn read_full(seq: Seq, value: &[u8], skipped: u64) -> Result<FullVersion> {
+pub(super) fn read_full(seq: Seq, value: &[u8], skipped: u64) -> Result<FullVersion> {
     let mut reader = Reader::new(value);
     let tag = reader.byte()?;
     let valid_len = match tag & SHORT {
@@ -304,7 +304,7 @@ fn read_full(seq: Seq, value: &[u8], skipped: u64) -> Result<FullVersion> {
     Ok(FullVersion { seq, location: advance(location, skipped.saturating_mul(PAGE)), valid_len })
 }
 
-fn read_partial(seq: Seq, value: &[u8]) -> Result<PartialVersion> {
+pub(super) fn read_partial(seq: Seq, value: &[u8]) -> Result<PartialVersion> {
     let mut reader = Reader::new(value);
     reader.expect_tag(PARTIAL)?;
     reader.byte()?;

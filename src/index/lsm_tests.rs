@@ -207,7 +207,7 @@ fn speed_of_apply_on_disk() {
             }
             offset += PER_GROUP * 8250;
             let segment = SegmentNo(1 + offset / (64 << 20));
-            groups.push(IndexedGroup { segment, offset: offset % (64 << 20), records });
+            groups.push(IndexedGroup { segment, offset: offset % (64 << 20), records, pruned: Vec::new() });
         }
         let watermark = Watermark { seq: Seq(seq), ..Watermark::default() };
         let begin = std::time::Instant::now();

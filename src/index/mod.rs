@@ -31,6 +31,7 @@ mod pin;
 mod scan;
 mod state;
 mod time;
+mod written;
 mod xattr;
 
 #[cfg(test)]
@@ -71,6 +72,20 @@ pub struct IndexedGroup {
     pub offset: u64,
     /// Its events, in order.
     pub records: Vec<Record>,
+    /// Those of its writes of which no byte is kept any more (pruned), rising: the sizes that they left count, their
+    /// pages do not.
+    pub pruned: Vec<Seq>,
+}
+
+/// A write of which not all pages are needed as it left them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unneeded {
+    pub file: FileId,
+    pub seq: Seq,
+    /// First byte, the byte behind the last, bytes in the file after.
+    pub range: (u64, u64, u64),
+    /// Those that are.
+    pub needed: Vec<PageNo>,
 }
 
 /// The index. Any number of threads may look up while others write; writers take turns.
@@ -163,6 +178,28 @@ impl Index {
         lookup::pages(&*self.kv, mask, file, pages, Window { at, floor })
     }
 
+    /// The versions that a page shows bytes of at `at`, as they were written: no composed pages.
+    pub fn written_page(&self, file: FileId, page: PageNo, at: Seq, floor: Seq) -> Result<PageVersion> {
+        let mask = self.levels.of(&*self.kv, file)?;
+        written::page(&*self.kv, mask, file, page, Window { at, floor })
+    }
+
+    /// Forgets what writes left of pages that nobody needs as of those writes any more; idempotent.
+    pub fn forget(&self, unneeded: &[Unneeded]) -> Result<()> {
+        let mut removals = Vec::new();
+        for write in unneeded {
+            let needed = |page: PageNo| write.needed.contains(&page);
+            written::keys_of(write.file, write.seq, write.range, &needed, &mut removals);
+        }
+        if removals.is_empty() {
+            return Ok(());
+        }
+        removals.sort_unstable();
+        removals.dedup();
+        let _turn = self.writer.lock();
+        self.kv.commit(kv::Batch { removals, ..kv::Batch::default() })
+    }
+
     /// How many pages of a file hold data, `size` being its bytes at that instant. The others are holes.
     pub fn data_pages(&self, file: FileId, at: Seq, size: u64) -> Result<u64> {
         let mask = self.levels.of(&*self.kv, file)?;
@@ -215,6 +252,22 @@ impl Index {
     /// The adoption of a file that holds at an instant: its base, and the floor of its versions.
     pub fn adoption(&self, file: FileId, at: Seq) -> Result<Option<Adoption>> {
         base::adoption(&*self.kv, file, at)
+    }
+
+    /// A file's bytes as of an instant are its base: its versions from before do not count any more. Idempotent.
+    pub fn put_adoption(&self, file: FileId, seq: Seq, size: u64) -> Result<()> {
+        if base::adoption(&*self.kv, file, seq)?.is_some_and(|known| known.seq == seq) {
+            return Ok(());
+        }
+        let _turn = self.writer.lock();
+        let mut batch = kv::Batch::default();
+        base::put_adoption(&mut batch, file, seq, size, 0);
+        self.kv.commit(batch)
+    }
+
+    /// Whether a file had a page without data at any Seq.
+    pub fn had_holes(&self, file: FileId) -> Result<bool> {
+        Ok(self.levels.of(&*self.kv, file)? & levels::HOLES != 0)
     }
 
     /// Adds pre-images. Of two for one page the first put stays.

@@ -300,7 +300,12 @@ impl History {
         let segment = SegmentNo(1 + self.groups.len() as u64 / 5);
         let bytes = self.segments.entry(segment).or_default();
         bytes.resize(bytes.len() + 64, 0xee);
-        self.groups.push(IndexedGroup { segment, offset: bytes.len() as u64, records: Vec::new() });
+        self.groups.push(IndexedGroup {
+            segment,
+            offset: bytes.len() as u64,
+            records: Vec::new(),
+            pruned: Vec::new(),
+        });
     }
 
     /// The clock is set by so many µs: a group begins.

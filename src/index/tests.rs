@@ -315,7 +315,7 @@ fn pieces_of_one_page_are_bounded_by_composing() {
         let (seq, ts) = (Seq(seq), Timestamp(0));
         let (segment, offset) = (SegmentNo(3), 1000 * seq.0);
         let record = Record { seq, ts, wall: ts, event: write };
-        let group = IndexedGroup { segment, offset, records: vec![record] };
+        let group = IndexedGroup { segment, offset, records: vec![record], pruned: Vec::new() };
         let watermark = Watermark { seq, ..Watermark::default() };
         for compose in index.apply(&[group], watermark).unwrap() {
             let place = Location::PageFile { number: 1, offset: 0 };

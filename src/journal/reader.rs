@@ -1,7 +1,7 @@
 //! Reads groups one after the other. It never changes a file, and never decides that the journal ends: it says where
 //! the next group ought to be and is not, and recovery judges.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Place;
 use crate::format::event::{Event, Record};
 use crate::format::group::{GroupHeader, payloads_intact};
@@ -167,10 +167,14 @@ impl Reader {
             let Event::Write { len, payload, .. } = record.event else { continue };
             let mut bytes = vec![0; len as usize];
             let address = offset + u64::from(payload.offset);
-            self.segments.woven().read(file, segment, address, &mut bytes)?;
+            match self.segments.woven().read(file, segment, address, &mut bytes) {
+                // Retention took it, or a part of it.
+                Err(error) if error.kind == Kind::Lost => continue,
+                other => other?,
+            }
             if crc32fast::hash(&bytes) != payload.crc {
                 let message = format!("the bytes of event {} are not those that were written", record.seq);
-                return Err(Error::corrupt("journal.read", message).at(&self.segments.woven().path(segment)));
+                return Err(Error::corrupt("journal.read", message).at(&self.segments.path(segment)));
             }
         }
         Ok(())

@@ -112,10 +112,21 @@ impl BaseStore {
         self.index.put_base(&located(&entries, number, offset))
     }
 
-    /// Reads saved pages from `page` on into `out`, as far as they stand one behind the other.
-    pub fn read(&self, file: FileId, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<SavedRun> {
-        let last = PageNo(page.0 + (out.len() as u64).div_ceil(PAGE).saturating_sub(1));
-        let records = self.index.bases(file, adopted, page..=last)?;
+    /// Reads saved pages from `page` on into `out`, as far as they stand one behind the other. `known` is what an earlier
+    /// call has found of the pages up to the end of `out`: looked up anew only where it has not the page.
+    pub fn read(
+        &self,
+        (file, adopted): (FileId, Seq),
+        page: PageNo,
+        out: &mut [u8],
+        known: &mut SavedPlaces,
+    ) -> Result<SavedRun> {
+        let mut at = known.0.partition_point(|(found, _)| *found < page);
+        if known.0.get(at).is_none_or(|(found, _)| *found != page) {
+            let last = PageNo(page.0 + (out.len() as u64).div_ceil(PAGE).saturating_sub(1));
+            (known.0, at) = (self.index.bases(file, adopted, page..=last)?, 0);
+        }
+        let records = known.0.get(at..).unwrap_or(&[]);
         let Some((first, start)) = records.first() else { return Ok(SavedRun { read: 0, next: None }) };
         if *first != page {
             return Ok(SavedRun { read: 0, next: Some(*first) });
@@ -171,6 +182,10 @@ impl BaseStore {
         Ok(file)
     }
 }
+
+/// Where some saved pages of one file stand, in order.
+#[derive(Default)]
+pub struct SavedPlaces(Vec<(PageNo, BaseRecord)>);
 
 /// What a reading of saved pages found.
 pub struct SavedRun {

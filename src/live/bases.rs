@@ -2,6 +2,7 @@
 //! limbo.
 
 use super::Live;
+use super::base::SavedPlaces;
 use super::node::{Node, NodeState};
 use crate::error::{Error, Kind, Result};
 use crate::types::{FileId, PAGE, PageNo, Seq};
@@ -13,8 +14,9 @@ impl Live {
         let node = self.tree.read().nodes.get(&file).cloned();
         let mut page = page;
         let mut rest = out;
+        let mut known = SavedPlaces::default();
         while !rest.is_empty() {
-            let done = self.read_base_run(node.as_deref(), file, adopted, page, rest)?;
+            let done = self.read_base_run(node.as_deref(), (file, adopted), page, rest, &mut known)?;
             page = PageNo(page.0 + (done as u64).div_ceil(PAGE));
             rest = rest.get_mut(done..).unwrap_or(&mut []);
         }
@@ -25,17 +27,17 @@ impl Live {
     fn read_base_run(
         &self,
         node: Option<&Node>,
-        file: FileId,
-        adopted: Seq,
+        (file, adopted): (FileId, Seq),
         page: PageNo,
         out: &mut [u8],
+        known: &mut SavedPlaces,
     ) -> Result<usize> {
         if let Some(node) = node
             && let Some(done) = self.read_own_base(node, adopted, page, out)?
         {
             return Ok(done);
         }
-        let saved = self.base.read(file, adopted, page, out)?;
+        let saved = self.base.read((file, adopted), page, out, known)?;
         if saved.read > 0 {
             return Ok(saved.read);
         }

@@ -85,6 +85,7 @@ impl Live {
             tags: self.tags.lock().states(),
             leases: self.leases.lock().states(self.journal.monotonic_us()),
             thinned: self.thinned.lock().states(),
+            rested: self.rested(),
             epochs: self.journal.epochs().list().to_vec(),
             excluded: tree.excluded_states(),
             ..Sections::default()

@@ -28,6 +28,7 @@ pub mod pool;
 pub mod recover;
 pub mod rename;
 pub mod replay;
+pub mod rest;
 pub mod room;
 pub mod roots;
 pub mod scatter;
@@ -50,7 +51,7 @@ use crate::meta::tags::Tags;
 use crate::meta::thinned::Thinned;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
-use crate::types::{FileId, RootId, Seq, Timestamp};
+use crate::types::{FileId, PAGE, RootId, Seq, Timestamp};
 use std::collections::BTreeSet;
 
 /// Limits of the live tree.
@@ -82,6 +83,8 @@ pub struct Live {
     pub leases: Mutex<Leases>,
     /// Which instants remain. A leaf, but for the journal's lock.
     pub thinned: Mutex<Thinned>,
+    /// Files at rest. A leaf.
+    rested: Mutex<rest::Rested>,
     tree: RwLock<Tree>,
     pool: Pool,
     base: BaseStore,
@@ -124,6 +127,17 @@ impl Live {
     /// Files, directories and links.
     pub fn files(&self) -> u64 {
         self.tree.read().nodes.len() as u64
+    }
+
+    /// Bytes of pages that hold data, of all files.
+    pub fn data_total(&self) -> u64 {
+        let nodes: Vec<_> = self.tree.read().nodes.values().cloned().collect();
+        nodes.iter().map(|node| node.lock().content.data.count() * PAGE).sum()
+    }
+
+    /// Whether the present has a file, with a name or open without one.
+    pub fn knows(&self, file: FileId) -> bool {
+        self.tree.read().nodes.contains_key(&file)
     }
 
     /// What keeps the applier from going on.

@@ -145,6 +145,7 @@ fn open_clean(mut setup: Setup, new: Vec<RootPaths>, checkpoint: &Checkpoint) ->
     roots::admit(&mut setup.paths, new, &tree)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     live.take_over(found);
+    live.rested.lock().extend(checkpoint.sections.rested.iter().map(|rested| (rested.file, *rested)));
     let prints: HashMap<FileId, Fingerprint> =
         checkpoint.nodes.iter().filter_map(|node| node.fingerprint.map(|print| (node.file, print))).collect();
     let stock = live.take_stock(&prints)?;
@@ -193,6 +194,7 @@ fn open_crashed(setup: Setup, checkpoint: &Checkpoint) -> Result<(Live, Report)>
     tree.patterns = setup.exclude.choose(&top)?;
     let live = assemble(setup, tree, resume, checkpoint.birth, (checkpoint.id, checkpoint.replay.seq))?;
     live.take_over(found);
+    live.rested.lock().extend(checkpoint.sections.rested.iter().map(|rested| (rested.file, *rested)));
     if on_the_way {
         live.checkpoint(Phase::Serving, &HashMap::new())?;
     }
@@ -392,6 +394,7 @@ fn assemble(
         tags: Mutex::new(Tags::default()),
         leases: Mutex::new(Leases::default()),
         thinned: Mutex::new(Thinned::default()),
+        rested: Mutex::default(),
         tree: RwLock::new(tree),
         pool,
         base,

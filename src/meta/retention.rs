@@ -62,9 +62,9 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// All of history, without end: no cap either.
+    /// All of history, without end, whatever the disk says.
     pub fn everything() -> Retention {
-        Retention { all_us: None, tiers: Vec::new(), cap: Cap::Percent(100), minimum_us: 0 }
+        Retention { all_us: None, tiers: Vec::new(), cap: Cap::Percent(100), minimum_us: u64::MAX }
     }
 
     /// Reads the tiers, a cap (`200GiB`, `80%`) and the minimum (`1h`).

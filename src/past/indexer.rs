@@ -6,10 +6,12 @@
 use super::pages::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Place;
+use crate::format::event::Event;
 use crate::index::{Compose, Index, IndexedGroup, Watermark};
 use crate::journal::Journal;
-use crate::journal::reader::{Check, Reader, Step};
+use crate::journal::reader::{Check, ReadGroup, Reader, Step};
 use crate::journal::recovery::START;
+use crate::journal::segment::Form;
 use crate::sync::{Arc, Mutex};
 use crate::types::{Location, PAGE, Seq, Timestamp};
 
@@ -116,7 +118,12 @@ impl Indexer {
                 chain: header.crc,
                 seq: header.last_seq().next(),
             };
-            groups.push(IndexedGroup { segment: place.segment, offset: place.offset, records });
+            groups.push(IndexedGroup {
+                segment: place.segment,
+                offset: place.offset,
+                records,
+                pruned: Vec::new(),
+            });
         }
         Ok((!groups.is_empty()).then_some((groups, next, ts)))
     }
@@ -129,10 +136,12 @@ impl Indexer {
             match reader.step()? {
                 Step::Group(group) => {
                     ts = group.records.last().map_or(ts, |record| record.ts);
+                    let pruned = self.pruned(&group)?;
                     groups.push(IndexedGroup {
                         segment: group.place.segment,
                         offset: group.place.offset,
                         records: group.records,
+                        pruned,
                     });
                 }
                 Step::End => {
@@ -147,6 +156,22 @@ impl Indexer {
             }
         }
         Ok((groups, reader.place(), ts))
+    }
+
+    /// The writes of a group of which nothing is kept.
+    fn pruned(&self, group: &ReadGroup) -> Result<Vec<Seq>> {
+        let segments = self.journal.segments();
+        let Form::Woven(file) = segments.form(group.place.segment)? else { return Ok(Vec::new()) };
+        let mut pruned = Vec::new();
+        for record in &group.records {
+            if let Event::Write { offset, len, payload, .. } = record.event {
+                let address = group.place.offset + u64::from(payload.offset);
+                if !segments.woven().holds_any(&file, group.place.segment, (address, offset, len))? {
+                    pruned.push(record.seq);
+                }
+            }
+        }
+        Ok(pruned)
     }
 
     /// Writes pages whole, so that no later read has to put more than a few parts together. The bytes are durable

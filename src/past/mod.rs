@@ -11,6 +11,7 @@ pub mod meaning;
 pub mod offline;
 pub mod pages;
 pub mod paths;
+pub mod plan;
 pub mod resolve;
 pub mod view;
 pub mod when;

@@ -103,10 +103,38 @@ impl Pages {
 
     /// [`Pages::read`] from history itself.
     pub fn read_history(&self, file: FileId, at: Seq, offset: u64, out: &mut [u8]) -> Result<()> {
+        self.by_adoption(file, at, |adoption| self.read_by(adoption, file, at, offset, out))
+    }
+
+    /// Reads by the adoption of a file, and again if it has come to rest meanwhile: then its versions may be gone.
+    fn by_adoption<T>(
+        &self,
+        file: FileId,
+        at: Seq,
+        mut read: impl FnMut(Option<Adoption>) -> Result<T>,
+    ) -> Result<T> {
+        let mut adoption = self.index.adoption(file, at)?;
+        loop {
+            let result = read(adoption);
+            let now = self.index.adoption(file, at)?;
+            if now == adoption {
+                return result;
+            }
+            adoption = now;
+        }
+    }
+
+    fn read_by(
+        &self,
+        adoption: Option<Adoption>,
+        file: FileId,
+        at: Seq,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
         let Some(last_byte) = offset.checked_add(out.len() as u64).and_then(|end| end.checked_sub(1)) else {
             return Ok(());
         };
-        let adoption = self.index.adoption(file, at)?;
         let floor = adoption.map_or(Seq::ZERO, |adoption| adoption.seq);
         let (mut page, last) = (offset / PAGE, last_byte / PAGE);
         while page <= last {
@@ -174,12 +202,13 @@ impl Pages {
 
     /// One page of the past.
     pub fn page(&self, file: FileId, page: PageNo, at: Seq) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; PAGE_LEN];
-        let adoption = self.index.adoption(file, at)?;
-        let floor = adoption.map_or(Seq::ZERO, |adoption| adoption.seq);
-        let version = self.index.page(file, page, at, floor)?;
-        self.compose(file, adoption, page, &version, &mut bytes)?;
-        Ok(bytes)
+        self.by_adoption(file, at, |adoption| {
+            let mut bytes = vec![0; PAGE_LEN];
+            let floor = adoption.map_or(Seq::ZERO, |adoption| adoption.seq);
+            let version = self.index.page(file, page, at, floor)?;
+            self.compose(file, adoption, page, &version, &mut bytes)?;
+            Ok(bytes)
+        })
     }
 
     fn compose(
@@ -190,7 +219,11 @@ impl Pages {
         version: &PageVersion,
         bytes: &mut [u8],
     ) -> Result<()> {
+        // What newer parts cover may have been pruned.
+        let mut version = version.clone();
+        let beneath = version.uncover();
         match (version.full, adoption) {
+            _ if !beneath => {}
             (Some(full), _) => {
                 let valid = (full.valid_len as usize).min(bytes.len());
                 self.fetch(full.location, bytes.get_mut(..valid).unwrap_or(&mut []))?;

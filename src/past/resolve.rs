@@ -66,11 +66,11 @@ pub struct Resolver<'a> {
 
 /// The part of history that one clock epoch dates.
 #[derive(Clone, Copy, Debug)]
-struct Span {
-    epoch: u32,
-    start: Timestamp,
+pub(super) struct Span {
+    pub(super) epoch: u32,
+    pub(super) start: Timestamp,
     /// Its last event; the newest epoch has none yet.
-    last: Option<Seq>,
+    pub(super) last: Option<Seq>,
 }
 
 enum Choice {
@@ -109,7 +109,7 @@ impl Resolver<'_> {
     }
 
     /// The epoch, and the time in it, that `at` comes to when it was reckoned back from now by the present clock.
-    fn walk_back(&self, mut at: Timestamp, time: &TimeNow) -> Result<Option<(Span, Timestamp)>> {
+    pub(super) fn walk_back(&self, mut at: Timestamp, time: &TimeNow) -> Result<Option<(Span, Timestamp)>> {
         let mut later: Option<Span> = None;
         for span in self.spans(time).into_iter().rev() {
             if let Some(later) = later {
@@ -192,7 +192,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn spans(&self, time: &TimeNow) -> Vec<Span> {
+    pub(super) fn spans(&self, time: &TimeNow) -> Vec<Span> {
         let mut spans = vec![Span { epoch: 0, start: self.birth.1, last: None }];
         for epoch in time.epochs.list() {
             if epoch.seq <= self.birth.0 {
@@ -225,7 +225,7 @@ impl Resolver<'_> {
     }
 
     /// The last time that an epoch has shown.
-    fn end(&self, span: &Span, time: &TimeNow) -> Result<Timestamp> {
+    pub(super) fn end(&self, span: &Span, time: &TimeNow) -> Result<Timestamp> {
         let last = match span.last {
             Some(last) => last,
             None if !time.stopped => return Ok(time.now),
@@ -305,13 +305,14 @@ impl Resolver<'_> {
         Ok(Resolution::Found(Found { seq: shown, meant: seq, actual, epoch }))
     }
 
-    /// Time of an event that is indexed.
+    /// Time of an event that was given.
     pub fn time_of(&self, seq: Seq) -> Result<Timestamp> {
+        self.index_to(seq)?;
         let place = self.index.group_of_seq(seq)?.ok_or_else(|| unknown(seq))?;
         Ok(self.last_of(place, |record| record.seq <= seq)?.ok_or_else(|| unknown(seq))?.ts)
     }
 
-    fn last_event(&self, span: &Span, at: Timestamp) -> Result<Option<Record>> {
+    pub(super) fn last_event(&self, span: &Span, at: Timestamp) -> Result<Option<Record>> {
         match self.index.group_at_time(span.epoch, at)? {
             Some(place) => self.last_of(place, |record| record.ts <= at),
             None => Ok(None),

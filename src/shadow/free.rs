@@ -6,8 +6,7 @@ use super::snapshot::Snapshot;
 use crate::disk::OpenHow;
 use crate::error::Result;
 use crate::format::shadow::FileBody;
-use crate::sync::Arc;
-use crate::types::{PAGE, Seq};
+use crate::types::PAGE;
 use std::collections::BTreeSet;
 
 impl Shadows {
@@ -92,23 +91,6 @@ impl Shadows {
             at = at.max(behind);
         }
         Ok(())
-    }
-
-    /// Removes what is of an instant that `kept` does not keep: the index may forget what has changed since. Called before
-    /// history is pruned or thinned; nothing is served from them any more when this returns, even with an error.
-    pub fn keep_only(&self, kept: &dyn Fn(Seq) -> bool) -> Result<()> {
-        let mut done = Ok(());
-        for shadow in self.list() {
-            let lost = |snapshot: &Arc<Snapshot>| !kept(snapshot.seq());
-            let first_kept = shadow.snapshots.iter().take_while(|snapshot| lost(snapshot)).count();
-            let rest = shadow.snapshots.get(first_kept..).unwrap_or(&[]);
-            let removed = match rest.is_empty() || rest.iter().any(lost) {
-                true => self.remove(shadow.id),
-                false => (0..first_kept).try_for_each(|_| self.remove_oldest(shadow.id)),
-            };
-            done = done.and(removed);
-        }
-        done
     }
 }
 

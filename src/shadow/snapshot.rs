@@ -70,6 +70,11 @@ impl Snapshot {
         self.head.seq
     }
 
+    /// BLAKE3 over the hashes of all its blocks, in hexadecimal digits.
+    pub fn hash(&self) -> String {
+        self.head.digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Why it is not used any more.
     pub fn broken(&self) -> Option<Error> {
         self.broken.lock().clone()

@@ -12,6 +12,7 @@ use crate::format::woven::places::{self, PLACES, Places, WovenPlace};
 use crate::format::woven::{Trailer, WovenHeader};
 use crate::journal::segment::Segments;
 use crate::sync::Arc;
+use crate::types::{SegmentNo, StoreId};
 use std::path::Path;
 
 /// As zstd counts (docs/decisions/0030).
@@ -63,50 +64,72 @@ pub(super) fn make(
     path: &Path,
     pace: &dyn Pace,
 ) -> Result<Option<Made>> {
+    let (header, number) = (source.header, source.header.number);
+    let begin = WovenHeader { store: header.store, first: number, last: number, thinned: false };
+    let mut pen = pen(disk, path, &begin, pace)?;
+    let mut versions = Vec::new();
+    let Some(groups) = pen.groups(segments, source, &mut versions)? else { return Ok(None) };
+    versions.sort_unstable();
+    let read = |version: &Version, bytes: &mut [u8]| {
+        let got = source.file.read_at("weave.read", bytes, version.address)?;
+        same(got == bytes.len(), "a version that its segment holds")
+    };
+    let Some((data, held)) = pen.versions(&versions, read)? else { return Ok(None) };
+    let places = pen.places(held)?;
+    let (groups, places) = (pen.put_all(groups)?, pen.put_all(places)?);
+    let payload_bytes = versions.iter().map(|version| u64::from(version.len)).sum();
+    let part = SegmentPart { header, end: source.end, groups, places };
+    let contents = Contents { segments: vec![part], data, payload_bytes, journal_bytes: source.end };
+    let woven_bytes = pen.finish(&contents)?;
+    Ok(Some(Made { payload_bytes, woven_bytes }))
+}
+
+/// Begins a file for what is put together of others, at `path`.
+pub(super) fn pen<'a>(
+    disk: &dyn Disk,
+    path: &Path,
+    header: &WovenHeader,
+    pace: &'a dyn Pace,
+) -> Result<Pen<'a>> {
     let how = OpenHow { write: true, create: true, ..OpenHow::default() };
     let file = disk.open("weave.create", path, how)?;
     file.set_len("weave.create", 0)?;
     let out = Out { file, hasher: blake3::Hasher::new(), buffer: Vec::with_capacity(CHUNK), flushed: 0 };
-    Make { segments, source, pace, out, packer: Packer::new(LEVEL)? }.run()
+    let mut pen = Pen { store: header.store, pace, out, packer: Packer::new(LEVEL)? };
+    pen.begin(header)?;
+    Ok(pen)
 }
 
-struct Make<'a> {
-    segments: &'a Arc<Segments>,
-    source: &'a Source,
+/// Writes a woven file, piece by piece.
+pub(super) struct Pen<'a> {
+    store: StoreId,
     pace: &'a dyn Pace,
     out: Out,
     packer: Packer,
 }
 
-/// Pieces made and not yet written, by their first address.
-type Packed = Vec<(u64, Vec<u8>)>;
+/// Where versions of some segments went.
+pub(super) type Held = Vec<(SegmentNo, WovenPlace)>;
 
-impl Make<'_> {
-    fn run(mut self) -> Result<Option<Made>> {
-        let header = self.source.header;
-        let number = header.number;
-        self.out.put(&WovenHeader { store: header.store, first: number, last: number }.encode())?;
-        let mut versions = Vec::new();
-        let Some(groups) = self.groups(&mut versions)? else { return Ok(None) };
-        versions.sort_unstable();
-        let Some((data, mut held)) = self.versions(&versions)? else { return Ok(None) };
-        held.sort_unstable_by_key(|place| place.address);
-        let places = self.places(&held)?;
-        let (groups, places) = (self.put_all(groups)?, self.put_all(places)?);
-        let payload_bytes = versions.iter().map(|version| u64::from(version.len)).sum();
-        let part = SegmentPart { header, end: self.source.end, groups, places };
-        let journal_bytes = self.source.end;
-        let contents = Contents { segments: vec![part], data, payload_bytes, journal_bytes };
-        let woven_bytes = self.finish(&contents)?;
-        Ok(Some(Made { payload_bytes, woven_bytes }))
+/// Pieces made and not yet written, by their first address.
+pub(super) type Packed = Vec<(u64, Vec<u8>)>;
+
+impl Pen<'_> {
+    fn begin(&mut self, header: &WovenHeader) -> Result<()> {
+        self.out.put(&header.encode()).map(|_| ())
     }
 
     /// The groups as pieces, and the versions in them.
-    fn groups(&mut self, versions: &mut Vec<Version>) -> Result<Option<Packed>> {
+    fn groups(
+        &mut self,
+        segments: &Arc<Segments>,
+        source: &Source,
+        versions: &mut Vec<Version>,
+    ) -> Result<Option<Packed>> {
         let mut packed = Packed::new();
         let (mut raw, mut first) = (Vec::new(), 0);
         let mut since = Vec::new();
-        let (source, store, packer) = (self.source, self.source.header.store, &mut self.packer);
+        let (store, number, packer) = (self.store, source.header.number, &mut self.packer);
         let mut close = |raw: &mut Vec<u8>, since: &mut Vec<_>, first: u64| -> Result<()> {
             if raw.is_empty() {
                 return Ok(());
@@ -120,8 +143,8 @@ impl Make<'_> {
             raw.clear();
             Ok(())
         };
-        let whole = source.groups(self.segments, self.pace, |offset, mut head, records| {
-            cut(offset, records, versions);
+        let whole = source.groups(segments, self.pace, |offset, mut head, records| {
+            cut((number, offset), records, versions);
             if raw.is_empty() {
                 first = offset;
             }
@@ -134,7 +157,11 @@ impl Make<'_> {
     }
 
     /// Writes the versions, in their order; where each piece stands, and which holds what.
-    fn versions(&mut self, versions: &[Version]) -> Result<Option<(Vec<Span>, Vec<WovenPlace>)>> {
+    pub(super) fn versions(
+        &mut self,
+        versions: &[Version],
+        read: impl Fn(&Version, &mut [u8]) -> Result<()>,
+    ) -> Result<Option<(Vec<Span>, Held)>> {
         let (mut spans, mut held) = (Vec::new(), Vec::with_capacity(versions.len()));
         let mut writer = DataWriter::new();
         let mut raw = Vec::new();
@@ -143,14 +170,14 @@ impl Make<'_> {
             let from = raw.len();
             raw.resize(from + usize::from(version.len), 0);
             let bytes = raw.get_mut(from..).unwrap_or(&mut []);
-            let got = self.source.file.read_at("weave.read", bytes, version.address)?;
-            same(got == bytes.len(), "a version that its segment holds")?;
-            held.push(WovenPlace {
+            read(version, bytes)?;
+            let place = WovenPlace {
                 address: version.address,
                 len: u32::from(version.len),
                 piece: u32::try_from(spans.len()).unwrap_or(u32::MAX),
                 record: u32::try_from(writer.count()).unwrap_or(u32::MAX),
-            });
+            };
+            held.push((version.segment, place));
             writer.push((version.file, version.page), usize::from(version.start), bytes)?;
             let last = index + 1 == versions.len();
             if writer.len_bytes() < PIECE && writer.count() < RECORDS_MAX && !last {
@@ -169,7 +196,10 @@ impl Make<'_> {
         Ok(Some((spans, held)))
     }
 
-    fn places(&mut self, held: &[WovenPlace]) -> Result<Packed> {
+    /// The places of what one segment holds.
+    pub(super) fn places(&mut self, held: Held) -> Result<Packed> {
+        let mut held: Vec<WovenPlace> = held.into_iter().map(|(_, place)| place).collect();
+        held.sort_unstable_by_key(|place| place.address);
         let mut packed = Packed::new();
         for chunk in held.chunks(PLACES) {
             let piece = self.packer.pack(PieceKind::Places, &places::encode(chunk))?;
@@ -182,16 +212,17 @@ impl Make<'_> {
         Ok(packed)
     }
 
-    fn put_all(&mut self, pieces: Packed) -> Result<Vec<Keyed>> {
+    pub(super) fn put_all(&mut self, pieces: Packed) -> Result<Vec<Keyed>> {
         let put = |(first, piece): (u64, Vec<u8>)| Ok(Keyed { first, span: self.out.put(&piece)? });
         pieces.into_iter().map(put).collect()
     }
 
-    fn finish(mut self, contents: &Contents) -> Result<u64> {
+    /// The end of the file, durable; its length in bytes.
+    pub(super) fn finish(mut self, contents: &Contents) -> Result<u64> {
         let piece = self.packer.pack(PieceKind::Contents, &contents.encode())?;
         let span = self.out.put(&piece)?;
         let raw = unpack(PieceKind::Contents, &piece)?;
-        let seen = Contents::decode(&raw, self.source.header.store, span.at)?;
+        let seen = Contents::decode(&raw, self.store, span.at)?;
         same(seen == *contents, "the contents")?;
         let blake3 = *self.out.hasher.finalize().as_bytes();
         self.out.put(&Trailer { contents_at: span.at, contents_len: span.len, blake3 }.encode())?;

@@ -8,9 +8,13 @@
 //! - Nothing waits for the weaver, and it stops between two pieces when told to.
 
 mod make;
+mod needs;
 mod source;
+mod thin;
 mod weaver;
 
+pub use needs::Remaining;
+pub use thin::{Needs, Range, Thinning};
 pub use weaver::{Outcome, Weaver, Woven};
 
 /// What holds the weaver back.

@@ -23,6 +23,7 @@ pub(super) struct Version {
     pub start: u16,
     /// Bytes, at most a page.
     pub len: u16,
+    pub segment: SegmentNo,
     /// Where the bytes stand in the segment.
     pub address: u64,
 }
@@ -81,8 +82,8 @@ impl Source {
     }
 }
 
-/// Cuts the writes of a group that stands at `offset` into versions of pages.
-pub(super) fn cut(offset: u64, records: &[Record], versions: &mut Vec<Version>) {
+/// Cuts the writes of a group that stands at `offset` of a segment into versions of pages.
+pub(super) fn cut((segment, offset): (SegmentNo, u64), records: &[Record], versions: &mut Vec<Version>) {
     for record in records {
         let Event::Write { file, offset: begin, len, payload, .. } = record.event else { continue };
         let end = begin + u64::from(len);
@@ -96,6 +97,7 @@ pub(super) fn cut(offset: u64, records: &[Record], versions: &mut Vec<Version>) 
                 seq: record.seq,
                 start: (at % PAGE) as u16,
                 len: (stop - at) as u16,
+                segment,
                 address: offset + u64::from(payload.offset) + (at - begin),
             });
             at = stop;

@@ -6,14 +6,13 @@ use super::source::Source;
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::journal::segment::Segments;
-use crate::journal::woven::WovenFile;
 use crate::live::paths::join_bytes;
 use crate::sync::{Arc, Mutex};
 use crate::types::{SegmentNo, Seq};
 use std::collections::BTreeSet;
 
 /// How the name of an unfinished file ends.
-const UNFINISHED: &str = "new";
+pub(super) const UNFINISHED: &str = "new";
 
 /// A segment that was woven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,10 +37,10 @@ pub enum Outcome {
 
 /// Weaves one segment at a time.
 pub struct Weaver {
-    disk: Arc<dyn Disk>,
-    segments: Arc<Segments>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) segments: Arc<Segments>,
     /// Held through a step; segments that cannot be woven.
-    turn: Mutex<BTreeSet<SegmentNo>>,
+    pub(super) turn: Mutex<BTreeSet<SegmentNo>>,
     trouble: Mutex<Option<Error>>,
 }
 
@@ -57,7 +56,9 @@ impl Weaver {
             }
         }
         let (turn, trouble) = (Mutex::new(BTreeSet::new()), Mutex::new(None));
-        Ok(Weaver { disk, segments, turn, trouble })
+        let weaver = Weaver { disk, segments, turn, trouble };
+        weaver.remove_superseded()?;
+        Ok(weaver)
     }
 
     /// What kept a segment from being woven.
@@ -105,7 +106,7 @@ impl Weaver {
     }
 
     fn weave(&self, number: SegmentNo, pace: &dyn Pace) -> Result<Outcome> {
-        let path = self.segments.woven().path(number);
+        let path = self.segments.woven().path(number, number);
         if let Some(done) = self.finished(number)? {
             return Ok(Outcome::Wove(done));
         }
@@ -130,11 +131,9 @@ impl Weaver {
     /// Removes the journal's form of a segment if the woven one is there and whole. One that is not is removed itself:
     /// as long as the journal's is there nobody needs it.
     fn finished(&self, number: SegmentNo) -> Result<Option<Woven>> {
-        let path = self.segments.woven().path(number);
-        let store = self.segments.store();
-        let opened = WovenFile::open(&*self.disk, &path, number.0, store).and_then(|file| {
+        let path = self.segments.woven().path(number, number);
+        let opened = self.segments.woven().open_now(number, number).and_then(|file| {
             file.check()?;
-            file.contents().segment(number)?;
             Ok(file)
         });
         let file = match opened {

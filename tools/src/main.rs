@@ -8,17 +8,21 @@ mod inference_worker;
 mod journal;
 mod leases;
 mod log;
+mod model;
 mod mount;
 mod output;
 mod partitions;
+mod prune;
 mod recover;
 mod resolve;
 mod restore;
+mod retention;
 mod shadow;
 mod status;
 mod tag;
 mod tags;
 mod trace;
+mod train;
 mod unmount;
 mod weave;
 
@@ -46,12 +50,18 @@ enum Command {
     At(at::Args),
     Resolve(resolve::Args),
     Weave(weave::Args),
+    Prune(prune::Args),
+    #[command(subcommand)]
+    Retention(retention::Command),
     Tag(tag::Args),
     Tags(tags::Args),
     Leases(leases::Args),
     Log(log::Args),
     Diff(diff::Args),
+    #[command(subcommand)]
+    Model(model::Command),
     Partitions(partitions::Args),
+    Train(train::Args),
     Restore(restore::Args),
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
@@ -80,12 +90,16 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, store),
         Command::At(args) => at::run(&args, store),
         Command::Resolve(args) => resolve::run(&args, store),
+        Command::Prune(args) => prune::run(&args, store),
+        Command::Retention(command) => retention::run(&command, store),
         Command::Weave(args) => weave::run(&args, store),
         Command::Tag(args) => tag::run(&args, store),
         Command::Tags(args) => tags::run(&args, store),
         Command::Leases(args) => leases::run(&args, store),
         Command::Log(args) => log::run(&args, store),
         Command::Diff(args) => diff::run(&args, store),
+        Command::Model(command) => model::run(&command, store),
+        Command::Train(args) => train::run(&args, store),
         Command::Shadow(command) => shadow::run(&command, store),
         Command::Shadows(args) => shadow::list(&args, store),
         Command::Trace(command) => trace::run(&command, store),

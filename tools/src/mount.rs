@@ -23,6 +23,9 @@ pub struct Args {
     /// How writes arrive; overrides weft.toml
     #[arg(long, value_enum)]
     capture: Option<CaptureArg>,
+    /// ONNX Runtime's library (libonnxruntime.so, 1.24 or later), for the forecast's models; overrides weft.toml
+    #[arg(long, value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
     /// Stay in the foreground and log to standard error
     #[arg(long)]
     foreground: bool,
@@ -53,6 +56,7 @@ pub fn run(args: Args, store: Option<&Path>) -> Outcome {
         roots: args.roots,
         without: args.without,
         capture: args.capture.map(Capture::from),
+        onnxruntime: args.onnxruntime,
         foreground: args.foreground,
     })?;
     Ok(ExitCode::SUCCESS)

@@ -25,6 +25,10 @@ pub fn number(status: &Value, key: &str) -> u64 {
     status.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
+fn nested(status: &Value, outer: &str, key: &str) -> u64 {
+    status.get(outer).map_or(0, |inner| number(inner, key))
+}
+
 fn text<'a>(status: &'a Value, key: &str) -> &'a str {
     status.get(key).and_then(Value::as_str).unwrap_or("?")
 }
@@ -117,7 +121,8 @@ fn table(status: &Value) -> String {
         (
             "stored",
             format!(
-                "journal {}, woven {}, shadows {}, index {}, base {}, metadata {}",
+                "live {}, journal {}, woven {}, shadows {}, index {}, base {}, metadata {}",
+                size("live_bytes"),
                 size("journal_bytes"),
                 size("woven_bytes"),
                 size("shadow_bytes"),
@@ -140,6 +145,7 @@ fn table(status: &Value) -> String {
         ),
         ("checkpoint", format!("at seq {}", number(status, "checkpoint_seq"))),
         ("profile", text(status, "profile").into()),
+        ("model", model(status)),
         ("excluded", excluded(status)),
         ("files", format!("{} ({} open)", number(status, "files"), number(status, "open_files"))),
         (
@@ -161,12 +167,34 @@ fn table(status: &Value) -> String {
                 number(status, "flushes")
             ),
         ),
+        (
+            "cost",
+            format!(
+                "{:.1} s of CPU ({:.1} weaving, {:.1} shadows), {} read, {} written",
+                number(status, "daemon_cpu_us") as f64 / 1e6,
+                nested(status, "woven_so_far", "cpu_us") as f64 / 1e6,
+                nested(status, "shadows", "cpu_us") as f64 / 1e6,
+                size("daemon_read_bytes"),
+                size("daemon_written_bytes")
+            ),
+        ),
         ("recovery", text(status, "recovery").into()),
     ];
     let (first, rest) = lines.split_at(1);
     let all = first.iter().cloned().chain(warnings).chain(rest.iter().cloned());
     let shown = all.filter(|(_, value)| !value.is_empty());
     shown.map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+}
+
+/// Which model forecasts, or why none does.
+fn model(status: &Value) -> String {
+    let Some(model) = status.get("model") else { return String::new() };
+    let part = |key: &str| model.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    match (part("id"), part("trouble")) {
+        (id, cause) if cause.is_empty() => id,
+        (id, cause) if id.is_empty() => format!("none, the standard rule decides: {cause}"),
+        (id, cause) => format!("{id} is not at work, the standard rule decides: {cause}"),
+    }
 }
 
 /// The further roots; empty without.

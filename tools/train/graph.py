@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from outputs import INPUT, OUTPUTS
+from outputs import COUNTS, INPUT, OUTPUTS, WIDTH
 
 # Newer writers default to versions that the pinned runtime refuses.
 IR = 8
@@ -20,7 +20,12 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def assemble(scaler, net, metadata: dict) -> onnx.ModelProto:
+def constants_of(path: Path) -> dict:
+    """The arrays of a graph of ours, by name: what a further training begins with."""
+    return {one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
+
+
+def assemble(scaler, experts, net, metadata: dict) -> onnx.ModelProto:
     """One graph of a scaler and a network: features in, every output in plain units out."""
     constants, nodes = [], []
 
@@ -42,14 +47,31 @@ def assemble(scaler, net, metadata: dict) -> onnx.ModelProto:
     h = node("Relu", [h], "second_relu")
     straight = node("Gemm", [x, const("skip", net.w["skip"]), const("b3", net.w["b3"])], "straight")
     deep = node("MatMul", [h, const("w3", net.w["w3"])], "deep")
-    z = node("Add", [straight, deep], "all")
-    const_split = numpy_helper.from_array(np.array([width for _, width in OUTPUTS], np.int64), "widths")
-    constants.append(const_split)
+    z = node("Add", [straight, deep], "without_experts")
+
+    # What the experts say, and how much each is believed.
+    def whole(name, values):
+        constants.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    counts, each = experts.shape
+    said = node("Gather", [INPUT, whole("columns", experts.columns.reshape(-1))], "asked", axis=1)
+    said = node("Min", [node("Max", [said, const("zero", 0.0)], "asked_least"), const("most_log", 40.0)], "asked_most")
+    said = node("Sub", [node("Exp", [said], "rates_and_one"), const("one", 1.0)], "rates")
+    said = node("Mul", [said, const("factors", experts.factors.reshape(-1))], "expected")
+    said = node("Log", [node("Add", [said, "one"], "expected_and_one")], "expected_log")
+    shape = whole("by_count", [-1, counts, each])
+    said = node("Reshape", [said, shape], "said")
+    gates = node("Gemm", [h, const("w4", net.w["w4"]), const("b4", net.w["b4"])], "gates")
+    chosen = node("Softmax", [node("Reshape", [gates, shape], "gates_by_count")], "chosen", axis=2)
+    mixed = node("ReduceSum", [node("Mul", [chosen, said], "weighed"), whole("third", [2])], "mixed", keepdims=0)
+    # Counts are columns in a row; the others get nothing.
+    before, after = COUNTS[0], WIDTH - COUNTS[-1] - 1
+    padded = node("Pad", [mixed, whole("beside", [0, before, 0, after])], "padded")
+    z = node("Add", [z, padded], "all")
+    whole("widths", [width for _, width in OUTPUTS])
     parts = [f"{name}_inside" for name, _ in OUTPUTS]
     nodes.append(helper.make_node("Split", [z, "widths"], parts, axis=1))
-    const("zero", 0.0)
-    const("one", 1.0)
-    const("most_log", 40.0)
     for (name, _), part in zip(OUTPUTS, parts):
         if name in ("p_split", "split_point", "p_quiet"):
             node("Sigmoid", [part], name)

@@ -1,15 +1,21 @@
 """A small network with one input and many outputs, by hand in numpy: a few thousand weights need no framework, and the
 losses differ by output. Deterministic: one seed, one thread, one result.
 
+Counts are not guessed out of the blue: each is a mean, in logarithms, of what simple experts say (the fading means and
+windows of the features, times the horizon), with weights that the network chooses for each row, times a factor. So a
+site a thousand times busier than any in training is still forecast in its own scale.
+
 Inside, shares are logits, counts are log1p, times are log1p of seconds. Rows: float32 [n, features]; targets: float32
 [n, WIDTH] in plain units, NaN where nobody knows (the trace ends before the horizon does).
 """
 
 import numpy as np
 
-from outputs import COUNTS, QUANTILES, SHARES, TIMES, WIDTH
+from outputs import COLUMNS, COUNTS, HORIZONS, QUANTILES, SHARES, TIMES, WIDTH
 
 CLIP = 30.0
+PAGE = 4096
+SPANS = (60, 300, 1_800, 21_600, 86_400)
 
 
 def sigmoid(z):
@@ -27,14 +33,52 @@ class Scaler:
         spread = clipped.std(axis=0, dtype=np.float64)
         self.factor = np.where((spread > 1e-4) & used, 1.0 / np.maximum(spread, 1e-4), 0.0).astype(np.float32)
 
+    @classmethod
+    def of(cls, constants):
+        """That of a graph."""
+        scaler = cls.__new__(cls)
+        scaler.low, scaler.high = constants["low"], constants["high"]
+        scaler.mean, scaler.factor = constants["mean"], constants["factor"]
+        return scaler
+
     def __call__(self, x):
         return (np.clip(x, self.low, self.high) - self.mean) * self.factor
 
 
-class Net:
-    """Two hidden layers, and a straight way beside them: what a baseline can do by a line needs no detour."""
+class Experts:
+    """What each count would be if something went on: [n, counts, experts] in log1p."""
 
-    def __init__(self, features, hidden, seed):
+    def __init__(self, names):
+        at = {name: i for i, name in enumerate(names)}
+        columns, factors, near = [], [], []
+        for output, unit in (("pages", 1.0), ("bytes", PAGE), ("reads", 1.0)):
+            rates = {"pages": "pages", "bytes": "pages_of_bytes", "reads": "reads"}[output]
+            for horizon in HORIZONS:
+                said = [(f"{rates}_{span}s", unit * horizon / 60, span) for span in SPANS]
+                if output != "reads":
+                    said += [(f"window_pages_{span}s", unit * horizon / span, span) for span in SPANS[:3]]
+                    said += [("hour_yesterday", unit * horizon / 3_600, 86_400), ("hour_usual", unit * horizon / 3_600, 86_400)]
+                else:
+                    said += [("last_reads", horizon / 60, 60)] + [(f"{rates}_{span}s", horizon / 60, span) for span in SPANS[:4]]
+                # Names that a list of features does not have (tests) are silent.
+                columns.append([at.get(name, -1) for name, _, _ in said])
+                factors.append([factor for _, factor, _ in said])
+                near.append([-0.5 * abs(np.log(horizon / span)) for _, _, span in said])
+        self.columns, self.factors = np.array(columns), np.array(factors, np.float32)
+        self.factors[self.columns < 0] = 0
+        self.columns = np.maximum(self.columns, 0)
+        self.near = np.array(near, np.float32).reshape(-1)
+        self.shape = self.factors.shape
+
+    def __call__(self, x):
+        return np.log1p(np.expm1(np.clip(x[:, self.columns], 0, 40)) * self.factors)
+
+
+class Net:
+    """Two hidden layers, and a straight way beside them: what a baseline can do by a line needs no detour. Rows are
+    given as (scaled features, what the experts say)."""
+
+    def __init__(self, features, hidden, seed, near):
         rng = np.random.default_rng(seed)
         a, b = hidden
 
@@ -49,23 +93,37 @@ class Net:
             "w3": layer(b, WIDTH, 0.2),
             "skip": layer(features, WIDTH, 0.02),
             "b3": np.zeros(WIDTH, np.float32),
+            "w4": layer(b, len(near), 0.05),
+            "b4": np.array(near, np.float32),
         }
 
-    def forward(self, x):
+    def layers(self, x, said):
         w = self.w
         h1 = np.maximum(x @ w["w1"] + w["b1"], 0)
         h2 = np.maximum(h1 @ w["w2"] + w["b2"], 0)
-        return h1, h2, h2 @ w["w3"] + x @ w["skip"] + w["b3"]
+        z = h2 @ w["w3"] + x @ w["skip"] + w["b3"]
+        chosen = (h2 @ w["w4"] + w["b4"]).reshape(said.shape)
+        chosen = np.exp(chosen - chosen.max(axis=2, keepdims=True))
+        chosen /= chosen.sum(axis=2, keepdims=True)
+        mixed = (chosen * said).sum(axis=2)
+        z[:, COUNTS] += mixed
+        return h1, h2, z, chosen, mixed
 
-    def gradients(self, x, y, weight):
+    def forward(self, x, said):
+        return self.layers(x, said)[2]
+
+    def gradients(self, x, said, y, weight):
         """Of the mean loss; also the loss."""
         w = self.w
-        h1, h2, z = self.forward(x)
+        h1, h2, z, chosen, mixed = self.layers(x, said)
         loss, dz = losses(z, y)
         dz *= weight[:, None] / max(weight.sum(), 1e-9)
-        d2 = (dz @ w["w3"].T) * (h2 > 0)
+        d4 = (dz[:, COUNTS][:, :, None] * chosen * (said - mixed[:, :, None])).reshape(len(x), -1)
+        d2 = (dz @ w["w3"].T + d4 @ w["w4"].T) * (h2 > 0)
         d1 = (d2 @ w["w2"].T) * (h1 > 0)
         return float((loss.sum(axis=1) * weight).sum() / max(weight.sum(), 1e-9)), {
+            "w4": h2.T @ d4,
+            "b4": d4.sum(axis=0),
             "w3": h2.T @ dz,
             "skip": x.T @ dz,
             "b3": dz.sum(axis=0),
@@ -79,7 +137,8 @@ class Net:
 def inside(y):
     """Targets as the network sees them; NaN stays."""
     t = np.array(y, np.float32)
-    t[:, COUNTS + TIMES] = np.log1p(np.maximum(t[:, COUNTS + TIMES], 0))
+    t[:, COUNTS] = np.log1p(np.maximum(t[:, COUNTS], 0))
+    t[:, TIMES] = np.copysign(np.log1p(np.abs(t[:, TIMES])), t[:, TIMES])
     return t
 
 
@@ -91,9 +150,15 @@ def plain(z):
     return out
 
 
+BYTES = list(range(*COLUMNS["bytes"].indices(WIDTH)))
+MEANS = [column for column in COUNTS if column not in BYTES]
+# Beyond a factor of e^2.5 = 12 an excess counts no more than in proportion to its logarithm.
+BURST = 2.5
+# How much more than others the weights of a count's own factor are pulled to zero.
+ASIDE = 20.0
 # Weight of each output in the loss: counts are in units of a factor e, and there are many of them.
 SCALE = np.ones(WIDTH, np.float32)
-SCALE[COUNTS] = 0.15
+SCALE[COUNTS] = 0.2
 SCALE[TIMES] = 0.05
 
 
@@ -106,43 +171,65 @@ def losses(z, t):
     share = t[:, SHARES]
     loss[:, SHARES] = -(share * np.log(p + 1e-7) + (1 - share) * np.log(1 - p + 1e-7))
     dz[:, SHARES] = p - share
-    error = z[:, COUNTS] - t[:, COUNTS]
-    loss[:, COUNTS], dz[:, COUNTS] = error * error / 2, error
+    # Bytes: the median, whose error counts by its factor. Pages and reads: the mean, for they are what a policy weighs
+    # (the deviance of a gamma distribution, whose slope is 1 - y/m; bounded, for one burst is not to turn all).
+    error = z[:, BYTES] - t[:, BYTES]
+    loss[:, BYTES], dz[:, BYTES] = np.sqrt(error * error + 0.01), error / np.sqrt(error * error + 0.01)
+    excess = t[:, MEANS] - z[:, MEANS]
+    most = np.minimum(excess, BURST)
+    loss[:, MEANS] = np.exp(most) - most - 1 + (excess - most) * (np.exp(BURST) - 1)
+    dz[:, MEANS] = 1 - np.exp(most)
     for column, quantile in zip(TIMES, QUANTILES):
-        error = t[:, column] - z[:, column]
-        loss[:, column] = np.maximum(quantile * error, (quantile - 1) * error)
-        dz[:, column] = np.where(error > 0, -quantile, 1 - quantile)
+        error = np.abs(t[:, column]) - z[:, column]
+        # A negative time is how long there was no split for certain: whoever says later than that may be right.
+        open_end = (t[:, column] < 0) & (error < 0)
+        loss[:, column] = np.where(open_end, 0, np.maximum(quantile * error, (quantile - 1) * error))
+        dz[:, column] = np.where(open_end, 0, np.where(error > 0, -quantile, 1 - quantile))
     scale = np.where(known, SCALE, 0)
     return loss * scale, dz * scale
 
 
-def fit(x, y, weight, hidden, seed, epochs=12, batch=512, rate=3e-3, decay=1e-4, stop=None):
-    """Trains; `stop(net)` after each epoch gives a score (lower is better), of which the best epoch is kept."""
-    net = Net(x.shape[1], hidden, seed)
+def fit(x, said, y, weight, hidden, seed, near, epochs=12, rate=3e-3, decay=1e-2, stop=None, begin=None):
+    """Trains; `stop(net)` after each epoch gives a score (lower is better), of which the best epoch is kept. `begin`:
+    weights to begin with."""
+    net = Net(x.shape[1], hidden, seed, near)
+    if begin is not None:
+        net.w = {key: begin[key].copy() for key in net.w}
+        rate, decay = rate / 5, 0.0
+    batch = int(np.clip(len(x) // 60, 64, 512))
     rng = np.random.default_rng(seed + 1)
     t = inside(y)
     # A bias that is the answer without features: the rest learns what differs from it.
     for column in range(WIDTH):
         known = np.isfinite(t[:, column])
-        mean = np.average(t[known, column], weights=weight[known]) if known.any() else 0.0
+        if column in COUNTS or begin is not None:
+            continue
+        mean = np.average(np.abs(t[known, column]), weights=weight[known]) if known.any() else 0.0
         mean = np.log(np.clip(mean, 1e-4, 1 - 1e-4) / (1 - np.clip(mean, 1e-4, 1 - 1e-4))) if column in SHARES else mean
         net.w["b3"][column] = mean
     first = {key: np.zeros_like(value) for key, value in net.w.items()}
     second = {key: np.zeros_like(value) for key, value in net.w.items()}
     step, best, kept = 0, np.inf, None
+    if begin is not None and stop:
+        best, kept = stop(net), {key: value.copy() for key, value in net.w.items()}
+    own = np.ones(WIDTH, np.float32)
+    own[COUNTS] = ASIDE
     steps = epochs * max(1, len(x) // batch)
     for _ in range(epochs):
         order = rng.permutation(len(x))
         for start in range(0, max(1, len(order) - batch + 1), batch):
             rows = order[start : start + batch]
-            _, grads = net.gradients(x[rows], t[rows], weight[rows])
+            _, grads = net.gradients(x[rows], said[rows], t[rows], weight[rows])
             step += 1
             now = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
             for key, grad in grads.items():
                 first[key] += 0.1 * (grad - first[key])
                 second[key] += 0.001 * (grad * grad - second[key])
                 move = first[key] / (1 - 0.9**step) / (np.sqrt(second[key] / (1 - 0.999**step)) + 1e-8)
-                pull = decay * net.w[key] if key.startswith(("w", "skip")) else 0
+                # Of a weight matrix: what speaks into a count beside the experts is held closest to nothing.
+                pull = 0
+                if key.startswith(("w", "skip")):
+                    pull = decay * net.w[key] * (own if key in ("w3", "skip") else 1)
                 net.w[key] -= (now * (move + pull)).astype(np.float32)
         score = stop(net) if stop else -step
         if score < best:
@@ -151,9 +238,9 @@ def fit(x, y, weight, hidden, seed, epochs=12, batch=512, rate=3e-3, decay=1e-4,
     return net
 
 
-def calibrate(net, x, y, weight):
+def calibrate(net, x, said, y, weight):
     """Scale and offset of the logit of each share (Platt), on rows not trained on; folded into the last layer."""
-    _, _, z = net.forward(x)
+    z = net.forward(x, said)
     for column in SHARES:
         known = np.isfinite(y[:, column])
         share, w = y[known, column], weight[known]

@@ -3,11 +3,13 @@
 
 mod graph;
 pub mod library;
+mod predictor;
 mod process;
 pub mod signature;
 mod wire;
 pub mod worker;
 
+pub use predictor::{OnnxPredictor, wanted};
 pub use process::{Launch, Worker};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -47,6 +47,7 @@ impl Worker {
         let failed = |cause: std::io::Error| format!("cannot start the inference process: {cause}");
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let child = Command::new(&launch.program)
+            .arg0("weft")
             .args(&launch.args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -54,6 +54,8 @@ pub mod key {
     pub const SEED: &str = "seed";
     /// Training data: name, SHA-256 and licence of each, as JSON.
     pub const DATA: &str = "data";
+    /// Scores beside the baselines, as JSON.
+    pub const SCORES: &str = "scores";
 }
 
 impl Signature {

@@ -1,6 +1,7 @@
 //! Granting a wish: which files, is there room, what has to go for it, then the making.
 
-use super::partition::{self, Member};
+use super::Shadowing;
+use super::partition::Member;
 use crate::engine::Engine;
 use crate::engine::budget::{self, Budget};
 use crate::error::{Error, Kind, Result};
@@ -23,7 +24,7 @@ impl Engine {
             None => self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable()),
         };
         let view = self.view(seq)?;
-        let files = ordered(partition::members(&view, &wish.subject)?, wish.pages.as_ref());
+        let files = ordered(self.members(&view, &wish.subject)?, wish.pages.as_ref());
         if files.is_empty() {
             let message =
                 format!("there is no partition {} at event {seq}: name one of its files", wish.subject);
@@ -104,8 +105,9 @@ impl Engine {
             let list = shadowing.shadows.list();
             let others =
                 list.iter().filter(|shadow| Some(shadow.id) != own && shadow.reason != Reason::Asked);
-            let least = others.min_by(|left, right| usefulness(left).total_cmp(&usefulness(right)));
-            match least.filter(|least| wish.urgent || usefulness(least) < wish.benefit) {
+            let useful = |shadow: &Shadow| shadowing.usefulness(shadow);
+            let least = others.min_by(|left, right| useful(left).total_cmp(&useful(right)));
+            match least.filter(|least| wish.urgent || useful(least) < wish.benefit) {
                 Some(least) => self.drop_shadow(least, "there is no room for it and a more useful one")?,
                 None => {
                     let (what, have) = match fits {
@@ -180,9 +182,11 @@ impl Engine {
     }
 }
 
-/// In seconds: what it was thought to save, and what it has saved.
-fn usefulness(shadow: &Shadow) -> f64 {
-    shadow.benefit + shadow.served_bytes() as f64 / SERVED_PER_BENEFIT
+impl Shadowing {
+    /// In seconds: what it was thought to save, and what it has saved.
+    fn usefulness(&self, shadow: &Shadow) -> f64 {
+        shadow.benefit + self.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
+    }
 }
 
 /// The files of a partition that go into a snapshot, with their share of a set of its pages.

@@ -1,10 +1,13 @@
-//! Which files a partition has, and which partition a file is of: by names, as PostgreSQL gives them. A relation's
-//! files begin with its number; every other file is a partition of its own.
+//! Partitions as shadows name them, and their files at an instant.
 
+use crate::engine::Engine;
 use crate::error::Result;
+use crate::lineage::find;
+use crate::lineage::partition::{self, Fork, Layout, Partition};
 use crate::past::view::View;
 use crate::shadow::Subject;
-use crate::types::{FileId, FileKind, Name};
+use crate::sync::atomic::Ordering;
+use crate::types::FileId;
 
 /// A file of a partition, at an instant.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,105 +18,40 @@ pub(super) struct Member {
     pub segment: Option<u64>,
 }
 
-/// The partition that a path (below its root) is of.
-pub(super) fn subject_of(root: &[u8], path: &[u8]) -> Subject {
-    let (dir, name) = split(path);
-    let mut partition = dir.to_vec();
-    if !dir.is_empty() {
-        partition.push(b'/');
-    }
-    partition.extend_from_slice(stem(name));
-    Subject { root: root.to_vec(), partition }
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (path.get(..at).unwrap_or(&[]), path.get(at + 1..).unwrap_or(&[])),
-        None => (&[], path),
+impl From<Partition> for Subject {
+    fn from(partition: Partition) -> Subject {
+        Subject { root: partition.root, partition: partition.name }
     }
 }
 
-/// A relation's number, or the whole name.
-fn stem(name: &[u8]) -> &[u8] {
-    let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, rest) = name.split_at(digits);
-    if !number.is_empty() && segment_of(rest).is_some() { number } else { name }
-}
+/// The layouts by number, to be kept in an atomic.
+const LAYOUTS: [Layout; 4] = [Layout::Generic, Layout::Postgres, Layout::Mariadb, Layout::Sqlite];
 
-/// What follows a relation's number: the segment of its main file, or (inner `None`) a fork; `None` is neither.
-fn segment_of(rest: &[u8]) -> Option<Option<u64>> {
-    const FORKS: [&[u8]; 3] = [b"_fsm", b"_vm", b"_init"];
-    let (fork, rest) = match FORKS.iter().find_map(|fork| rest.strip_prefix(*fork)) {
-        Some(rest) => (true, rest),
-        None => (false, rest),
-    };
-    let segment = match rest.split_first() {
-        None => 0,
-        Some((b'.', number)) => std::str::from_utf8(number).ok()?.parse().ok()?,
-        Some(_) => return None,
-    };
-    Some((!fork).then_some(segment))
-}
-
-/// The regular files of a partition in a view, in the order of their names.
-pub(super) fn members(view: &View, subject: &Subject) -> Result<Vec<Member>> {
-    let Some(mut dir) = view.root(&subject.root)? else { return Ok(Vec::new()) };
-    let (path, name) = split(&subject.partition);
-    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
-        match view.lookup(dir, part)? {
-            Some((file, attr)) if attr.kind == FileKind::Directory => dir = file,
-            _ => return Ok(Vec::new()),
-        }
+impl Engine {
+    /// Whose rules make partitions of paths; those of single files until this is told.
+    pub fn set_layout(&self, layout: Layout) {
+        let number = LAYOUTS.iter().position(|known| *known == layout).unwrap_or(0);
+        self.shadowing.layout.store(number, Ordering::Relaxed);
     }
-    let mut found = Vec::new();
-    // A name and those that it begins stand together.
-    let mut after: Option<Name> = None;
-    if let Some((file, attr)) = view.lookup(dir, name)?
-        && attr.kind == FileKind::Regular
-    {
-        found.push(Member { file, size: attr.size, segment: Some(0) });
-        after = Some(name.to_vec());
-    } else if name.is_empty() || !name.iter().all(u8::is_ascii_digit) {
-        return Ok(found);
-    }
-    let mut from = after.unwrap_or_else(|| name.to_vec());
-    loop {
-        let entries = view.read_dir(dir, Some(&from), 256)?;
-        for entry in &entries {
-            let Some(rest) = entry.name.strip_prefix(name) else { return Ok(found) };
-            if entry.kind != FileKind::Regular || stem(&entry.name) != name {
-                continue;
-            }
-            if let Some(segment) = segment_of(rest) {
-                let attr = view.attr(entry.file)?;
-                found.push(Member { file: entry.file, size: attr.size, segment });
-            }
-        }
-        match entries.into_iter().last() {
-            Some(last) => from = last.name,
-            None => return Ok(found),
-        }
-    }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    pub(super) fn layout(&self) -> Layout {
+        LAYOUTS.get(self.shadowing.layout.load(Ordering::Relaxed)).copied().unwrap_or(Layout::Generic)
+    }
 
-    #[test]
-    fn a_relation_is_all_its_files_and_anything_else_is_itself() {
-        for (path, want) in [
-            ("base/5/16397", "base/5/16397"),
-            ("base/5/16397.12", "base/5/16397"),
-            ("base/5/16397_fsm", "base/5/16397"),
-            ("base/5/16397_vm.1", "base/5/16397"),
-            ("base/5/16397_other", "base/5/16397_other"),
-            ("base/5/pg_filenode.map", "base/5/pg_filenode.map"),
-            ("16397.x", "16397.x"),
-            ("db/t#P#p0.ibd", "db/t#P#p0.ibd"),
-            ("000000010000000000000001", "000000010000000000000001"),
-        ] {
-            assert_eq!(subject_of(b"", path.as_bytes()).partition, want.as_bytes(), "{path}");
-        }
+    /// The partition that a path below a root is of.
+    pub fn shadow_subject(&self, root: &[u8], path: &[u8]) -> Subject {
+        partition::of(self.layout(), root, path).into()
+    }
+
+    /// The files of a partition in a view, in order.
+    pub(super) fn members(&self, view: &View, subject: &Subject) -> Result<Vec<Member>> {
+        let partition = Partition { root: subject.root.clone(), name: subject.partition.clone() };
+        let parts = find::files(view, self.layout(), &partition)?;
+        let member = |part: find::Part| Member {
+            file: part.file,
+            size: part.attr.size,
+            segment: (part.fork == Fork::Main).then_some(part.segment),
+        };
+        Ok(parts.into_iter().map(member).collect())
     }
 }

@@ -1,7 +1,6 @@
 //! The standard rule: a shadow when the changes since the last one pass a threshold, and at latest after some age.
 
-use super::partition::subject_of;
-use crate::engine::Engine;
+use crate::engine::{Engine, Work};
 use crate::error::Result;
 use crate::past::view::View;
 use crate::shadow::{Reason, Subject, Wish};
@@ -19,6 +18,8 @@ pub(super) struct Rule {
     since: HashMap<Subject, Since>,
     /// What earlier sessions left has been counted.
     began: bool,
+    /// Bytes written to each file up to the last look.
+    seen: HashMap<FileId, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -28,6 +29,19 @@ struct Since {
 }
 
 impl Rule {
+    /// Bytes written to each file since the last look.
+    fn news(&mut self, all: HashMap<FileId, Work>) -> Vec<(FileId, u64)> {
+        let seen = std::mem::take(&mut self.seen);
+        let new = |(file, work): (&FileId, &Work)| {
+            // A file that was not counted for a while counts from the beginning again.
+            let known = seen.get(file).copied().filter(|known| *known <= work.bytes).unwrap_or(0);
+            (*file, work.bytes - known)
+        };
+        let news = all.iter().map(new).filter(|(_, bytes)| *bytes > 0).collect();
+        self.seen = all.iter().map(|(file, work)| (*file, work.bytes)).collect();
+        news
+    }
+
     /// A shadow of it was just made.
     pub(super) fn made(&mut self, subject: &Subject) {
         self.since.remove(subject);
@@ -35,22 +49,21 @@ impl Rule {
 }
 
 impl Engine {
-    /// One round of the rule.
-    pub(super) fn wish_by_rule(&self) {
-        if let Err(error) = self.try_wish_by_rule() {
+    /// One round of the standard rule, by hand.
+    pub fn shadow_rule(&self) {
+        if let Err(error) = self.wish_by_rule() {
             tracing::warn!(%error, "the rule for shadows cannot look at what was written");
         }
     }
 
-    fn try_wish_by_rule(&self) -> Result<()> {
+    fn wish_by_rule(&self) -> Result<()> {
         let (limits, now) = (self.shadowing.limits, self.shadow_now());
-        let counted = self.shadowing.deltas.take();
         let view = self.view(self.index.watermark().seq)?;
         let mut rule = self.shadowing.rule.lock();
         if !std::mem::replace(&mut rule.began, true) {
             self.count_before(&mut rule, now);
         }
-        for (file, bytes) in counted {
+        for (file, bytes) in rule.news(self.activity()) {
             if let Some(subject) = self.subject_of_file(&view, file)? {
                 rule.since.entry(subject).or_insert(Since { bytes: 0, first: now }).bytes += bytes;
             }
@@ -67,7 +80,7 @@ impl Engine {
         for (subject, bytes) in due {
             // Counted anew, also when the wish comes to nothing: it is not tried at every look.
             rule.since.remove(&subject);
-            let members = super::partition::members(&view, &subject)?;
+            let members = self.members(&view, &subject)?;
             let size: u64 = members.iter().map(|member| member.size).sum();
             if size < LEAST_BYTES {
                 continue;
@@ -97,16 +110,22 @@ impl Engine {
         }
         let names = view.path(file)?;
         let path = names.join(&b'/');
-        if path.is_empty() || path.starts_with(b"pg_wal/") {
+        if path.is_empty() {
             return Ok(None);
         }
         for root in self.roots()? {
             if find(view, &root.name, &names)? == Some(file) {
-                return Ok(Some(subject_of(&root.name, &path)));
+                let subject = self.shadow_subject(&root.name, &path);
+                return Ok(Some(subject).filter(|subject| !is_log(subject)));
             }
         }
         Ok(None)
     }
+}
+
+/// Written once and not read as a state.
+fn is_log(subject: &Subject) -> bool {
+    [&b"pg_wal"[..], b"."].contains(&subject.partition.as_slice())
 }
 
 fn find(view: &View, root: &[u8], names: &[Vec<u8>]) -> Result<Option<FileId>> {

@@ -62,6 +62,14 @@ impl Groups {
         Ok(Groups { entries, raw })
     }
 
+    /// The groups in here: offset in the segment, records.
+    pub fn all(&self) -> impl Iterator<Item = Result<(u64, Vec<Record>)>> + '_ {
+        self.entries.iter().map(|entry| {
+            let records = self.at(entry.offset)?.map(|(_, records)| records);
+            Ok((entry.offset, records.unwrap_or_default()))
+        })
+    }
+
     /// Bytes in memory.
     pub fn weight(&self) -> usize {
         self.raw.len() + self.entries.len() * size_of::<Entry>()

@@ -35,6 +35,8 @@ pub struct WovenHeader {
     /// The journal segments that are in here: from `first` to `last`.
     pub first: SegmentNo,
     pub last: SegmentNo,
+    /// History was thinned: versions that no instant needs are left out.
+    pub thinned: bool,
 }
 
 impl WovenHeader {
@@ -45,6 +47,7 @@ impl WovenHeader {
         fields.extend_from_slice(&self.store.0);
         fields.extend_from_slice(&self.first.0.to_le_bytes());
         fields.extend_from_slice(&self.last.0.to_le_bytes());
+        fields.push(u8::from(self.thinned));
         sealed(fields)
     }
 
@@ -67,7 +70,8 @@ impl WovenHeader {
             let message = format!("this woven segment belongs to store {found}, not to {store}");
             return Err(Error::new(Kind::Mismatch, OP, message));
         }
-        Ok(WovenHeader { store, first: SegmentNo(reader.u64()?), last: SegmentNo(reader.u64()?) })
+        let (first, last) = (SegmentNo(reader.u64()?), SegmentNo(reader.u64()?));
+        Ok(WovenHeader { store, first, last, thinned: reader.byte()? != 0 })
     }
 }
 
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn both_ends_come_back_and_strangers_are_refused() {
         let store = StoreId([3; 16]);
-        let header = WovenHeader { store, first: SegmentNo(4), last: SegmentNo(6) };
+        let header = WovenHeader { store, first: SegmentNo(4), last: SegmentNo(6), thinned: true };
         let bytes = header.encode();
         assert_eq!(WovenHeader::decode(&bytes, store).unwrap(), header);
         assert_eq!(WovenHeader::decode(&bytes, StoreId([4; 16])).unwrap_err().kind, Kind::Mismatch);

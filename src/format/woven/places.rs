@@ -76,6 +76,11 @@ impl Places {
         self.places.len() * size_of::<WovenPlace>()
     }
 
+    /// By rising address.
+    pub fn all(&self) -> &[WovenPlace] {
+        &self.places
+    }
+
     /// The place that holds the byte at an address.
     pub fn find(&self, address: u64) -> Option<WovenPlace> {
         let after = self.places.partition_point(|place| place.address <= address);

@@ -2,10 +2,10 @@
 
 use super::cache::{Cache, Piece};
 use crate::disk::{Disk, DiskFile, OpenHow};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::event::Record;
 use crate::format::group::GroupHeader;
-use crate::format::woven::contents::{Contents, Span, holder};
+use crate::format::woven::contents::{Contents, SegmentPart, Span, holder};
 use crate::format::woven::data::Data;
 use crate::format::woven::groups::Groups;
 use crate::format::woven::piece::{HEAD_LEN, PieceKind, RAW_MAX, unpack};
@@ -20,7 +20,9 @@ const CHECK_CHUNK: usize = 1 << 20;
 
 /// See the head of this file.
 pub struct WovenFile {
+    /// Tells its pieces from those of others in the cache; no two that were opened have the same.
     number: u64,
+    thinned: bool,
     path: PathBuf,
     store: StoreId,
     file: Arc<dyn DiskFile>,
@@ -30,8 +32,14 @@ pub struct WovenFile {
 }
 
 impl WovenFile {
-    /// Opens a file and reads its contents; ENOENT when there is none.
-    pub fn open(disk: &dyn Disk, path: &Path, number: u64, store: StoreId) -> Result<WovenFile> {
+    /// Opens a file and reads its contents; ENOENT when there is none. `number`: see there.
+    pub fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        range: (SegmentNo, SegmentNo),
+        store: StoreId,
+        number: u64,
+    ) -> Result<WovenFile> {
         let file = disk.open("woven.open", path, OpenHow::default())?;
         let read = |at: u64, out: &mut [u8]| {
             let got = file.read_at("woven.open", out, at)?;
@@ -55,16 +63,19 @@ impl WovenFile {
             let raw = unpack(PieceKind::Contents, &bytes_of(&*file, span)?)?;
             let contents = Contents::decode(&raw, store, span.at)?;
             let numbers = [contents.segments.first(), contents.segments.last()];
-            if numbers.map(|part| part.map(|part| part.header.number))
-                != [Some(header.first), Some(header.last)]
-            {
-                return Err(Error::corrupt("woven.open", "its contents are not those of its header"));
+            let held = numbers.map(|part| part.map(|part| part.header.number));
+            if held != [Some(header.first), Some(header.last)] || (header.first, header.last) != range {
+                return Err(Error::corrupt(
+                    "woven.open",
+                    "its contents are not those of its header and its name",
+                ));
             }
-            Ok((contents, trailer))
+            Ok((contents, trailer, header.thinned))
         };
-        let (contents, trailer) = open().map_err(|error: Error| error.at(path))?;
+        let (contents, trailer, thinned) = open().map_err(|error: Error| error.at(path))?;
         let (path, contents_at) = (path.to_path_buf(), trailer.contents_at);
-        Ok(WovenFile { number, path, store, file, contents, contents_at, blake3: trailer.blake3 })
+        let blake3 = trailer.blake3;
+        Ok(WovenFile { number, thinned, path, store, file, contents, contents_at, blake3 })
     }
 
     pub fn contents(&self) -> &Contents {
@@ -131,10 +142,7 @@ impl WovenFile {
                 Some(keyed) => self.place(cache, keyed.span, at)?,
                 None => None,
             };
-            let place = found.ok_or_else(|| {
-                let message = format!("no bytes were woven from byte {at} of journal segment {}", segment.0);
-                Error::corrupt("woven.read", message).at(&self.path)
-            })?;
+            let place = found.ok_or_else(|| self.missing(segment, at))?;
             let skip = at - place.address;
             let len = usize::try_from(u64::from(place.len) - skip).unwrap_or(0).min(rest.len());
             let (now, later) = rest.split_at_mut(len);
@@ -142,6 +150,57 @@ impl WovenFile {
             (at, rest) = (at + len as u64, later);
         }
         Ok(())
+    }
+
+    fn missing(&self, segment: SegmentNo, at: u64) -> Error {
+        if self.thinned {
+            let message =
+                format!("byte {at} of journal segment {} was pruned: no instant needs it", segment.0);
+            return Error::new(Kind::Lost, "woven.read", message).at(&self.path);
+        }
+        let message = format!("no bytes were woven from byte {at} of journal segment {}", segment.0);
+        Error::corrupt("woven.read", message).at(&self.path)
+    }
+
+    /// Versions that no instant needs are left out.
+    pub fn is_thinned(&self) -> bool {
+        self.thinned
+    }
+
+    /// The first and the last segment in here.
+    pub fn range(&self) -> (SegmentNo, SegmentNo) {
+        let number = |part: Option<&SegmentPart>| part.map_or(SegmentNo(0), |part| part.header.number);
+        (number(self.contents.segments.first()), number(self.contents.segments.last()))
+    }
+
+    /// The groups pieces of a segment, as they stand here and taken apart.
+    pub fn groups_of(&self, part: &SegmentPart) -> impl Iterator<Item = Result<(u64, Vec<u8>, Groups)>> {
+        part.groups.iter().map(|keyed| {
+            let bytes = bytes_of(&*self.file, keyed.span)?;
+            let groups = unpack(PieceKind::Groups, &bytes).and_then(|raw| Groups::decode(raw, self.store));
+            Ok((keyed.first, bytes, groups.map_err(|error| self.placed(error, keyed.span))?))
+        })
+    }
+
+    /// The places of a segment, by rising address.
+    pub fn places_of(&self, part: &SegmentPart) -> Result<Vec<WovenPlace>> {
+        let mut all = Vec::new();
+        for keyed in &part.places {
+            let places = bytes_of(&*self.file, keyed.span)
+                .and_then(|bytes| Places::decode(&unpack(PieceKind::Places, &bytes)?))
+                .map_err(|error| self.placed(error, keyed.span))?;
+            all.extend_from_slice(places.all());
+        }
+        Ok(all)
+    }
+
+    /// Whether the byte at an address of a segment is here.
+    pub(super) fn holds(&self, cache: &Mutex<Cache>, segment: SegmentNo, address: u64) -> Result<bool> {
+        let part = self.contents.segment(segment).map_err(|error| error.at(&self.path))?;
+        match holder(&part.places, address) {
+            Some(keyed) => Ok(self.place(cache, keyed.span, address)?.is_some()),
+            None => Ok(false),
+        }
     }
 
     fn place(&self, cache: &Mutex<Cache>, span: Span, address: u64) -> Result<Option<WovenPlace>> {
@@ -154,7 +213,13 @@ impl WovenFile {
         }
     }
 
-    fn version(&self, cache: &Mutex<Cache>, place: WovenPlace, skip: usize, out: &mut [u8]) -> Result<()> {
+    pub(super) fn version(
+        &self,
+        cache: &Mutex<Cache>,
+        place: WovenPlace,
+        skip: usize,
+        out: &mut [u8],
+    ) -> Result<()> {
         let span = self.contents.data.get(place.piece as usize).copied().ok_or_else(|| {
             Error::corrupt("woven.read", "a place names a piece that is not there").at(&self.path)
         })?;

@@ -15,6 +15,9 @@ fn nothing_acknowledged_is_lost(store_is_full: bool) {
         std::process::Command::new("install").args(["-d", "-o", "postgres", "-m", "700"]).arg(&cluster),
     )
     .ok();
+    // Weaving would make room while it is filled.
+    std::fs::create_dir(store.dir.join("store")).unwrap();
+    std::fs::write(store.dir.join("store/weft.toml"), "weave = false\n").unwrap();
     let mount = Mount::over(&cluster).store(&store.dir.join("store")).capture(Capture::Writeback).mount();
     let server = Postgres::new(&place, "live", &mount.point).set("max_wal_size=64MB");
     server.initdb();

@@ -1,0 +1,480 @@
+//! Retention at work: deciding what remains, carrying it out, and making room when space runs out.
+
+use super::Engine;
+use super::holds::Held;
+use crate::error::Result;
+use crate::format::event::Event;
+use crate::format::event::Record;
+use crate::index::Index;
+use crate::live::Live;
+use crate::meta::retention::Retention;
+use crate::meta::thinned::Thinned;
+use crate::past::plan::Plan;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread;
+use crate::sync::{Arc, Mutex};
+use crate::types::{SegmentNo, Seq, Timestamp};
+use crate::weave::{Pace, Range, Remaining, Thinning, Unpaced};
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+/// Woven files are put together up to so many segments and bytes.
+const TOGETHER_SEGMENTS: u64 = 16;
+const TOGETHER_BYTES: u64 = 32 << 20;
+/// Seqs in one Thin event at most.
+const EVENT_SEQS: usize = 50_000;
+/// When space runs out, history is shortened by one in so many of what is left, until there is room.
+const SHORTEN: u64 = 6;
+
+/// Makes the kernel let go of what nobody has open of these instants, so that they can be pruned.
+pub type LetGo = Arc<dyn Fn(&HashSet<Seq>) + Send + Sync>;
+/// It is told of it later: so often, and so long apart, is looked whether it has.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Rest between two prunings, between two looks at the space, and after an error.
+const PRUNE_EVERY: Duration = Duration::from_secs(300);
+const SPACE_EVERY: Duration = Duration::from_secs(10);
+/// After shortening history was of no avail, the next try is this much later.
+const FUTILE_FOR: Duration = Duration::from_secs(10);
+const NAP: Duration = Duration::from_millis(50);
+
+/// What pruning did, or would do.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Pruned {
+    /// Nothing was changed.
+    pub dry: bool,
+    /// Up to here history is thinned, and how many instants remain there.
+    pub upto: Seq,
+    pub points: u64,
+    /// Of the points that were there before, how many go.
+    pub points_gone: u64,
+    /// Where history begins, before and after, in µs.
+    pub oldest_before_us: i64,
+    pub oldest_us: i64,
+    /// What is in use and would else go.
+    pub pinned: Vec<Held>,
+    pub thinning: Thinning,
+}
+
+/// The pruner as an engine has it.
+pub(super) struct Pruning {
+    retention: Mutex<Retention>,
+    /// Files that were judged, and by which points. Held through a pruning: one at a time.
+    judged: Mutex<HashMap<Range, u64>>,
+    let_go: Mutex<Option<LetGo>>,
+    /// When shortening history was last of no avail. Held while it is tried.
+    futile: Mutex<Option<Instant>>,
+}
+
+impl Pruning {
+    pub(super) fn new(retention: Retention) -> Pruning {
+        Pruning {
+            retention: Mutex::new(retention),
+            judged: Mutex::new(HashMap::new()),
+            let_go: Mutex::new(None),
+            futile: Mutex::new(None),
+        }
+    }
+}
+
+impl Engine {
+    /// How long history is kept.
+    pub fn retention(&self) -> Retention {
+        self.pruning.retention.lock().clone()
+    }
+
+    /// Which instants remain.
+    pub fn thinned(&self) -> Thinned {
+        self.live.thinned.lock().clone()
+    }
+
+    /// Files that nobody wrote since history began: their live files hold, or held, what instants show of then.
+    pub fn live_rested(&self) -> usize {
+        self.live.rested().len()
+    }
+
+    /// Takes effect with the next pruning.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.pruning.retention.lock() = retention;
+    }
+
+    /// What has the kernel let go of the past, before anything of it is pruned.
+    pub fn set_let_go(&self, let_go: LetGo) {
+        *self.pruning.let_go.lock() = Some(let_go);
+    }
+
+    /// Prunes what the retention does not keep and nobody uses. A `dry` run only says what would go.
+    pub fn prune(&self, pace: &dyn Pace, dry: bool) -> Result<Pruned> {
+        self.prune_by(&self.retention(), pace, dry)
+    }
+
+    fn prune_by(&self, retention: &Retention, pace: &dyn Pace, dry: bool) -> Result<Pruned> {
+        let mut judged = self.pruning.judged.lock();
+        let before = self.oldest().1;
+        let (thinned, pinned, gone) = self.decide(retention, dry)?;
+        let mut pruned = Pruned {
+            dry,
+            upto: thinned.upto(),
+            points: thinned.kept().len() as u64,
+            points_gone: gone,
+            oldest_before_us: before.0,
+            oldest_us: self.time_of_first(&thinned, before).0,
+            pinned,
+            thinning: Thinning::default(),
+        };
+        if dry {
+            judged.clear();
+        }
+        if !dry && self.rest(&thinned)? {
+            judged.clear();
+        }
+        self.carry_out(&thinned, &mut judged, pace, dry, &mut pruned.thinning)?;
+        if dry {
+            judged.clear();
+        }
+        Ok(pruned)
+    }
+
+    /// Files that nobody wrote since history began come to rest; whether some did.
+    fn rest(&self, thinned: &Thinned) -> Result<bool> {
+        let first = thinned.first();
+        if first <= self.live.birth.lock().0 {
+            return Ok(false);
+        }
+        self.live.forget_rested(first, &self.index)?;
+        let ready = || {
+            let durable = self.live.journal.durable();
+            self.indexer.wait_for(durable)?;
+            Ok(durable)
+        };
+        self.live.rest(first, &self.index, ready)?;
+        let mut new = false;
+        for rested in self.live.rested() {
+            let known = self.index.adoption(rested.file, rested.since)?;
+            new |= known.is_none_or(|known| known.seq != rested.since);
+        }
+        // Until that is durable, and the index has been told, the versions are read.
+        if new && self.checkpoint()? {
+            self.index_rested()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn index_rested(&self) -> Result<()> {
+        index_rested(&self.live, &self.index)
+    }
+
+    fn time_of_first(&self, thinned: &Thinned, before: Timestamp) -> Timestamp {
+        let first = thinned.first();
+        if first <= self.live.birth.lock().0 {
+            return before;
+        }
+        self.resolver().time_of(first).unwrap_or(before)
+    }
+
+    /// Decides what remains, durably; with it what was pinned, and how many points go.
+    fn decide(&self, retention: &Retention, dry: bool) -> Result<(Thinned, Vec<Held>, u64)> {
+        let known = self.live.thinned.lock().clone();
+        let plan = self.resolver().plan(retention, &known, self.settled())?;
+        if !dry {
+            self.let_go(&plan);
+        }
+        // From here on nobody can hold an instant that goes: whoever comes sees what was decided.
+        let decision = self.holds.decide();
+        let (kept, gone, pinned) = difference(&known, &plan, self.held_by(&decision));
+        let points_gone = gone.len() as u64;
+        let mut thinned = known.clone();
+        if dry || plan.upto == known.upto() && gone.is_empty() {
+            thinned.thin(plan.upto, &kept, &gone);
+            return Ok((thinned, pinned, points_gone));
+        }
+        let mut last = Seq::ZERO;
+        for event in events(plan.upto, kept, gone) {
+            let mut thinned = self.live.thinned.lock();
+            let given = event.clone();
+            let appended = self.live.journal.append(&[], |_| given)?;
+            thinned.fold(&Record { seq: appended.seq, ts: appended.ts, wall: appended.ts, event });
+            last = appended.seq;
+        }
+        drop(decision);
+        self.live.journal.commit_wait(last)?;
+        Ok((self.live.thinned.lock().clone(), pinned, points_gone))
+    }
+
+    /// Views of what is to go are in the kernel's cache, perhaps without anyone who has them open.
+    fn let_go(&self, plan: &Plan) {
+        let going = || -> HashSet<Seq> {
+            let viewed = self.holds.viewed();
+            viewed.into_iter().filter(|seq| *seq <= plan.upto && !plan.points.contains(seq)).collect()
+        };
+        let Some(let_go) = self.pruning.let_go.lock().clone() else { return };
+        let views = going();
+        if views.is_empty() {
+            return;
+        }
+        let_go(&views);
+        for _ in 0..LOOKS {
+            if going().is_empty() {
+                return;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Thins the woven files that lie in what is thinned.
+    fn carry_out(
+        &self,
+        thinned: &Thinned,
+        judged: &mut HashMap<Range, u64>,
+        pace: &dyn Pace,
+        dry: bool,
+        told: &mut Thinning,
+    ) -> Result<()> {
+        if thinned.upto() == Seq::ZERO {
+            return Ok(());
+        }
+        let needs = Remaining::new(&self.index, &self.live, thinned.clone());
+        let groups = self.thinnable(thinned.upto())?;
+        judged.retain(|range, _| groups.iter().flatten().any(|(known, ..)| known == range));
+        for group in groups {
+            let (Some((first, ..)), Some((last, ..))) = (group.first(), group.last()) else { continue };
+            let range = (first.0, last.1);
+            let by: Vec<u64> = group.iter().map(|(_, seqs, _)| signature(thinned, *seqs)).collect();
+            let files: Vec<Range> = group.iter().map(|(range, ..)| *range).collect();
+            if let ([file], [by]) = (files.as_slice(), by.as_slice())
+                && judged.get(file) == Some(by)
+            {
+                continue;
+            }
+            let Some(done) = self.weaver.weaver().thin(&files, &needs, &self.index, pace, dry)? else {
+                break;
+            };
+            told.add(&done);
+            let seqs = (group.first().map_or(Seq::ZERO, |(_, seqs, _)| seqs.0), last_seq(&group));
+            judged.insert(range, signature(thinned, seqs));
+        }
+        Ok(())
+    }
+
+    /// Woven files that end at or before an event and of which no journal segment is there: neighbours that may be put
+    /// together, with their first and last events.
+    fn thinnable(&self, upto: Seq) -> Result<Vec<Vec<Thinnable>>> {
+        let segments = self.live.journal.segments();
+        let unwoven = segments.list_journal()?;
+        let mut groups: Vec<Vec<Thinnable>> = Vec::new();
+        for (first, last) in segments.woven().ranges()? {
+            let next = segments.header(SegmentNo(last.0 + 1))?.map(|header| header.first_seq);
+            let begin = segments.header(first)?.map(|header| header.first_seq);
+            let (Some(begin), Some(next)) = (begin, next) else { continue };
+            let end = Seq(next.0.saturating_sub(1));
+            if end > upto {
+                break;
+            }
+            if unwoven.iter().any(|number| (first..=last).contains(number)) {
+                continue;
+            }
+            let path = segments.woven().path(first, last);
+            let bytes = self.disk.stat("thin.size", &path)?.map_or(0, |stat| stat.attr.size);
+            let file = ((first, last), (begin, end), bytes);
+            match groups.last_mut() {
+                Some(group) if fits(group, &file) => group.push(file),
+                _ => groups.push(vec![file]),
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Bytes that history takes in STORE.
+    pub fn history_bytes(&self) -> u64 {
+        let status = self.status();
+        status.journal_bytes + status.woven_bytes + status.base_bytes + status.index_bytes
+    }
+
+    /// Whether history takes more than it may, or the disk is full.
+    pub fn is_over(&self) -> bool {
+        let total = self.disk.space("prune.space", &self.paths.store).map_or(u64::MAX, |space| space.total);
+        self.live.journal.is_low() || self.history_bytes() > self.retention().cap_bytes(total)
+    }
+
+    /// While history takes too much room, shortens it, down to the minimum. Whether there is room then.
+    pub fn relieve(&self) -> Result<bool> {
+        let mut futile = self.pruning.futile.lock();
+        if !self.is_over() {
+            return Ok(true);
+        }
+        if futile.is_some_and(|tried| tried.elapsed() < FUTILE_FOR) {
+            return Ok(false);
+        }
+        let made = self.shorten();
+        *futile = (!matches!(made, Ok(true))).then(Instant::now);
+        made
+    }
+
+    fn shorten(&self) -> Result<bool> {
+        let retention = self.retention();
+        if self.weaver.is_on() {
+            self.weave_now()?;
+        }
+        let Some(mut age_us) = self.age_us(&retention)? else { return Ok(!self.is_over()) };
+        loop {
+            let _ = self.live.journal.prepare_spares();
+            if !self.is_over() {
+                return Ok(true);
+            }
+            if age_us <= retention.minimum_us.max(1) {
+                return Ok(false);
+            }
+            age_us -= (age_us / SHORTEN).max(1);
+            age_us = age_us.max(retention.minimum_us);
+            let pruned = self.prune_by(&retention.within(age_us), &Unpaced, false)?;
+            tracing::warn!(
+                upto = %pruned.upto,
+                back = pruned.thinning.before_bytes - pruned.thinning.after_bytes,
+                "history takes more room than it may: it was shortened"
+            );
+        }
+    }
+
+    /// µs of time that passed since history began, as far as retention keeps it.
+    fn age_us(&self, retention: &Retention) -> Result<Option<u64>> {
+        let oldest = self.oldest().1;
+        let passed = self.now().0.saturating_sub(oldest.0);
+        let age = u64::try_from(passed).unwrap_or(0);
+        let age = retention.reach_us().map_or(age, |reach| reach.min(age));
+        Ok((age > 0).then_some(age))
+    }
+}
+
+/// The thread: prunes now and then, and looks after the space.
+pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
+    let budget = super::weaving::budget(engine, stop);
+    let (mut pruned, mut looked) = (Instant::now(), Instant::now());
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(NAP);
+        if looked.elapsed() > SPACE_EVERY {
+            looked = Instant::now();
+            if let Err(error) = engine.relieve() {
+                tracing::warn!(%error, "history could not be shortened to make room");
+            }
+        }
+        if pruned.elapsed() > PRUNE_EVERY {
+            pruned = Instant::now();
+            match engine.prune(&budget, false) {
+                Ok(done) if done.thinning.unneeded_bytes > 0 => tracing::info!(
+                    upto = %done.upto,
+                    bytes = done.thinning.before_bytes - done.thinning.after_bytes,
+                    "history was thinned"
+                ),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "history could not be thinned; all of it stays"),
+            }
+        }
+    }
+}
+
+/// Tells the index of the files at rest that a checkpoint knows.
+pub(super) fn index_rested(live: &Live, index: &Index) -> Result<()> {
+    let rested = live.rested();
+    rested.iter().try_for_each(|rested| index.put_adoption(rested.file, rested.since, rested.size))
+}
+
+/// A woven file, its first and last event, its bytes.
+type Thinnable = (Range, (Seq, Seq), u64);
+
+fn last_seq(group: &[Thinnable]) -> Seq {
+    group.last().map_or(Seq::ZERO, |(_, seqs, _)| seqs.1)
+}
+
+fn fits(group: &[Thinnable], file: &Thinnable) -> bool {
+    let bytes: u64 = group.iter().map(|(_, _, bytes)| bytes).sum();
+    let (Some(((first, _), ..)), Some(((_, last), ..))) = (group.first(), group.last()) else { return false };
+    let ((next, end), _, more) = file;
+    next.0 == last.0 + 1 && end.0 - first.0 < TOGETHER_SEGMENTS && bytes + more <= TOGETHER_BYTES
+}
+
+/// What judged a file with these events: the points that stand for them.
+fn signature(thinned: &Thinned, (first, last): (Seq, Seq)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let upto = thinned.at_or_after(last);
+    thinned.kept().range(first..=upto.max(first)).for_each(|seq| seq.hash(&mut hasher));
+    upto.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What a plan adds and takes, and what is held that it would take.
+fn difference(known: &Thinned, plan: &Plan, held: Vec<Held>) -> (Vec<Seq>, Vec<Seq>, Vec<Held>) {
+    let mut points = plan.points.clone();
+    let mut pinned = Vec::new();
+    for held in held.into_iter().filter(|held| held.seq <= plan.upto) {
+        if !points.contains(&held.seq) || pinned.iter().any(|known: &Held| known.seq == held.seq) {
+            points.insert(held.seq);
+            pinned.push(held);
+        }
+    }
+    let kept = points.iter().filter(|point| **point > known.upto()).copied().collect();
+    let gone = known.kept().iter().filter(|point| !points.contains(point)).copied().collect();
+    (kept, gone, pinned)
+}
+
+/// The same as events of bounded length; only the last moves `upto`.
+fn events(upto: Seq, kept: Vec<Seq>, gone: Vec<Seq>) -> Vec<Event> {
+    let mut events: Vec<Event> = gone
+        .chunks(EVENT_SEQS)
+        .map(|chunk| Event::Thin { upto: Seq::ZERO, kept: Vec::new(), gone: chunk.to_vec() })
+        .collect();
+    // Each moves it over what it adds.
+    let mut chunks = kept.chunks(EVENT_SEQS).peekable();
+    while let Some(chunk) = chunks.next() {
+        let upto = if chunks.peek().is_some() { chunk.last().copied().unwrap_or(upto) } else { upto };
+        events.push(Event::Thin { upto, kept: chunk.to_vec(), gone: Vec::new() });
+    }
+    if kept.is_empty() {
+        events.push(Event::Thin { upto, kept, gone: Vec::new() });
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_say_what_was_decided_in_parts() {
+        let seqs = |from: u64, to: u64| (from..to).map(Seq).collect::<Vec<_>>();
+        let mut thinned = Thinned::default();
+        thinned.thin(Seq(200_000), &seqs(1, 150_000), &[]);
+        let mut whole = thinned.clone();
+        let (kept, gone) = (seqs(200_001, 320_000), seqs(10, 120_000));
+        whole.thin(Seq(400_000), &kept, &gone);
+        let events = events(Seq(400_000), kept, gone);
+        assert_eq!(events.len(), 6);
+        for event in events {
+            let ts = Timestamp(0);
+            thinned.fold(&Record { seq: Seq(1), ts, wall: ts, event });
+        }
+        assert_eq!(thinned, whole);
+    }
+
+    #[test]
+    fn what_is_held_stays_and_is_told() {
+        let mut known = Thinned::default();
+        known.thin(Seq(10), &[Seq(3), Seq(5), Seq(9)], &[]);
+        let plan = Plan { upto: Seq(20), points: [Seq(9), Seq(20)].into() };
+        let held = |seq, by: &str| Held { seq: Seq(seq), by: by.into() };
+        let all = vec![
+            held(5, "tag a"),
+            held(5, "tag b"),
+            held(9, "tag c"),
+            held(15, "1 open view"),
+            held(21, "tag d"),
+        ];
+        let (kept, gone, pinned) = difference(&known, &plan, all);
+        assert_eq!((kept, gone), (vec![Seq(15), Seq(20)], vec![Seq(3)]));
+        assert_eq!(
+            pinned.iter().map(|held| held.by.as_str()).collect::<Vec<_>>(),
+            ["tag a", "tag b", "1 open view"]
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Models on real mounts: the shipped one at work out of the box, others in its place without a remount, and what is
+//! told when there is none. History never needs one.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+use weft_e2e::cmd::{self, Output};
+use weft_e2e::mount::Mount;
+use weft_e2e::place::Place;
+
+fn model(mount: &Mount, args: &[&str]) -> Output {
+    cmd::run(mount.weft().arg("model").args(args).arg(&mount.point))
+}
+
+/// Waits until the daemon says which model is at work, or why none is.
+fn settled(mount: &Mount) -> serde_json::Value {
+    let begun = Instant::now();
+    loop {
+        let told = mount.status()["model"].clone();
+        let loading = told["trouble"].as_str().is_some_and(|cause| cause.contains("being loaded"));
+        if !loading {
+            return told;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{told}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn works(mount: &Mount, name: &str) {
+    let file = mount.point.join(name);
+    std::fs::write(&file, b"first").unwrap();
+    let then = mount.at("now");
+    std::fs::write(&file, b"second").unwrap();
+    assert_eq!(std::fs::read(then.join(name)).unwrap(), b"first");
+}
+
+#[test]
+fn the_shipped_model_works_out_of_the_box_and_is_swapped_without_a_remount() {
+    let place = Place::new();
+    let mount = Mount::new(&place).mount();
+    let told = settled(&mount);
+    assert!(told["id"].as_str().unwrap_or("").starts_with("shipped "), "{told}");
+    assert!(told["resident_bytes"].as_u64().unwrap() < 96 << 20, "{told}");
+    let shown = model(&mount, &["show", "shipped"]).ok();
+    assert!(
+        shown.contains("fits       yes") && shown.contains("licence") && !shown.contains("not stated"),
+        "{shown}"
+    );
+
+    // The same weights under another seed are another model.
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../mount/models/shipped.onnx");
+    let mut bytes = std::fs::read(shipped).unwrap();
+    let maker = b"weft tools/train";
+    let at =
+        bytes.windows(maker.len()).position(|window| window == maker).expect("the model names its maker");
+    bytes[at] = b'W';
+    let other = place.join("other.onnx");
+    std::fs::write(&other, &bytes).unwrap();
+    let pids = mount.daemons();
+    let used = model(&mount, &["use", other.to_str().unwrap()]).ok();
+    assert!(used.starts_with("the mount uses model "), "{used}");
+    let told = settled(&mount);
+    assert!(!told["id"].as_str().unwrap().starts_with("shipped"), "{told}");
+    assert_eq!(mount.daemons(), pids, "no remount");
+    let listed = model(&mount, &["list"]).ok();
+    assert!(listed.contains("shipped") && listed.matches('*').count() == 1, "{listed}");
+
+    // A damaged one is told of, and the standard rule decides; the mount is as it was.
+    let kept = std::fs::read_dir(mount.store.join("models")).unwrap().flatten().map(|entry| entry.path());
+    let kept = kept.filter(|path| path.extension().is_some_and(|ext| ext == "onnx")).last().unwrap();
+    std::fs::write(&kept, b"spoilt").unwrap();
+    mount.unmount();
+    mount.remount();
+    let told = settled(&mount);
+    assert!(told["trouble"].as_str().unwrap().contains("is damaged"), "{told}");
+    works(&mount, "file");
+    model(&mount, &["use", "shipped"]).ok();
+    assert!(settled(&mount)["id"].as_str().unwrap().starts_with("shipped "));
+    mount.unmount();
+}
+
+#[test]
+fn without_a_library_status_says_why_and_the_mount_works() {
+    let place = Place::new();
+    let mount = Mount::new(&place);
+    std::fs::create_dir(&mount.store).unwrap();
+    let missing = "/no/such/libonnxruntime.so";
+    std::fs::write(mount.store.join("weft.toml"), format!("onnxruntime = \"{missing}\"\n")).unwrap();
+    let mount = mount.mount();
+    let told = settled(&mount);
+    assert!(told["id"].is_null() && told["trouble"].as_str().unwrap().contains(missing), "{told}");
+    let table = cmd::run(mount.weft().arg("status").arg(&mount.point)).ok();
+    assert!(
+        table.contains("model      none, the standard rule decides: ") && table.contains(missing),
+        "{table}"
+    );
+    works(&mount, "file");
+    for args in [&["use", "abcdef"][..], &["use", "/no/such.onnx"], &["use", "shipped"], &["show", "abcdef"]]
+    {
+        let refused = model(&mount, args);
+        assert!(refused.code == 1 && refused.stderr.lines().count() == 1, "{args:?}: {refused:?}");
+    }
+    let nonsense = place.join("nonsense.onnx");
+    std::fs::write(&nonsense, b"nonsense").unwrap();
+    assert_eq!(model(&mount, &["use", nonsense.to_str().unwrap()]).code, 1);
+    assert!(!mount.store.join("models").exists(), "nothing refused is kept");
+    mount.unmount();
+}

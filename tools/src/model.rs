@@ -1,0 +1,190 @@
+use crate::status::bytes;
+use crate::{Outcome, output};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use weft_mount::config::Config;
+use weft_mount::models::{self, Listed, Note};
+use weft_mount::onnx::{Launch, OnnxPredictor, signature::key};
+use weft_mount::{control, place};
+
+/// The models of a STORE: which there are, which is used, what one says of itself
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// All models, and which one is used
+    List(List),
+    /// Use another model from now on; a mount changes over at once. The old one is kept
+    Use(Use),
+    /// What a model says of itself: its data and their licences, its scores beside the baselines
+    Show(Show),
+}
+
+#[derive(clap::Args)]
+pub struct List {
+    /// The mount, or a path inside it; by default the mount around the current directory
+    path: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Use {
+    /// `shipped`, the beginning of a model's hash, or a file (a path with a `/` or ending in .onnx), which is copied
+    model: String,
+    /// The mount, or a path inside it; by default the mount around the current directory
+    path: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Show {
+    /// As for `use`; by default the model in use
+    model: Option<String>,
+    /// The mount, or a path inside it; by default the mount around the current directory
+    path: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(command: &Command, store: Option<&Path>) -> Outcome {
+    match command {
+        Command::List(args) => list(args, store),
+        Command::Use(args) => use_model(args, store),
+        Command::Show(args) => show(args, store),
+    }
+}
+
+fn list(args: &List, store: Option<&Path>) -> Outcome {
+    let store = place::find_store(args.path.as_deref(), store)?;
+    let models = models::list(&store)?;
+    if args.json {
+        return output::print_json(&serde_json::to_value(&models).map_err(|cause| cause.to_string())?);
+    }
+    let row = |model: &Listed| {
+        [
+            if model.used { "*".into() } else { String::new() },
+            models::short(&model.name).to_owned(),
+            bytes(model.bytes as f64),
+            model.note.added.clone(),
+            model.note.from.clone(),
+        ]
+    };
+    let rows: Vec<[String; 5]> = models.iter().map(row).collect();
+    output::print(&output::columns(&["USED", "MODEL", "SIZE", "ADDED", "FROM"], &rows))
+}
+
+fn use_model(args: &Use, store: Option<&Path>) -> Outcome {
+    let store = place::find_store(args.path.as_deref(), store)?;
+    let model = match is_file(&args.model) {
+        true => read_file(Path::new(&args.model))?,
+        false => models::load(&store, &args.model)?,
+    };
+    // A model that does not run here is not chosen.
+    start(&store, model.clone())?;
+    let name = match is_file(&args.model) {
+        true => models::add(&store, &model.bytes, &note(&args.model))?,
+        false => model.name,
+    };
+    let name = models::choose(&store, &name)?;
+    let served = control::is_served(&store);
+    if served {
+        control::ask(&store, &control::Ask::ModelReload)?;
+    }
+    if args.json {
+        return output::print_json(&json!({ "used": name, "at_work": served }));
+    }
+    let when = if served { "the mount uses" } else { "the next mount will use" };
+    output::print(&format!("{when} model {}\n", models::short(&name)))
+}
+
+fn show(args: &Show, store: Option<&Path>) -> Outcome {
+    let store = place::find_store(args.path.as_deref(), store)?;
+    let model = match &args.model {
+        Some(file) if is_file(file) => read_file(Path::new(file))?,
+        Some(name) => models::load(&store, name)?,
+        None => models::load_used(&store)?,
+    };
+    let listed = models::list(&store)?.into_iter().find(|listed| listed.blake3 == model.blake3);
+    let (name, blake3, size) = (model.name.clone(), model.blake3.clone(), model.bytes.len());
+    let started = start(&store, model);
+    let told = |key: &str| {
+        let signature = started.as_ref().ok().map(OnnxPredictor::signature);
+        signature.and_then(|signature| signature.custom.get(key)).cloned().unwrap_or_default()
+    };
+    let parsed = |key: &str| serde_json::from_str::<Value>(&told(key)).unwrap_or(Value::Null);
+    let shown = json!({
+        "name": name,
+        "blake3": blake3,
+        "bytes": size,
+        "fits": started.is_ok(),
+        "why_not": started.as_ref().err(),
+        "schema": told(key::SCHEMA),
+        "date": told(key::DATE),
+        "seed": told(key::SEED),
+        "data": parsed(key::DATA),
+        "scores": parsed(key::SCORES),
+        "note": listed.map(|listed| listed.note),
+    });
+    if args.json { output::print_json(&shown) } else { output::print(&table(&shown)) }
+}
+
+fn table(shown: &Value) -> String {
+    let text = |key: &str| match shown.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        None | Some(Value::Null) => String::new(),
+        Some(other) => other.to_string(),
+    };
+    let fits = match shown.get("fits").and_then(Value::as_bool) {
+        Some(true) => "yes".to_string(),
+        _ => format!("no: {}", text("why_not")),
+    };
+    let data = shown.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+    let data = data.iter().map(|data| {
+        let field = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
+        (
+            "data",
+            format!("{} ({}, SHA-256 {})", field("name"), field("licence"), models::short(&field("sha256"))),
+        )
+    });
+    let scores = shown.get("scores").and_then(Value::as_object).cloned().unwrap_or_default();
+    let scores = scores.iter().map(|(task, score)| ("score", format!("{task}: {score}")));
+    let lines = [
+        ("model", text("name")),
+        ("blake3", text("blake3")),
+        ("size", bytes(shown.get("bytes").and_then(Value::as_f64).unwrap_or(0.0))),
+        ("fits", fits),
+        ("features", text("schema")),
+        ("trained", text("date")),
+        ("seed", text("seed")),
+    ];
+    let lines = lines.into_iter().chain(data).chain(scores).filter(|(_, value)| !value.is_empty());
+    lines.map(|(key, value)| format!("{key:<10} {value}\n")).collect()
+}
+
+/// Runs a model here and now: whether it fits is found out, not guessed.
+pub fn start(store: &Path, model: models::Model) -> weft_mount::Outcome<OnnxPredictor> {
+    let config = Config::load(store)?;
+    OnnxPredictor::start(Launch::of_weft(), config.onnxruntime(), model)
+}
+
+fn is_file(model: &str) -> bool {
+    model.contains('/') || model.ends_with(".onnx")
+}
+
+fn read_file(path: &Path) -> weft_mount::Outcome<models::Model> {
+    let bytes = models::from_path(path)?;
+    let blake3 = models::hash(&bytes);
+    Ok(models::Model { name: blake3.clone(), blake3, bytes })
+}
+
+/// What to remember of a model that comes now.
+pub fn note(from: &str) -> Note {
+    Note {
+        added: jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string(),
+        from: from.into(),
+        report: Value::Null,
+    }
+}

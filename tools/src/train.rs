@@ -1,0 +1,229 @@
+use crate::model::{note, start};
+use crate::{Outcome, output};
+use serde_json::{Value, json};
+use std::fs::{DirBuilder, read_to_string};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use weft_mount::{Outcome as Told, control, models, place};
+
+/// Train a model on this site's own trace, and use it if it is better than the one in use
+///
+/// The new model goes on from the one in use, learns from the first four fifths of what STORE keeps of past ticks, and
+/// has to be better on the newest fifth. Both stay: see `weft model list`. Needs Python 3.11 to 3.13; what else it
+/// needs is installed into STORE/train the first time.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mount, or a path inside it; by default the mount around the current directory
+    path: Option<PathBuf>,
+    /// Python with the packages that training needs (tools/train/requirements.txt)
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// Training is random in places; the same seed gives the same model
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u32,
+    /// Keep the model, better or not, without using it
+    #[arg(long)]
+    keep_only: bool,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// The programs of tools/train, as they were when this was built.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("compare.py", include_str!("../train/compare.py")),
+    ("data.py", include_str!("../train/data.py")),
+    ("graph.py", include_str!("../train/graph.py")),
+    ("judge.py", include_str!("../train/judge.py")),
+    ("net.py", include_str!("../train/net.py")),
+    ("outputs.py", include_str!("../train/outputs.py")),
+    ("scores.py", include_str!("../train/scores.py")),
+    ("train.py", include_str!("../train/train.py")),
+    ("requirements.txt", include_str!("../train/requirements.txt")),
+];
+/// Rows of an hour of a small site.
+const ROWS_LEAST: u64 = 1_000;
+
+pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
+    let store = place::find_store(args.path.as_deref(), store)?;
+    let work = Work::begin(&store)?;
+    let python = python(args.python.as_deref(), &work.dir)?;
+    let champion = models::load_used(&store)?;
+    // What cannot run cannot be beaten on its merits.
+    let champion_runs = start(&store, champion.clone()).is_ok();
+    let rows = rows(&store, &work.dir)?;
+    let old = work.dir.join("champion.onnx");
+    let new = work.dir.join("challenger.onnx");
+    std::fs::write(&old, &champion.bytes)
+        .map_err(|cause| format!("cannot write {}: {cause}", old.display()))?;
+    train(args, &python, &work.dir, (champion_runs.then_some(&*old), &new, &rows))?;
+    let bytes = models::from_path(&new)?;
+    let challenger = models::Model { name: models::hash(&bytes), blake3: models::hash(&bytes), bytes };
+    start(&store, challenger.clone())?;
+    let told = match champion_runs {
+        true => compare(&python, &work.dir, (&old, &new, &rows))?,
+        false => json!({ "better": true, "why": "the model in use does not run" }),
+    };
+    let better = told.get("better").and_then(Value::as_bool).unwrap_or(false);
+    let name =
+        models::add(&store, &challenger.bytes, &models::Note { report: told.clone(), ..note("weft train") })?;
+    let used = better && !args.keep_only;
+    if used {
+        models::choose(&store, &name)?;
+        if control::is_served(&store) {
+            control::ask(&store, &control::Ask::ModelReload)?;
+        }
+    }
+    let all = json!({ "model": name, "champion": champion.name, "used": used, "comparison": told });
+    if args.json { output::print_json(&all) } else { output::print(&words(&all)) }
+}
+
+/// STORE/train, which holds programs, packages and what is being worked on. One training at a time.
+struct Work {
+    dir: PathBuf,
+    _lock: std::fs::File,
+}
+
+impl Work {
+    fn begin(store: &Path) -> Told<Work> {
+        let dir = store.join("train");
+        let failed = |cause: std::io::Error| format!("cannot use {}: {cause}", dir.display());
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(cause)),
+            _ => {}
+        }
+        let lock = std::fs::File::create(dir.join("lock")).map_err(failed)?;
+        lock.try_lock().map_err(|_| format!("{} is at work already: wait for it", dir.display()))?;
+        for (name, text) in PROGRAMS {
+            std::fs::write(dir.join(name), text).map_err(failed)?;
+        }
+        Ok(Work { dir, _lock: lock })
+    }
+}
+
+/// A Python with the packages: the one given, the one of a development tree, or one made in STORE/train.
+fn python(given: Option<&Path>, dir: &Path) -> Told<PathBuf> {
+    if let Some(given) = given {
+        return match given.is_file() {
+            true => Ok(given.to_path_buf()),
+            false => Err(format!("--python: there is no {}", given.display())),
+        };
+    }
+    let program = std::env::current_exe().ok();
+    let developers = program.as_deref().and_then(Path::parent).map(|dir| dir.join("../tools/train-venv"));
+    let own = dir.join("venv");
+    let wanted = read_to_string(dir.join("requirements.txt")).unwrap_or_default();
+    let is_ready =
+        |venv: &Path| read_to_string(venv.join("requirements.txt")).is_ok_and(|have| have == wanted);
+    if let Some(venv) = developers.into_iter().chain([own.clone()]).find(|venv| is_ready(venv)) {
+        return Ok(venv.join("bin/python"));
+    }
+    output::complain("installing what training needs into STORE/train/venv (once)");
+    let python = own.join("bin/python");
+    let list = dir.join("requirements.txt");
+    let install =
+        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"];
+    ask(Command::new("python3").arg("-m").arg("venv").arg("--clear").arg(&own))
+        .and_then(|_| ask(Command::new(&python).args(install).arg("--only-binary=:all:").arg("-r").arg(&list)))
+        .map_err(|cause| {
+            format!(
+                "{cause}; training needs python3 (3.11 to 3.13) with venv and pip, and once the network: install them \
+                 (apt install python3-venv), or give a Python with the packages of {} by --python",
+                list.display()
+            )
+        })?;
+    std::fs::copy(&list, own.join("requirements.txt"))
+        .map_err(|cause| format!("cannot write into {}: {cause}", own.display()))?;
+    Ok(python)
+}
+
+/// The site's trace as rows, by this program's own `weft trace`.
+fn rows(store: &Path, dir: &Path) -> Told<PathBuf> {
+    let (trace, rows) = (dir.join("site.csv"), dir.join("site"));
+    let weft = || {
+        let mut weft = Command::new("/proc/self/exe");
+        weft.arg("--store").arg(store).arg("trace");
+        weft
+    };
+    ask(weft().arg("export").arg("--output").arg(&trace))?;
+    ask(weft().arg("features").arg(&trace).arg("--output").arg(&rows).args(["--step", "60"]))?;
+    let about = read_to_string(rows.join("about.json")).unwrap_or_default();
+    let count = serde_json::from_str::<Value>(&about).ok().and_then(|about| about.get("rows")?.as_u64());
+    match count.unwrap_or(0) {
+        enough if enough >= ROWS_LEAST => Ok(rows),
+        few => Err(format!(
+            "the trace is too short to train on: {few} rows, of {ROWS_LEAST} that it takes; wait"
+        )),
+    }
+}
+
+fn train(
+    args: &Args,
+    python: &Path,
+    dir: &Path,
+    (old, new, rows): (Option<&Path>, &Path, &Path),
+) -> Told<()> {
+    let mut train = Command::new(python);
+    train.current_dir(dir).arg("train.py").arg("--out").arg(new).arg("--seed").arg(args.seed.to_string());
+    train.arg("--date").arg(jiff::Zoned::now().date().to_string());
+    train.arg("--source").arg(format!("{}:the site's own", rows.display()));
+    if let Some(old) = old {
+        train.arg("--from").arg(old);
+    }
+    ask(&mut train).map(|_| ())
+}
+
+fn compare(python: &Path, dir: &Path, (old, new, rows): (&Path, &Path, &Path)) -> Told<Value> {
+    let mut compare = Command::new(python);
+    compare
+        .current_dir(dir)
+        .arg("compare.py")
+        .arg("--champion")
+        .arg(old)
+        .arg("--challenger")
+        .arg(new)
+        .arg(rows);
+    let told = ask(&mut compare)?;
+    serde_json::from_str(&told).map_err(|cause| format!("compare.py told nonsense: {cause}"))
+}
+
+/// Runs a program; what it printed. Its complaints become ours, in one line.
+fn ask(command: &mut Command) -> Told<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let done =
+        command.stdin(Stdio::null()).output().map_err(|cause| format!("cannot run {name}: {cause}"))?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+    }
+    let text = String::from_utf8_lossy(&done.stderr).into_owned();
+    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it failed without a word");
+    Err(last.trim_start_matches("weft: ").to_owned())
+}
+
+fn words(all: &Value) -> String {
+    let text = |pointer: &str| match all.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => "?".into(),
+    };
+    let scores = match all.pointer("/comparison/why") {
+        Some(_) => text("/comparison/why"),
+        None => format!(
+            "loss on the newest window {} against {} (difference within {})",
+            text("/comparison/challenger"),
+            text("/comparison/champion"),
+            text("/comparison/interval")
+        ),
+    };
+    let (new, old) = (text("/model"), text("/champion"));
+    let verdict = match all.get("used").and_then(Value::as_bool) {
+        Some(true) => format!("model {} is used from now on", models::short(&new)),
+        _ => format!(
+            "model {} stays in use; the new one is kept as {}",
+            models::short(&old),
+            models::short(&new)
+        ),
+    };
+    format!("{verdict}: {scores}\n")
+}

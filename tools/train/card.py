@@ -1,0 +1,83 @@
+"""The card of a model: what trained it, how it scores beside the baselines, and where it does not win.
+
+    python tools/train/card.py model.onnx scores.json CARD.md
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import onnx
+
+import judge
+from train import TRAIN, TUNE
+
+HEAD = """# The shipped model
+
+Written by `tools/train/card.py`; the model is `shipped.onnx` beside this file, made by `tools/train/make-shipped`.
+
+- **For:** forecasts of writes, reads, quiet and splits per partition, which decide what is baked ahead. A wrong forecast costs
+  restore speed only.
+- **Kind:** one network of two hidden layers that weighs experts (docs/decisions/0069-the-model.md), {size} bytes, ONNX IR 8, opset 17.
+- **Features:** {features}, computed by Weft alone; schema `{schema}`.
+- **Seed** {seed}, **date** {date}.
+- **Split by time, each set by itself:** the first {train:.0%} trained, up to {tune:.0%} chose the epoch and calibrated, the rest is
+  scored. Sets that trained nothing are scored from {untrained:.0%} on; what lies before finds the thresholds of all methods.
+- **Simulated splits:** those of `file_growth_1996_2014` are a size threshold (64 KiB) on a real growth stream, 180 days as one day.
+- Extents of one volume are neighbours and not independent: intervals resample {blocks} blocks of time, not rows.
+
+## Training data
+
+| source | licence | SHA-256 |
+|---|---|---|
+{data}
+
+`vm_disk_2h` and `negative_control_4h` state no licence: they judged, and trained nothing. "Synthetic" is simple processes
+with random parameters (`synthetic.py`), not fitted to any trace; its hash is the program's.
+
+## Scores
+
+Verdict: the 90 % interval of the difference to the best baseline lies wholly on one side. A lower Brier score, MASE or
+error is better, and more of all else.
+
+{table}
+## Where it does not win
+
+{losses}
+There the fallback is the product: the ledger scores model and baselines on the same cases at the site, and the
+standard rule decides while the model is worse.
+"""
+
+
+def main(path, scores, out):
+    model = onnx.load(path)
+    told = {prop.key: prop.value for prop in model.metadata_props}
+    results = json.loads(Path(scores).read_text())
+    data = [f"| {one['name']} | {one['licence']} | `{one['sha256'][:16]}…` |" for one in json.loads(told["data"])]
+    losses = [
+        f"- {name}: {row['score']}: {row['values']['model']:.3f}, {row['best_baseline']} {row['values'][row['best_baseline']]:.3f}."
+        for name, rows in results.items()
+        for row in rows
+        if row["verdict"] == "loses"
+    ]
+    even = sum(row["verdict"] == "even" for rows in results.values() for row in rows)
+    losses.append(f"- {even} further scores are even: the interval holds no difference.\n")
+    text = HEAD.format(
+        size=Path(path).stat().st_size,
+        features=model.graph.input[0].type.tensor_type.shape.dim[1].dim_value,
+        schema=told["schema"],
+        seed=told["seed"],
+        date=told["date"],
+        train=TRAIN,
+        tune=TUNE,
+        untrained=judge.UNTRAINED,
+        blocks=judge.BLOCKS,
+        data="\n".join(data),
+        table=judge.markdown(results),
+        losses="\n".join(losses),
+    )
+    Path(out).write_text(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,375 @@
+"""Records a trace of a real server on a mount: months of a database's life in minutes.
+
+    python3 tools/train/record.py pg OUT.csv --seconds 150      (as root; needs a built weft, see --weft)
+    python3 tools/train/record.py mariadb OUT.csv
+
+What happens, at a scale of about one minute for a night and a few seconds for an hour: rows stream into partitions by
+time range, new partitions come and old ones go; a hot set of accounts moves from table to table; a staging table is
+loaded in bulk and emptied; at night there is a report, a purge and (PostgreSQL) a vacuum; a partition by key that has
+grown too large is split in two. Everything random comes from --seed; how far it gets depends on the machine.
+"""
+
+import argparse
+import os
+import pwd
+import queue
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+NIGHT = 40.0
+HOUR = 8.0
+KEPT_HOURS = 6
+TABLES = 8
+ROWS = 12_000
+SPLIT_ROWS = 60_000
+
+
+def run(*command, **more):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd="/", **more).stdout
+
+
+def as_user(user, *command):
+    return ("runuser", "-u", user, "--", *map(str, command))
+
+
+class Postgres:
+    user = "postgres"
+
+    def __init__(self, work, data):
+        self.data, self.run = data, work / "run"
+        self.bin = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))[-1]
+        make_dir(self.run, self.user)
+
+    def make(self):
+        run(*as_user(self.user, self.bin / "initdb", "-D", self.data, "-A", "trust", "-E", "UTF8", "--no-locale"))
+
+    def start(self):
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": self.run,
+            "shared_buffers": "24MB",
+            "checkpoint_timeout": "30s",
+            "max_wal_size": "256MB",
+            "autovacuum_naptime": "5s",
+            "log_statement": "ddl",
+        }
+        options = " ".join(f"-c {key}='{value}'" for key, value in settings.items())
+        log = self.run / "log"
+        run(*as_user(self.user, self.bin / "pg_ctl", "-D", self.data, "-l", log, "-w", "-s", "-o", options, "start"))
+
+    def stop(self):
+        run(*as_user(self.user, self.bin / "pg_ctl", "-D", self.data, "-m", "fast", "-w", "-s", "stop"))
+
+    def client(self):
+        return as_user(self.user, self.bin / "psql", "-X", "-q", "-At", "-h", self.run, "-d", "postgres")
+
+    echo = "\\echo {}\n"
+
+    def schema(self):
+        yield "CREATE TABLE events (ts int, key int, payload text) PARTITION BY RANGE (ts)"
+        yield "CREATE TABLE orders (id int, payload text) PARTITION BY RANGE (id)"
+        yield "CREATE TABLE orders_0 PARTITION OF orders FOR VALUES FROM (0) TO (1000000000)"
+        yield "CREATE TABLE staging (id int, payload text)"
+        yield "CREATE TABLE report (id int, total bigint)"
+        for n in range(TABLES):
+            yield f"CREATE TABLE accounts_{n} (id int PRIMARY KEY, balance int, filler text)"
+            yield f"INSERT INTO accounts_{n} SELECT i, 0, repeat('x', 80) FROM generate_series(1, {ROWS}) i"
+
+    def new_hour(self, n):
+        yield f"CREATE TABLE events_{n} PARTITION OF events FOR VALUES FROM ({n}) TO ({n + 1})"
+        yield f"CREATE INDEX ON events_{n} (key)"
+
+    def drop_hour(self, n):
+        yield f"DROP TABLE events_{n}"
+
+    def rows(self, table, first, count, columns):
+        return f"INSERT INTO {table} SELECT {columns} FROM generate_series({first}, {first + count - 1}) i"
+
+    def split(self, low, high, middle, n):
+        """The parent's rows are moved to two new children, as an operator would do it."""
+        yield f"ALTER TABLE orders DETACH PARTITION orders_{n}"
+        for child, a, b in ((n + 1, low, middle), (n + 2, middle, high)):
+            yield f"CREATE TABLE orders_{child} (LIKE orders)"
+            yield f"INSERT INTO orders_{child} SELECT * FROM orders_{n} WHERE id >= {a} AND id < {b}"
+            yield f"ALTER TABLE orders ATTACH PARTITION orders_{child} FOR VALUES FROM ({a}) TO ({b})"
+        yield f"DROP TABLE orders_{n}"
+
+    def night(self, n):
+        yield "TRUNCATE report"
+        yield f"INSERT INTO report SELECT id, sum(balance) FROM accounts_{n % TABLES} GROUP BY id"
+        yield f"VACUUM ANALYZE accounts_{n % TABLES}"
+        yield f"DELETE FROM accounts_{(n + 3) % TABLES} WHERE id % 5 = 0"
+        yield "CHECKPOINT"
+
+
+class Mariadb:
+    user = "mysql"
+
+    def __init__(self, work, data):
+        self.data, self.run = data, work / "run"
+        make_dir(self.run, self.user)
+        self.settings = [
+            "--skip-networking",
+            "--innodb-buffer-pool-size=24M",
+            "--innodb-log-file-size=24M",
+            "--skip-log-bin",
+        ]
+
+    def make(self):
+        run(
+            *as_user(
+                self.user,
+                "mariadb-install-db",
+                "--no-defaults",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                f"--datadir={self.data}",
+                *self.settings,
+            ),
+            stderr=subprocess.DEVNULL,
+        )
+
+    def start(self):
+        mariadbd = shutil.which("mariadbd", path=os.environ["PATH"] + ":/usr/sbin")
+        self.child = subprocess.Popen(
+            as_user(
+                self.user,
+                mariadbd,
+                "--no-defaults",
+                f"--datadir={self.data}",
+                f"--socket={self.run}/s",
+                f"--pid-file={self.run}/pid",
+                f"--log-error={self.run}/log",
+                *self.settings,
+            ),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(600):
+            ping = subprocess.run(self.admin("ping"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+            if ping.returncode == 0:
+                run(*self.client(), input="CREATE DATABASE shop")
+                return
+            time.sleep(0.1)
+        sys.exit(f"record: mariadbd did not start: see {self.run}/log")
+
+    def admin(self, *command):
+        return ("mariadb-admin", "--no-defaults", f"--socket={self.run}/s", "-uroot", *command)
+
+    def stop(self):
+        run(*self.admin("shutdown"))
+        self.child.wait(60)
+
+    def client(self):
+        return ("mariadb", "--no-defaults", f"--socket={self.run}/s", "-uroot", "-BN", "--unbuffered", "--force")
+
+    echo = "SELECT '{}';\n"
+
+    def schema(self):
+        yield "CREATE TABLE shop.events (ts int, hash int, payload text, KEY (hash)) PARTITION BY RANGE (ts) (PARTITION p0 VALUES LESS THAN (0))"
+        yield "CREATE TABLE shop.orders (id int, payload text) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (1000000000))"
+        yield "CREATE TABLE shop.staging (id int, payload text)"
+        yield "CREATE TABLE shop.report (id int, total bigint)"
+        for n in range(TABLES):
+            yield f"CREATE TABLE shop.accounts_{n} (id int PRIMARY KEY, balance int, filler text)"
+            yield f"INSERT INTO shop.accounts_{n} SELECT seq, 0, repeat('x', 80) FROM seq_1_to_{ROWS}"
+
+    def new_hour(self, n):
+        yield f"ALTER TABLE shop.events ADD PARTITION (PARTITION p{n} VALUES LESS THAN ({n + 1}))"
+
+    def drop_hour(self, n):
+        yield f"ALTER TABLE shop.events DROP PARTITION p{n}"
+
+    def rows(self, table, first, count, columns):
+        columns = columns.replace("i", "seq").replace("md5", "md5")
+        return f"INSERT INTO shop.{table} SELECT {columns} FROM seq_{first}_to_{first + count - 1}"
+
+    def split(self, low, high, middle, n):
+        yield (
+            f"ALTER TABLE shop.orders REORGANIZE PARTITION p{n} INTO (PARTITION p{n + 1} VALUES LESS THAN ({middle}),"
+            f" PARTITION p{n + 2} VALUES LESS THAN ({high}))"
+        )
+
+    def night(self, n):
+        yield "TRUNCATE shop.report"
+        yield f"INSERT INTO shop.report SELECT id, sum(balance) FROM shop.accounts_{n % TABLES} GROUP BY id"
+        yield f"DELETE FROM shop.accounts_{(n + 3) % TABLES} WHERE id % 5 = 0"
+
+
+class Session:
+    """One client; statements one after the other, each waited for."""
+
+    def __init__(self, server):
+        self.echo = server.echo
+        self.child = subprocess.Popen(
+            server.client(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd="/"
+        )
+
+    def __call__(self, statements):
+        for statement in [statements] if isinstance(statements, str) else statements:
+            self.child.stdin.write(statement + ";\n" + self.echo.format("done"))
+            self.child.stdin.flush()
+            for line in self.child.stdout:
+                if line.strip() == "done":
+                    break
+
+    def close(self):
+        self.child.stdin.close()
+        self.child.wait(60)
+
+
+class Life:
+    """Several sessions at once, until the end."""
+
+    def __init__(self, server, seconds, seed):
+        self.server, self.seed = server, seed
+        self.begun = time.monotonic()
+        self.until = self.begun + seconds
+        self.failed = queue.Queue()
+        self.hour_made = threading.Event()
+
+    def now(self):
+        return time.monotonic() - self.begun
+
+    def going(self):
+        return time.monotonic() < self.until
+
+    def prefix(self):
+        return "shop." if isinstance(self.server, Mariadb) else ""
+
+    def hours(self, sql, rng):
+        n, kept = 0, []
+        while self.going():
+            n += 1
+            sql(self.server.new_hour(n))
+            kept.append(n)
+            if len(kept) > KEPT_HOURS:
+                sql(self.server.drop_hour(kept.pop(0)))
+            self.hour = n
+            self.hour_made.set()
+            self.sleep(HOUR * rng.uniform(0.9, 1.1))
+
+    def events(self, sql, rng):
+        self.hour_made.wait(60)
+        first = 0
+        while self.going():
+            # By day a stream that swells and fades; at night a trickle.
+            phase = self.now() % NIGHT / NIGHT
+            count = int(400 * max(0.05, 1 - abs(phase - 0.4) * 2.2))
+            sql(self.server.rows("events", first, count, f"{self.hour}, i % 1000, repeat('e', 120)"))
+            first += count
+            self.sleep(rng.uniform(0.05, 0.3))
+
+    def accounts(self, sql, rng):
+        while self.going():
+            hot = int(self.now() // (HOUR * 1.7)) * 3
+            table = (hot if rng.random() < 0.9 else rng.randrange(TABLES)) % TABLES
+            first = rng.randrange(ROWS // 4)
+            sql(
+                f"UPDATE {self.prefix()}accounts_{table} SET balance = balance + 1 WHERE id BETWEEN {first} AND {first + 40}"
+            )
+            sql(f"SELECT count(balance) FROM {self.prefix()}accounts_{(table + 1) % TABLES} WHERE id < 500")
+            self.sleep(rng.uniform(0.02, 0.1))
+
+    def loads(self, sql, rng):
+        while self.going():
+            self.sleep(HOUR * rng.uniform(1.8, 2.6))
+            sql(self.server.rows("staging", 1, 30_000, "i, repeat('s', 100)"))
+            self.sleep(HOUR * 0.3)
+            sql(f"TRUNCATE {self.prefix()}staging")
+
+    def orders(self, sql, rng):
+        low, first, high, newest = 0, 0, 1_000_000_000, 0
+        while self.going():
+            count = rng.randrange(1_500, 4_000)
+            sql(self.server.rows("orders", first, count, "i, repeat('o', 100)"))
+            first += count
+            if first - low > SPLIT_ROWS:
+                middle = low + (first - low) * 2 // 3
+                sql(self.server.split(low, high, middle, newest))
+                low, newest = middle, newest + 2
+            self.sleep(rng.uniform(0.5, 1.0))
+
+    def nights(self, sql, rng):
+        n = 0
+        while self.going():
+            self.sleep(NIGHT)
+            n += 1
+            sql(self.server.night(n))
+
+    def sleep(self, seconds):
+        time.sleep(max(0.0, min(seconds, self.until - time.monotonic())))
+
+    def live(self):
+        def one(number, work):
+            sql = Session(self.server)
+            try:
+                work(sql, random.Random(self.seed * 100 + number))
+                sql.close()
+            except Exception as cause:  # told by the main thread
+                self.failed.put(cause)
+
+        works = (self.hours, self.events, self.accounts, self.loads, self.orders, self.nights)
+        threads = [threading.Thread(target=one, args=pair) for pair in enumerate(works)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if not self.failed.empty():
+            raise self.failed.get()
+
+
+def make_dir(path, user):
+    path.mkdir(mode=0o700)
+    owner = pwd.getpwnam(user)
+    os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("server", choices=["pg", "mariadb"])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--weft", default=Path(__file__).resolve().parents[2] / "target/debug/weft")
+    args = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("record: run it as root: it starts servers as other users")
+    work = Path(tempfile.mkdtemp(prefix="weft-record.", dir="/var/tmp"))
+    work.chmod(0o755)
+    data, store = work / "data", work / "data.weft"
+    kind = {"pg": Postgres, "mariadb": Mariadb}[args.server]
+    make_dir(data, kind.user)
+    store.mkdir(mode=0o700)
+    # Short ticks for a life in a hurry; a partition counts as split at each 4 MiB, as at each GiB of a grown one.
+    (store / "weft.toml").write_text("forecast_tick_secs = 2\nforecast_step_secs = 60\nforecast_split_mib = 4\n")
+    run(args.weft, "mount", data)
+    server = None
+    try:
+        server = kind(work, data)
+        server.make()
+        server.start()
+        sql = Session(server)
+        sql(server.schema())
+        sql.close()
+        Life(server, args.seconds, args.seed).live()
+        server.stop()
+        server = None
+    finally:
+        if server:
+            server.stop()
+        run(args.weft, "unmount", data)
+    print(run(args.weft, "--store", store, "trace", "export", "-o", args.out.absolute()), end="")
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Run by scripts/test: python -m unittest discover tools/train. A few seconds."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import train  # first: it sets the number of threads
+
+import numpy as np
+import onnx
+
+import compare
+import graph
+import judge
+import net
+import scores
+from data import Rows
+from outputs import COLUMNS, OUTPUTS, WIDTH
+
+HERE = Path(__file__).parent
+LABELS = (
+    [f"split_{h}s" for h in (300, 3600, 86400)]
+    + ["split_secs", "split_point", "left_secs"]
+    + [f"{what}_{h}s" for what in ("pages", "bytes", "reads", "quiet") for h in (60, 300, 3600, 86400)]
+)
+FEATURES = ["fill", "size", "busy", "noise", "age"]
+
+
+def write_rows(directory, moments=240, partitions=20, seed=3):
+    """A site where `busy` partitions are written in the next window, and the others are not."""
+    rng = np.random.default_rng(seed)
+    directory.mkdir(parents=True)
+    n = moments * partitions
+    at = np.repeat(np.arange(moments) * 60 + 1_700_000_000, partitions)
+    key = np.tile(np.arange(partitions), moments)
+    busy = rng.random(n) < 0.3
+    x = np.stack([rng.random(n), np.full(n, 5.0), busy, rng.standard_normal(n), at - at[0]], axis=1).astype(np.float32)
+    labels = np.full((n, len(LABELS)), np.nan, np.float32)
+    put = lambda name, values: labels.__setitem__((slice(None), LABELS.index(name)), values)
+    written = np.where(busy, rng.integers(1, 50, n), 0)
+    put("left_secs", at[-1] + 60 - at)
+    for horizon in (60, 300):
+        put(f"pages_{horizon}s", written)
+        put(f"bytes_{horizon}s", written * 4096)
+        put(f"quiet_{horizon}s", written == 0)
+    split = busy & (x[:, 0] > 0.9)
+    put("split_300s", split)
+    put("split_secs", np.where(split, 100, np.nan))
+    put("split_point", np.where(split, 0.5, np.nan))
+    arrays = {"features": x, "labels": labels, "at_us": at * 1_000_000, "partition": key, "weight": np.ones(n, np.float32)}
+    baseline = np.full((n, WIDTH), np.nan, np.float32)
+    baseline[:, COLUMNS["pages"]] = rng.integers(0, 2, (n, 4))
+    for name in ("persistence", "ewma", "climatology"):
+        arrays[f"baseline_{name}"] = baseline
+    for name, values in arrays.items():
+        np.save(directory / f"{name}.npy", values)
+    about = {"source": "a_test", "schema": "s" * 64, "features": FEATURES, "labels": LABELS, "baselines": ["persistence", "ewma", "climatology"]}
+    (directory / "about.json").write_text(json.dumps(about))
+
+
+def call(*args):
+    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True)
+
+
+class Training(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.scratch = tempfile.TemporaryDirectory()
+        cls.dir = Path(cls.scratch.name)
+        write_rows(cls.dir / "site")
+        cls.rows = Rows(cls.dir / "site")
+        cls.rows.begin = 0.8
+        cls.scaler, cls.experts, cls.net = train.train([cls.rows], 1, epochs=12, log=lambda line: None)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.scratch.cleanup()
+
+    def model(self):
+        path = self.dir / "model.onnx"
+        graph.save(graph.assemble(self.scaler, self.experts, self.net, {"schema": "s", "seed": 1}), path)
+        return path
+
+    def test_the_graph_says_what_the_network_says(self):
+        x = self.rows.x[:500]
+        said = judge.predict(self.model(), x)
+        want = net.plain(self.net.forward(self.scaler(x), self.experts(x)))
+        self.assertEqual(said.shape, (500, WIDTH))
+        np.testing.assert_allclose(said, want, rtol=2e-4, atol=1e-5)
+
+    def test_any_input_gives_numbers(self):
+        x = np.array([[1e30] * 5, [-1e30] * 5, [0] * 5], np.float32)
+        said = judge.predict(self.model(), x)
+        self.assertTrue(np.isfinite(said).all() and (said >= 0).all())
+        self.assertTrue((said[:, COLUMNS["p_quiet"]] <= 1).all())
+
+    def test_it_learns_what_is_there(self):
+        said = judge.predict(self.model(), self.rows.x)
+        busy = np.array(self.rows.x[:, 2]) > 0
+        quiet = said[:, COLUMNS["p_quiet"].start]
+        self.assertLess(quiet[busy].mean(), 0.1)
+        self.assertGreater(quiet[~busy].mean(), 0.9)
+        told = judge.written(self.rows, said, 60, share=(0.1,))
+        self.assertEqual([one["verdict"] for one in told], ["wins", "wins"])
+
+    def test_the_signature_is_the_one_that_the_daemon_wants(self):
+        model = onnx.load(self.model())
+        outputs = [(o.name, o.type.tensor_type.shape.dim[1].dim_value) for o in model.graph.output]
+        self.assertEqual(outputs, list(OUTPUTS))
+        self.assertEqual((model.ir_version, model.opset_import[0].version), (8, 17))
+        self.assertEqual({p.key for p in model.metadata_props}, {"schema", "seed"})
+
+    def test_the_same_seed_is_the_same_bytes(self):
+        made = []
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            out = self.dir / f"{name}.onnx"
+            ran = call(HERE / "train.py", "--out", out, "--seed", seed, "--source", f"{self.dir / 'site'}:ours")
+            self.assertEqual(ran.returncode, 0, ran.stderr)
+            made.append(out.read_bytes())
+        self.assertEqual(made[0], made[1])
+        self.assertNotEqual(made[0], made[2])
+
+    def test_what_may_not_train_does_not(self):
+        ran = call(HERE / "train.py", "--out", self.dir / "x.onnx", "--source", f"{self.dir / 'site'}:not stated")
+        self.assertNotEqual(ran.returncode, 0)
+        self.assertIn("may judge, not train", ran.stderr)
+        self.assertFalse((self.dir / "x.onnx").exists())
+
+    def test_targets_do_not_reach_beyond_their_part(self):
+        middle = self.rows.split(0.5)[0]
+        index, y = self.rows.within(self.rows.at.min(), middle)
+        late = self.rows.at[index] + 300 > middle
+        column = COLUMNS["pages"].start + 1
+        self.assertTrue(np.isnan(y[late, column]).all())
+        self.assertTrue(np.isfinite(y[~late, column]).all())
+
+
+    def test_a_challenger_goes_on_from_the_champion_and_is_compared(self):
+        write_rows(self.dir / "later", seed=9)
+        champion = self.model()
+        out = self.dir / "challenger.onnx"
+        ran = call(HERE / "train.py", "--out", out, "--from", champion, "--source", f"{self.dir / 'later'}:ours")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        rows = Rows(self.dir / "later")
+        same = compare.compare(champion, champion, rows)
+        self.assertEqual((same["better"], same["champion"]), (False, same["challenger"]))
+        worse = self.dir / "worse.onnx"
+        poor = net.Net(len(FEATURES), (4, 4), 1, self.experts.near)
+        graph.save(graph.assemble(self.scaler, self.experts, poor, {}), worse)
+        self.assertTrue(compare.compare(worse, out, rows)["better"])
+        self.assertFalse(compare.compare(out, worse, rows)["better"])
+
+
+class Gradients(unittest.TestCase):
+    def test_they_are_the_slopes_of_the_loss(self):
+        rng = np.random.default_rng(1)
+        x = rng.standard_normal((6, 4)).astype(np.float32)
+        y = np.abs(rng.standard_normal((6, WIDTH))).astype(np.float32)
+        y[:, COLUMNS["p_quiet"]] = 1
+        y[0] = np.nan
+        y[1, COLUMNS["split_secs"]] = -50
+        weight = np.ones(6, np.float32)
+        near = np.zeros(12 * 2)
+        said = np.abs(rng.standard_normal((6, 12, 2))).astype(np.float32)
+        made = net.Net(4, (5, 3), 1, near)
+        target = net.inside(y)
+        _, grads = made.gradients(x, said, target, weight)
+        for key in ("w1", "w3", "w4", "skip", "b2"):
+            flat = made.w[key].reshape(-1)
+            at, step = 1, 1e-2
+            keep = flat[at]
+            flat[at] = keep + step
+            up = made.gradients(x, said, target, weight)[0]
+            flat[at] = keep - step
+            down = made.gradients(x, said, target, weight)[0]
+            flat[at] = keep
+            self.assertAlmostEqual((up - down) / (2 * step), float(grads[key].reshape(-1)[at]), delta=5e-3, msg=key)
+
+
+class Scores(unittest.TestCase):
+    def test_small_cases_by_hand(self):
+        truth = np.array([1, 1, 0, 0], bool)
+        self.assertEqual(scores.f1(truth, truth), 1)
+        self.assertEqual(scores.f1(truth, np.array([1, 0, 1, 0], bool)), 0.5)
+        self.assertEqual(scores.best_threshold(truth, np.array([0.9, 0.6, 0.6, 0.1])), 0.6)
+        self.assertEqual(scores.precision_at(truth, np.array([0.9, 0.2, 0.5, 0.1]), 1.0), 2 / 3)
+        self.assertEqual(scores.top_share(np.array([3, 1, 0, 0]), np.array([9, 1, 2, 3]), 1), 0.75)
+        self.assertEqual(scores.brier(truth, [1, 1, 0, 1]), 0.25)
+
+    def test_an_interval_holds_the_value_and_is_wider_for_fewer_blocks(self):
+        rng = np.random.default_rng(2)
+        many, few = rng.normal(1, 1, 200), rng.normal(1, 1, 8)
+        wide = scores.interval(list(few), np.mean)
+        narrow = scores.interval(list(many), np.mean)
+        self.assertTrue(narrow[0] < 1.2 and narrow[1] > 0.8)
+        self.assertGreater(wide[1] - wide[0], narrow[1] - narrow[0])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,121 @@
+"""From exported features to one ONNX model, and its card.
+
+    python tools/train/train.py --out model.onnx --card card.md --seed 1 --source DIR:LICENCE[:SHA256] ...
+
+DIR is what `weft trace features` wrote. The same sources and seed give the same bytes. Each source is split by time:
+the first 70 % train, the next 10 % choose the epoch and calibrate, the rest is for `judge.py`.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+# One thread: sums in one order, the same bytes each time. Before numpy is loaded.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import numpy as np
+
+import graph
+import net
+from data import Rows, sha256
+
+TRAIN, TUNE = 0.7, 0.8
+HIDDEN = (64, 32)
+# Rows of one source at most: none is to outweigh the others by its mere length.
+MOST_ROWS, MOST_SYNTHETIC_ROWS = 40_000, 8_000
+# What a recorded source weighs against a synthetic one, of which there are many.
+RECORDED = 6.0
+# Features that name a moment of a short trace rather than a state: a model of a few days must not lean on them.
+UNUSED = {"day_sin", "day_cos", "week_sin", "week_cos", "age", "hours_known", "since_ddl"}
+
+
+def sample(rows, begin, end, rng):
+    index, y = rows.within(begin, end)
+    known = np.isfinite(y).any(axis=1)
+    index, y = index[known], y[known]
+    synthetic = rows.about["source"].startswith("synthetic")
+    most = MOST_SYNTHETIC_ROWS if synthetic else MOST_ROWS
+    if len(index) > most:
+        chosen = np.sort(rng.choice(len(index), most, replace=False))
+        index, y = index[chosen], y[chosen]
+    weight = rows.weight[index].astype(np.float64)
+    # Training damps what idle rows weigh, for they are all alike; calibration does not.
+    damped = np.sqrt(weight)
+    trust = 1.0 if synthetic else RECORDED
+    return np.array(rows.x[index]), y, trust * damped / damped.sum(), trust * weight / weight.sum()
+
+
+def train(sources, seed, hidden=HIDDEN, epochs=8, log=print, begin=None):
+    """A scaler, experts and a calibrated network of a list of `Rows`; `begin`: constants of the model to go on from."""
+    rng = np.random.default_rng(seed)
+    parts, tune = [], []
+    for rows in sources:
+        middle, end = rows.split(TRAIN, TUNE)
+        parts.append(sample(rows, rows.at.min(), middle, rng))
+        tune.append(sample(rows, middle, end, rng))
+    x, y, weight, _ = (np.concatenate(columns) for columns in zip(*parts))
+    tx, ty, damped, true = (np.concatenate(columns) for columns in zip(*tune))
+    weight, damped, true = (w / w.mean() for w in (weight, damped, true))
+    names = sources[0].about["features"]
+    used = np.array([name not in UNUSED for name in names])
+    scaler = net.Scaler.of(begin) if begin else net.Scaler(x, used)
+    experts = net.Experts(names)
+    later, said, inside = scaler(tx), experts(tx), net.inside(ty)
+
+    def stop(candidate):
+        loss, _ = net.losses(candidate.forward(later, said), inside)
+        return float((loss.sum(axis=1) * damped).mean())
+
+    weight = weight.astype(np.float32)
+    made = net.fit(scaler(x), experts(x), y, weight, hidden, seed, experts.near, epochs=epochs, stop=stop, begin=begin)
+    before = stop(made)
+    net.calibrate(made, later, said, ty, true)
+    log(f"{len(x)} rows of {len(sources)} sources; loss on later rows {before:.4f}, calibrated {stop(made):.4f}")
+    return scaler, experts, made
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--date", default="", help="written into the model; part of its bytes")
+    parser.add_argument("--from", dest="begin", type=Path, help="go on from this model (one of ours)")
+    parser.add_argument("--source", action="append", required=True, metavar="DIR:LICENCE[:SHA256]")
+    args = parser.parse_args()
+    sources, told, synthetic = [], [], []
+    for source in args.source:
+        directory, licence, *rest = source.split(":")
+        if not licence or licence == "not stated":
+            sys.exit(f"train: the licence of {directory} is not stated: such data may judge, not train")
+        rows = Rows(directory)
+        sources.append(rows)
+        if licence == "synthetic":
+            synthetic.append(rows.about["source"])
+            continue
+        digest = rest[0] if rest else sha256(Path(directory) / "features.npy")
+        told.append({"name": rows.name, "licence": licence, "sha256": digest, "rows": len(rows.x)})
+    if synthetic:
+        made_by = sha256(Path(__file__).with_name("synthetic.py"))
+        name = f"{len(synthetic)} sites of synthetic.py, {synthetic[0]} to {synthetic[-1]}"
+        told.append({"name": name, "licence": "Apache-2.0, ours", "sha256": made_by})
+    schemas = {rows.about["schema"] for rows in sources}
+    if len(schemas) != 1:
+        sys.exit("train: the sources were exported by different versions of weft: export them again")
+    begin = graph.constants_of(args.begin) if args.begin else None
+    scaler, experts, made = train(sources, args.seed, begin=begin, log=lambda line: print(f"train: {line}"))
+    metadata = {
+        "schema": schemas.pop(),
+        "date": args.date,
+        "seed": args.seed,
+        "data": json.dumps(told, sort_keys=True),
+        "scores": "{}",
+    }
+    graph.save(graph.assemble(scaler, experts, made, metadata), args.out)
+    print(f"train: {args.out} ({args.out.stat().st_size} bytes)")
+
+
+if __name__ == "__main__":
+    main()
