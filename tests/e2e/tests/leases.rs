@@ -73,6 +73,7 @@ fn a_lease_comes_with_the_answer_and_survives_a_crash_until_it_is_ended() {
     assert_eq!(ids(&mount), [second]);
     mount.crash();
     assert_eq!(ids(&mount), [second]);
+    mount.unmount();
     mount.remount();
     assert_eq!(ids(&mount), [second]);
     assert_eq!(mount.status()["leases"], 1);
