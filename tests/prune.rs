@@ -234,7 +234,7 @@ fn kept_instants_stay_exactly_and_space_comes_back() {
         "{done:?}"
     );
     let pinned: Vec<&str> = done.pinned.iter().map(|held| held.by.as_str()).collect();
-    assert_eq!(pinned, ["tag held", "1 open view"]);
+    assert_eq!(pinned, ["tag held", "1 open view, 0 handles"]);
     let kept = |world: &World, engine: &Engine| {
         world.past.iter().filter(|past| engine.thinned().keeps(past.seq)).count()
     };

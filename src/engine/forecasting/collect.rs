@@ -28,6 +28,8 @@ struct Known {
 #[derive(Default)]
 pub(super) struct Collector {
     files: HashMap<FileId, Known>,
+    /// Files of each partition that are known.
+    members: HashMap<Key, usize>,
     /// Bytes of each partition.
     pub sizes: HashMap<Key, u64>,
     pub gathered: Gathered,
@@ -95,12 +97,13 @@ impl Collector {
         let Ok(all) = find::all(engine, layout, &roots) else { return Vec::new() };
         let before = std::mem::take(&mut self.sizes);
         self.files.clear();
+        self.members.clear();
         for (partition, parts) in all {
             let root = partition.root.clone();
             for part in parts {
                 let (partition, begin) = place(layout, &member(layout, &root, &part.path));
                 *self.sizes.entry(Key::clone(&partition)).or_default() += part.attr.size;
-                self.files.insert(part.file, Known { partition, begin, size: part.attr.size });
+                self.know(part.file, Known { partition, begin, size: part.attr.size });
             }
         }
         before.into_keys().filter(|key| !self.sizes.contains_key(key)).collect()
@@ -112,14 +115,31 @@ impl Collector {
         let Some((_, path)) = found.first() else { return };
         let root = root_name(engine, file.root);
         let (partition, begin) = place(layout, &member(layout, &root, path));
-        self.files.insert(file.file, Known { partition, begin, size: 0 });
+        self.know(file.file, Known { partition, begin, size: 0 });
+    }
+
+    fn know(&mut self, file: FileId, known: Known) {
+        *self.members.entry(Key::clone(&known.partition)).or_default() += 1;
+        if let Some(before) = self.files.insert(file, known) {
+            self.leave(&before.partition);
+        }
+    }
+
+    /// One file less; whether it was the last.
+    fn leave(&mut self, partition: &Key) -> bool {
+        let Some(members) = self.members.get_mut(partition) else { return true };
+        *members = members.saturating_sub(1);
+        let is_last = *members == 0;
+        if is_last {
+            self.members.remove(partition);
+        }
+        is_last
     }
 
     /// A file is gone; its partition, if it was the last.
     fn forget(&mut self, file: FileId) -> Option<Key> {
         let known = self.files.remove(&file)?;
-        let has_more = self.files.values().any(|other| other.partition == known.partition);
-        if has_more {
+        if !self.leave(&known.partition) {
             return None;
         }
         self.sizes.remove(&known.partition);

@@ -1,0 +1,67 @@
+//! The forecast on a real mount: what is counted, what is told, what a crash leaves of it.
+
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+use weft_e2e::{Mount, Place, cmd};
+
+/// A mount that counts each second.
+fn mounted(place: &Place) -> Mount {
+    let mount = Mount::new(place);
+    fs::create_dir(&mount.store).unwrap();
+    fs::write(mount.store.join("weft.toml"), "forecast_tick_secs = 1\nforecast_step_secs = 1\n").unwrap();
+    mount.mount()
+}
+
+fn json(mount: &Mount, args: &[&str]) -> Value {
+    let text = cmd::run(mount.weft().args(args).arg(&mount.point).arg("--json")).ok();
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Writes pages of `name` until the forecast names it.
+fn write_until_known(mount: &Mount, name: &str) -> Value {
+    let file =
+        fs::File::options().create(true).write(true).truncate(false).open(mount.point.join(name)).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    for page in 0.. {
+        file.write_all_at(&[page as u8; 8192], page % 64 * 8192).unwrap();
+        file.sync_all().unwrap();
+        let told = json(mount, &["forecast"]);
+        if told["partitions"].to_string().contains(name) {
+            return told;
+        }
+        assert!(Instant::now() < until, "{name} is in no forecast: {told}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    unreachable!("it writes on until then")
+}
+
+#[test]
+fn what_is_written_is_counted_forecast_and_explained_and_survives_a_crash() {
+    let place = Place::new();
+    let mount = mounted(&place);
+    let told = write_until_known(&mount, "orders");
+    assert!(told["forecast"]["signals"].as_u64().unwrap() > 0, "{told}");
+    assert_eq!(told["forecast"]["dropped"], 0, "{told}");
+    let why = cmd::run(mount.weft().args(["forecast", "--why", "orders"]).arg(&mount.point)).ok();
+    assert!(why.contains("orders"), "{why}");
+    let refused = cmd::run(mount.weft().args(["forecast", "--why", "nobody"]).arg(&mount.point));
+    assert!(
+        refused.code == 1 && refused.stderr.contains("nothing is known of partition nobody"),
+        "{}",
+        refused.stderr
+    );
+    assert!(
+        json(&mount, &["forecast", "scores"])["scores"].is_array()
+            || json(&mount, &["forecast", "scores"])["scores"].is_object()
+    );
+
+    mount.crash();
+    write_until_known(&mount, "items");
+    let trace = cmd::run(mount.weft().args(["trace", "export"]).arg(&mount.point)).ok();
+    assert!(trace.contains("orders") && trace.contains("items"), "{trace}");
+    mount.unmount();
+    let trace = cmd::run(mount.weft().args(["trace", "export"]).arg(&mount.data)).ok();
+    assert!(trace.contains("orders") && trace.contains("items"), "{trace}");
+}
