@@ -1,6 +1,7 @@
 //! Partitions of real databases: found by path, named by the catalogue.
 
 use serde_json::Value;
+use std::time::{Duration, Instant};
 use weft_e2e::{Capture, Mariadb, Mount, Place, Postgres, cmd};
 
 /// `weft partitions --json`, the entry of a partition by what the catalogue calls it.
@@ -77,8 +78,16 @@ fn mariadb_partitions_have_sizes_history_and_names() {
     );
     server.sql("FLUSH TABLES shop.orders FOR EXPORT; UNLOCK TABLES");
     let url = format!("mysql://root@localhost/?socket={}", server.socket().display());
-    let told = weft(&mount, &["--json", "--mysql", &url]).ok();
-    let all: Value = serde_json::from_str(&told).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    // What was written is history at once, and counted as such when it is indexed.
+    let all = loop {
+        let told = weft(&mount, &["--json", "--mysql", &url]).ok();
+        let all: Value = serde_json::from_str(&told).unwrap();
+        if bytes(named(&all, "shop.orders p0"), "history_bytes") > 0 || Instant::now() > until {
+            break all;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
     let one = named(&all, "shop.orders p0");
     assert_eq!(
         (&one["partition"], &one["bound"]),
