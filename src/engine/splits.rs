@@ -10,6 +10,9 @@ use crate::past::view::View;
 use crate::shadow::{Reason, Wish};
 use crate::types::{FileId, PAGE, PageSet, Seq};
 
+/// Ranges of bytes of a file: begin, and end behind it.
+pub type Ranges = Vec<(u64, u64)>;
+
 /// Generations that a past is followed through.
 const GENERATIONS: usize = 64;
 /// Bytes of a file that tell what it is.
@@ -25,7 +28,7 @@ pub struct Ancestry {
     pub parent: Partition,
     pub origin: Origin,
     /// The files of the parent that hold it, and what of each: all of it without ranges.
-    pub files: Vec<(Part, Option<Vec<(u64, u64)>>)>,
+    pub files: Vec<(Part, Option<Ranges>)>,
     /// Bytes of the parent's main files at that instant.
     pub parent_bytes: u64,
 }
@@ -198,7 +201,7 @@ impl Engine {
         pages: &PageSet,
         declared: Seq,
         at: Seq,
-    ) -> Result<Vec<(Part, Option<Vec<(u64, u64)>>)>> {
+    ) -> Result<Vec<(Part, Option<Ranges>)>> {
         let between = (declared.min(at), declared.max(at));
         let mut files = Vec::new();
         for part in parts.into_iter().filter(|part| splits::counts_pages(part.fork)) {
