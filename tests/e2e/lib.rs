@@ -17,6 +17,8 @@ pub mod cmd;
 pub mod exercise;
 #[path = "harness/holder.rs"]
 pub mod holder;
+#[path = "harness/load.rs"]
+pub mod load;
 #[path = "harness/mariadb.rs"]
 pub mod mariadb;
 #[path = "harness/mount.rs"]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
+use weft_e2e::load::{Run, Side, median};
 use weft_e2e::{Capture, Mount, Place, Postgres, wall::Wall};
 
 const HELP: &str = "scripts/bench [options]
@@ -82,21 +83,6 @@ impl Options {
     }
 }
 
-/// A server, and the daemon beneath it if there is one.
-struct Side {
-    name: &'static str,
-    server: Postgres,
-    daemons: Vec<i32>,
-}
-
-/// One run of one workload on one side.
-struct Run {
-    tps: f64,
-    /// Processor milliseconds of server and daemon for each transaction.
-    cpu_ms: f64,
-    daemon_cpu_ms: f64,
-}
-
 fn main() {
     let options = Options::parse().unwrap_or_else(|message| {
         eprintln!("{message}");
@@ -138,8 +124,7 @@ fn side(place: &Place, name: &'static str, dir: PathBuf, daemons: Vec<i32>) -> S
 
 fn load(side: &Side, scale: usize) -> f64 {
     let begun = Instant::now();
-    side.server.pgbench(&["-q", "-i", "-s", &scale.to_string()]);
-    side.server.sql("CHECKPOINT");
+    side.load(scale);
     begun.elapsed().as_secs_f64()
 }
 
@@ -180,54 +165,7 @@ fn measure(options: &Options, workload: &str, raw: &Side, weft: &Side) -> Result
 
 fn run(side: &Side, arguments: &[String]) -> Run {
     side.server.sql("CHECKPOINT");
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let before = (server_ticks(&side.server), daemon_ticks(side));
-    let said = side.server.pgbench(&arguments);
-    let (server, daemon) = (server_ticks(&side.server) - before.0, daemon_ticks(side) - before.1);
-    let tps =
-        number_after(&said, "tps = ").unwrap_or_else(|| panic!("{}: pgbench gave no tps: {said}", side.name));
-    let transactions = number_after(&said, "actually processed: ")
-        .unwrap_or_else(|| panic!("{}: no count: {said}", side.name));
-    // Linux counts these in hundredths of a second on every architecture that we know.
-    let each = |ticks: u64| ticks as f64 * 10.0 / transactions;
-    Run { tps, cpu_ms: each(server + daemon), daemon_cpu_ms: each(daemon) }
-}
-
-fn number_after(text: &str, mark: &str) -> Option<f64> {
-    let rest = &text[text.find(mark)? + mark.len()..];
-    let end = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..end].parse().ok()
-}
-
-/// Ticks of the postmaster, its living children and those it has collected.
-fn server_ticks(server: &Postgres) -> u64 {
-    let processes = server.processes();
-    let own: u64 = processes.iter().map(|pid| ticks(*pid, 13..15)).sum();
-    own + processes.first().map_or(0, |postmaster| ticks(*postmaster, 15..17))
-}
-
-fn daemon_ticks(side: &Side) -> u64 {
-    side.daemons.iter().map(|pid| ticks(*pid, 13..15)).sum()
-}
-
-/// Sums fields of /proc/PID/stat, counted from 0 as proc(5) counts from 1.
-fn ticks(pid: i32, fields: std::ops::Range<usize>) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let Some((_, rest)) = stat.rsplit_once(") ") else {
-        return 0;
-    };
-    let rest: Vec<&str> = rest.split(' ').collect();
-    fields.filter_map(|field| rest.get(field - 2)?.parse::<u64>().ok()).sum()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        length if length % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
+    side.run(arguments)
 }
 
 fn lowest(values: &[f64]) -> f64 {

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
-use weft_e2e::{Mount, Place, cmd, wall::Wall};
+use weft_e2e::{Mount, Place, cmd, load::median, wall::Wall};
 
 const HELP: &str = "scripts/bench copy [options]
   --mib N        size of the table (2048)
@@ -237,15 +237,5 @@ fn compare(left: &Path, right: &Path) {
         left.read_exact_at(&mut a, at).expect("read");
         right.read_exact_at(&mut b, at).expect("read");
         assert!(a == b, "the copy would differ in the MiB at {at}");
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        length if length % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
     }
 }
