@@ -22,6 +22,11 @@ const MARK: &[u8] = &[0xff];
 /// Smallest the LSM allows for its log.
 const LOG_BYTES: u64 = 64 << 20;
 const BLOCK_BYTES: u32 = 8 << 10;
+/// Write buffers that a commit waits for, at least.
+const BUFFERS_MIN: u64 = 16 << 20;
+/// A commit waits for them so often, and then goes on: nothing is to hang on the LSM's thread.
+const BUFFER_WAITS: u32 = 200;
+const BUFFER_WAIT: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Limits of the store.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,8 @@ pub struct LsmKv {
     spaces: Vec<Keyspace>,
     /// Number of the last batch that touched each space; held while a batch is committed.
     marks: Mutex<Marks>,
+    /// Bytes of write buffers above which commits wait.
+    buffers_max: u64,
     database: Database,
 }
 
@@ -68,7 +75,9 @@ impl LsmKv {
             let keyspace = database.keyspace(name(space), || keyspace_options(space, options));
             spaces.push(keyspace.map_err(fail)?);
         }
-        let store = LsmKv { path: path.to_path_buf(), spaces, marks: Mutex::new(Marks::default()), database };
+        let marks = Mutex::new(Marks::default());
+        let buffers_max = options.memory_bytes.max(BUFFERS_MIN);
+        let store = LsmKv { path: path.to_path_buf(), spaces, marks, buffers_max, database };
         let marks = store.check_marks()?;
         *store.marks.lock() = marks;
         Ok(store)
@@ -123,6 +132,17 @@ impl LsmKv {
     /// Runs a read, with the LSM's errors and panics made ours.
     fn read<T>(&self, op: &'static str, run: impl FnOnce() -> fjall::Result<T>) -> Result<T> {
         guard(op, &self.path, || run().map_err(|error| translate(op, &self.path, &error)))
+    }
+
+    /// One thread of the LSM empties the buffers and compacts, in turn: during a long compaction they would grow without
+    /// bounds, and with them the log that the next opening reads.
+    fn wait_for_buffers(&self) {
+        for _ in 0..BUFFER_WAITS {
+            if self.database.write_buffer_size() <= self.buffers_max {
+                return;
+            }
+            std::thread::sleep(BUFFER_WAIT);
+        }
     }
 
     fn commit_marked(&self, batch: Batch) -> Result<()> {
@@ -192,7 +212,10 @@ impl Kv for LsmKv {
     }
 
     fn commit(&self, batch: Batch) -> Result<()> {
-        guard("index.commit", &self.path, || self.commit_marked(batch))
+        guard("index.commit", &self.path, || {
+            self.wait_for_buffers();
+            self.commit_marked(batch)
+        })
     }
 
     fn persist(&self) -> Result<()> {
