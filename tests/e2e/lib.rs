@@ -13,6 +13,8 @@ pub mod bank;
 pub mod cluster;
 #[path = "harness/cmd.rs"]
 pub mod cmd;
+#[path = "harness/cold.rs"]
+pub mod cold;
 #[path = "harness/exercise/mod.rs"]
 pub mod exercise;
 #[path = "harness/holder.rs"]

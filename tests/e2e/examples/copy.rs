@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
+use weft_e2e::cold::forget;
 use weft_e2e::{Mount, Place, cmd, load::median, wall::Wall};
 
 const HELP: &str = "scripts/bench copy [options]
@@ -175,7 +176,7 @@ fn measure(
         for first in [round % 2 == 0, round % 2 != 0] {
             let (from, times) = if first { (raw, &mut plain) } else { (view, &mut past) };
             if !options.warm {
-                forget(&[raw, view, &mount.store, &mount.data]);
+                forget(&[raw, &view.join("table"), &mount.store, &mount.data]);
             }
             times.push(copy(tool, &from.join("table"), &place.join("copy")));
         }
@@ -202,30 +203,6 @@ fn copy(tool: &str, from: &Path, to: &Path) -> f64 {
     let begun = Instant::now();
     cmd::run(command.arg(from).arg(to)).ok();
     begun.elapsed().as_secs_f64()
-}
-
-/// Has the kernel drop what it holds of files, all below a directory of ours, and of a view's table.
-fn forget(paths: &[&Path]) {
-    for path in paths {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with("@ts=") {
-            forget_file(&path.join("table"));
-        } else if path.is_dir() && name != "data" {
-            for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-                forget(&[&entry.path()]);
-            }
-        } else if path.is_file() {
-            forget_file(path);
-        }
-    }
-}
-
-fn forget_file(path: &Path) {
-    if let Ok(file) = File::open(path) {
-        let _ = file.sync_all();
-        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-        let _ = nix::fcntl::posix_fadvise(&file, 0, 0, advice);
-    }
 }
 
 fn compare(left: &Path, right: &Path) {
