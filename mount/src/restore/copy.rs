@@ -2,6 +2,7 @@
 
 use super::os;
 use super::plan::{Entry, Plan};
+use super::span::{READ, spans};
 use super::state::State;
 use crate::Outcome;
 use parking_lot::Mutex;
@@ -13,8 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Bytes of a file that one thread takes at a time.
 const PIECE: u64 = 64 << 20;
-/// Bytes of one read: what the kernel asks a daemon for at once.
-const READ: usize = 1 << 20;
 
 /// Who is told how far it is.
 pub trait Progress: Sync {
@@ -208,29 +207,28 @@ impl Copier<'_> {
         let told = |cause: std::io::Error| format!("cannot read {}: {cause}", path.display());
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0u8; READ];
-        for (start, end) in work.wanted(source, piece).map_err(told)? {
-            let mut at = start;
-            while at < end {
-                let len = usize::try_from(end - at).unwrap_or(READ).min(READ);
-                let bytes = buffer.get_mut(..len).unwrap_or(&mut []);
-                source.read_exact_at(bytes, at).map_err(told)?;
+        for span in spans(&work.wanted(source, piece).map_err(told)?) {
+            let (start, len) = (span.start, span.len());
+            source.read_exact_at(buffer.get_mut(..len).unwrap_or(&mut []), start).map_err(told)?;
+            for (from, to) in span.wanted {
+                let place = |at: u64| usize::try_from(at - start).unwrap_or(READ);
+                let bytes = buffer.get(place(from)..place(to)).unwrap_or(&[]);
                 // A page of zeros that is data here may be a hole there: both read the same.
                 if bytes.iter().any(|byte| *byte != 0) {
-                    hasher.update(&at.to_le_bytes()).update(bytes);
+                    hasher.update(&from.to_le_bytes()).update(bytes);
                     if let Some(target) = target {
                         target
-                            .write_all_at(bytes, at)
+                            .write_all_at(bytes, from)
                             .map_err(|cause| format!("cannot write {}: {cause}", entry.target.display()))?;
                     }
                 }
-                at += len as u64;
                 match target {
-                    Some(_) => {
-                        self.read.fetch_add(len as u64, Ordering::Relaxed);
-                        self.progress.copied(len as u64);
-                    }
-                    None => self.progress.proven(len as u64),
+                    Some(_) => self.progress.copied(to - from),
+                    None => self.progress.proven(to - from),
                 }
+            }
+            if target.is_some() {
+                self.read.fetch_add(len as u64, Ordering::Relaxed);
             }
         }
         Ok(hasher.finalize())

@@ -10,6 +10,7 @@ mod copy;
 mod link;
 mod os;
 mod plan;
+mod span;
 mod state;
 mod target;
 
