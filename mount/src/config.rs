@@ -203,8 +203,8 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 # (1 to 2592000: 30 days).
 #lease_secs = 600
 
-# Make old journal compact in the background ("weave" it), at lowest priority. What `weft weave --now` does is not
-# bound by this.
+# Make old journal compact in the background ("weave" it), at lowest priority and within the two limits that follow. Both
+# rise when 512 MiB and more wait, or a busy database would fill STORE with journal. `weft weave --now` is not bound by them.
 #weave = true
 
 # Share of one core that weaving may take, in percent (1 to 100).

@@ -17,14 +17,16 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+use weft::disk::buffer::AlignedBuf;
 use weft::engine::{Capture, SetAttr};
 use weft::types::FileKind;
 
 const MIB: u32 = 1 << 20;
 
 thread_local! {
-    /// Where a thread reads bytes for its replies; as long as the longest request it has seen.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Where a thread reads bytes for its replies; as long as the longest request it has seen. Aligned: the disk can then
+    /// write straight into it.
+    static BUFFER: RefCell<AlignedBuf> = RefCell::new(AlignedBuf::new());
 }
 
 fn answer(answer: Answer<()>, reply: ReplyEmpty) {
@@ -226,7 +228,7 @@ impl Filesystem for WeftFs {
         BUFFER.with_borrow_mut(|buffer| {
             let size = usize::try_from(size).unwrap_or(0);
             if buffer.len() < size {
-                buffer.resize(size, 0);
+                buffer.resize(size);
             }
             let Some(buffer) = buffer.get_mut(..size) else { return reply.error(Errno::EINVAL) };
             let node = self.node(ino);

@@ -30,6 +30,17 @@ impl WeaveLimits {
     fn rates(self) -> Rates {
         Rates { cpu_percent: self.cpu_percent, bytes_per_sec: self.bytes_per_sec }
     }
+
+    /// With so many segments waiting. Whoever writes faster than the budget weaves would fill the disk with journal, which
+    /// takes ten to twenty times the space: what waits raises the budget, at last to all of a core.
+    fn rates_behind(self, waiting: u64) -> Rates {
+        let times = (waiting / BEHIND).max(1);
+        let percent = u64::from(self.cpu_percent).saturating_mul(times).min(100);
+        Rates {
+            cpu_percent: u32::try_from(percent).unwrap_or(100),
+            bytes_per_sec: self.bytes_per_sec.saturating_mul(times),
+        }
+    }
 }
 
 impl Default for WeaveLimits {
@@ -37,6 +48,9 @@ impl Default for WeaveLimits {
         WeaveLimits { on: true, cpu_percent: 25, bytes_per_sec: 64 << 20 }
     }
 }
+
+/// Segments that wait before the budget grows: 512 MiB.
+const BEHIND: u64 = 8;
 
 /// What was woven since the engine was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -96,9 +110,10 @@ pub(super) fn weave(engine: &Engine, stop: &AtomicBool) {
     if !weaving.limits.on {
         return;
     }
-    budget::yield_to_others();
     while !stop.load(Ordering::Relaxed) {
-        let budget = Budget::new(weaving.limits.rates(), &weaving.hurry, stop);
+        let waiting = engine.weaving_state().0;
+        budget::yield_unless(waiting >= BEHIND);
+        let budget = Budget::new(weaving.limits.rates_behind(waiting), &weaving.hurry, stop);
         let rest = match engine.weave(&budget) {
             Ok(Outcome::Wove(_)) => continue,
             Ok(_) => LOOK_EVERY,
@@ -163,5 +178,19 @@ impl Engine {
     pub(super) fn weaving_state(&self) -> (u64, Option<crate::error::Error>) {
         let waiting = self.weaver.weaver.waiting(self.settled()).map_or(0, |list| list.len() as u64);
         (waiting, self.weaver.weaver.trouble())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_raises_the_budget_up_to_a_whole_core() {
+        let limits = WeaveLimits::default();
+        let percents = [0, 7, 8, 16, 24, 32, 1000].map(|waiting| limits.rates_behind(waiting).cpu_percent);
+        assert_eq!(percents, [25, 25, 25, 50, 75, 100, 100]);
+        assert_eq!(limits.rates_behind(7).bytes_per_sec, limits.bytes_per_sec);
+        assert_eq!(limits.rates_behind(16).bytes_per_sec, 2 * limits.bytes_per_sec);
     }
 }
