@@ -197,8 +197,10 @@ fn ask(command: &mut Command) -> Told<String> {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }
     let text = String::from_utf8_lossy(&done.stderr).into_owned();
-    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it failed without a word");
-    Err(last.trim_start_matches("weft: ").to_owned())
+    match text.lines().rev().find(|line| !line.trim().is_empty()) {
+        Some(last) => Err(last.trim_start_matches("weft: ").to_owned()),
+        None => Err(format!("{name} failed without a word ({})", done.status)),
+    }
 }
 
 fn words(all: &Value) -> String {
