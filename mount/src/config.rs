@@ -2,6 +2,7 @@
 //! limit must not be a silent one.
 
 use crate::Outcome;
+use crate::logs::Setting;
 use crate::profile::{self, Profile};
 use serde::Deserialize;
 use std::path::Path;
@@ -107,6 +108,8 @@ pub struct Config {
     pub shadow_max_age_hours: u64,
     pub shadow_snapshots: u64,
     pub onnxruntime: String,
+    pub log: Vec<Setting>,
+    pub log_catalogue: String,
 }
 
 impl Default for Config {
@@ -146,6 +149,8 @@ impl Default for Config {
             shadow_max_age_hours: 24,
             shadow_snapshots: 3,
             onnxruntime: String::new(),
+            log: Vec::new(),
+            log_catalogue: String::new(),
         }
     }
 }
@@ -261,6 +266,15 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 # Snapshots kept of a shadow that is kept up to date; they share what is the same (1 to 1000).
 #shadow_snapshots = 3
 
+# Logs of the database, in which splits of partitions are seen before they run. PATH: from DATA on, or absolute; names
+# may be patterns. FORMAT: pg-csv, pg-json, pg-stderr, mariadb-general, mariadb-slow. Without any, those of PostgreSQL's
+# collector (log/*.csv, *.json, *.log in DATA). For example: log = [{ path = "/var/log/pg/*.csv", format = "pg-csv" }]
+#log = []
+
+# Whom to ask which files a table has that a log of PostgreSQL's names, as for `--pg`; the password belongs into .pgpass.
+# Empty: nobody, and splits of PostgreSQL are not recognised in logs.
+#log_catalogue = ""
+
 # ONNX Runtime's library (libonnxruntime.so, 1.24 or later), which runs the models of the forecast; "": look beside the
 # program and in /usr/lib/weft. `weft mount --onnxruntime` overrides this. Without one the standard rule decides.
 #onnxruntime = ""
@@ -295,6 +309,11 @@ impl Config {
     /// The library that was asked for; `None`: look in the usual places.
     pub fn onnxruntime(&self) -> Option<&Path> {
         Some(Path::new(&self.onnxruntime)).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Whom to ask which files the tables have that logs name.
+    pub fn log_catalogue(&self) -> Option<&str> {
+        Some(self.log_catalogue.as_str()).filter(|connection| !connection.is_empty())
     }
 
     /// What is left out of history besides what the profile leaves out.
@@ -344,6 +363,7 @@ impl Config {
             return Err(format!("onnxruntime = \"{}\": use an absolute path", self.onnxruntime));
         }
         self.retention()?;
+        self.log.iter().try_for_each(Setting::check)?;
         weft::past::when::zone(&self.timezone)
             .map(|_| ())
             .map_err(|cause| format!("timezone: {}", cause.message))
@@ -362,7 +382,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 34);
+        assert_eq!(active.lines().count(), 36);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 
@@ -383,6 +403,9 @@ mod tests {
             ("exclude = \"cache/\"", "line 1"),
             ("threads = ", "line 1"),
             ("onnxruntime = \"lib/x.so\"", "absolute path"),
+            ("log = [{ path = \"log/*.csv\", format = \"csv\" }]", "pg-csv"),
+            ("log = [{ path = \"log/\", format = \"pg-csv\" }]", "names no file"),
+            ("log = [{ path = \"a\", format = \"pg-csv\", tail = true }]", "unknown field"),
             ("retention_cap = \"0GiB\"", "retention: a cap of 0GiB"),
             ("retention = \"every write for 5m\"", "shorter than the minimum"),
         ] {

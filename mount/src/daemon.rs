@@ -4,6 +4,7 @@ use crate::check::{self, Plan, Request};
 use crate::control;
 use crate::handlers::Here;
 use crate::links::{Linked, Links};
+use crate::logs::{self, Logs};
 use crate::model::{Install, Serving, Shared};
 use crate::process::{self, Report, Side};
 use crate::roots::{self, Root};
@@ -326,7 +327,8 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     let library = plan.config.onnxruntime().map(Path::to_path_buf);
     let model = Arc::new(Serving::new(plan.store.clone(), library, forecasts_with(engine)));
     let data = plan.data.clone();
-    let running = Arc::new(Running { common, data, roots, profile, started, rates, model });
+    let logs = Logs::default();
+    let running = Arc::new(Running { common, data, roots, profile, started, rates, model, logs });
     let roots = Arc::downgrade(&running);
     engine.set_let_go(Arc::new(move |going| {
         let running = roots.upgrade();
@@ -346,6 +348,7 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     if plan.config.forecast {
         running.model.begin();
     }
+    logs::begin(&running, &plan.config.log, plan.config.log_catalogue())?;
     Ok(running)
 }
 

@@ -31,6 +31,7 @@ pub mod holders;
 pub mod journal;
 pub mod kernel;
 mod leases;
+mod logs;
 pub mod model;
 pub mod models;
 pub mod mountinfo;

@@ -38,6 +38,7 @@ pub struct Running {
     pub started: Instant,
     pub rates: parking_lot::Mutex<Rates>,
     pub model: Arc<Serving>,
+    pub logs: crate::logs::Logs,
 }
 
 /// Between rate samples.
@@ -129,6 +130,7 @@ impl Running {
     fn status(&self) -> Outcome<Value> {
         let status = serde_json::to_value(self.common.engine.status()).map_err(|cause| cause.to_string())?;
         let [writes, bytes, fsyncs] = self.rates.lock().shown;
+        let (logs, trouble) = self.logs.shown();
         let mut all = json!({
             "data": self.data.display().to_string(),
             "mountpoint": self.point().display().to_string(),
@@ -144,6 +146,8 @@ impl Running {
             "fsyncs_per_sec": fsyncs,
             "live_bytes": self.common.engine.live_bytes(),
             "model": self.model.status(),
+            "logs": logs,
+            "log_catalogue_trouble": trouble,
         });
         if let Some(all) = all.as_object_mut() {
             all.extend(crate::cost::of_this_process());
@@ -265,6 +269,7 @@ impl Running {
             }
         }
         self.roots.iter().for_each(Served::join);
+        self.logs.stop();
         let closed = self.common.engine.close().map_err(|cause| {
             format!(
                 "unmounted, but DATA could not be finished: {cause}; run `weft recover {}`",

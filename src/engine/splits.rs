@@ -7,7 +7,7 @@ use crate::lineage::find::{self, Part};
 use crate::lineage::partition::{Fork, Layout, Partition};
 use crate::lineage::splits::{self, Child, How, Origin, Split, Tie};
 use crate::past::view::View;
-use crate::shadow::{Reason, Wish};
+use crate::shadow::{Reason, Subject, Wish};
 use crate::types::{FileId, PAGE, PageSet, Seq};
 
 /// Ranges of bytes of a file: begin, and end behind it.
@@ -41,10 +41,7 @@ impl Engine {
     /// `Invalid`: there is no such partition, or the pages are none of its.
     pub fn declare_split(&self, layout: Layout, parent: &Partition, how: How, child: Child) -> Result<Split> {
         let parts = self.partition_files(layout, parent)?;
-        let Some(first) = parts.first() else {
-            let message = format!("there is no partition {parent}: `weft partitions` lists them");
-            return Err(Error::invalid("split.declare", message));
-        };
+        let first = self.first_of(parent, &parts)?;
         let pages = child.page_set();
         if let Some(pages) = &pages {
             splits::check_pages(pages, main_bytes(&parts))?;
@@ -52,9 +49,26 @@ impl Engine {
         let subject = self.shadow_subject(&parent.root, &first.path);
         let seq = self.live.journal.last_seq();
         let split = splits::declare(&self.meta, (&parent.to_string(), how), (seq, self.now().0), child)?;
-        let wish = Wish { subject, pages, at: None, benefit: BENEFIT, reason: Reason::Split, urgent: true };
-        self.wish(wish);
+        self.wish(wish_for(subject, pages));
         Ok(split)
+    }
+
+    /// Wishes for a shadow of a partition that may be about to split, before everything else.
+    ///
+    /// # Errors
+    /// `Invalid`: there is no such partition.
+    pub fn prepare_split(&self, layout: Layout, parent: &Partition) -> Result<()> {
+        let parts = self.partition_files(layout, parent)?;
+        let first = self.first_of(parent, &parts)?;
+        self.wish(wish_for(self.shadow_subject(&parent.root, &first.path), None));
+        Ok(())
+    }
+
+    fn first_of<'a>(&self, partition: &Partition, parts: &'a [Part]) -> Result<&'a Part> {
+        parts.first().ok_or_else(|| {
+            let message = format!("there is no partition {partition}: `weft partitions` lists them");
+            Error::invalid("split", message)
+        })
     }
 
     /// The splits, oldest first. Before, children whose files have appeared are tied to them.
@@ -82,11 +96,7 @@ impl Engine {
         tie: Tie,
     ) -> Result<()> {
         let parts = self.partition_files(layout, partition)?;
-        let Some(first) = parts.first() else {
-            let message = format!("there is no partition {partition}: `weft partitions` lists them");
-            return Err(Error::invalid("split.confirm", message));
-        };
-        let born = self.born(first.file)?;
+        let born = self.born(self.first_of(partition, &parts)?.file)?;
         splits::tie(&self.meta, child, &partition.to_string(), tie, born)
     }
 
@@ -217,6 +227,10 @@ impl Engine {
         }
         Ok(files)
     }
+}
+
+fn wish_for(subject: Subject, pages: Option<PageSet>) -> Wish {
+    Wish { subject, pages, at: None, benefit: BENEFIT, reason: Reason::Split, urgent: true }
 }
 
 fn main_bytes(parts: &[Part]) -> u64 {

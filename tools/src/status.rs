@@ -90,6 +90,30 @@ fn space(status: &Value) -> String {
     )
 }
 
+/// The logs that are followed, and what came of them.
+fn logs(status: &Value) -> String {
+    let logs = status.get("logs").and_then(Value::as_array).cloned().unwrap_or_default();
+    let one = |log: &Value| {
+        let trouble = log.get("trouble").and_then(Value::as_str);
+        let trouble = trouble.map_or_else(String::new, |cause| format!(", CANNOT BE READ: {cause}"));
+        format!(
+            "{} ({}): {} lines, {} statements, {} schema changes, {} splits, {} of unknown tables, {} skipped{trouble}",
+            text(log, "log"),
+            text(log, "format"),
+            number(log, "lines"),
+            number(log, "statements"),
+            number(log, "changes"),
+            number(log, "splits"),
+            number(log, "unknown"),
+            number(log, "skipped"),
+        )
+    };
+    let catalogue = status.get("log_catalogue_trouble").and_then(Value::as_str);
+    let catalogue = catalogue.map(|cause| format!("log_catalogue does not answer: {cause}"));
+    let lines: Vec<String> = logs.iter().map(one).chain(catalogue).collect();
+    if lines.is_empty() { "none is followed".into() } else { lines.join("; ") }
+}
+
 fn table(status: &Value) -> String {
     let size = |key| bytes(number(status, key) as f64);
     let behind = |key| number(status, "seq").saturating_sub(number(status, key));
@@ -147,6 +171,7 @@ fn table(status: &Value) -> String {
         ("checkpoint", format!("at seq {}", number(status, "checkpoint_seq"))),
         ("profile", text(status, "profile").into()),
         ("model", model(status)),
+        ("logs", logs(status)),
         ("excluded", excluded(status)),
         ("files", format!("{} ({} open)", number(status, "files"), number(status, "open_files"))),
         (

@@ -1,0 +1,348 @@
+//! From the bytes of a log to statements. Each format is fed lines, and gives back what is whole.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Bytes of one statement at most; the rest of a longer one is left out.
+const STATEMENT_MAX: usize = 1 << 20;
+
+/// How a log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// PostgreSQL, `log_destination = csvlog`.
+    PgCsv,
+    /// PostgreSQL 15 and later, `jsonlog`.
+    PgJson,
+    /// PostgreSQL, `stderr`, whatever `log_line_prefix`.
+    PgStderr,
+    /// MariaDB, `general_log`.
+    #[serde(rename = "mariadb-general")]
+    MariaGeneral,
+    /// MariaDB, `slow_query_log`.
+    #[serde(rename = "mariadb-slow")]
+    MariaSlow,
+}
+
+/// A statement, and the database that it was sent to, where the log says it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Statement {
+    pub database: Option<String>,
+    pub text: String,
+}
+
+/// What came of a line.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Parsed {
+    pub statements: Vec<Statement>,
+    /// Records that are none of this format.
+    pub skipped: u64,
+}
+
+/// Puts lines together to statements.
+pub struct Parser {
+    format: Format,
+    /// A record that goes on, and whether it has an odd number of quotes so far.
+    open: Vec<u8>,
+    in_quotes: bool,
+    /// Of MariaDB: the database of the connection whose statements follow.
+    database: Option<String>,
+    statement: Option<String>,
+}
+
+impl Parser {
+    pub fn new(format: Format) -> Parser {
+        Parser { format, open: Vec::new(), in_quotes: false, database: None, statement: None }
+    }
+
+    /// Takes a line, without its end.
+    pub fn line(&mut self, line: &[u8]) -> Parsed {
+        match self.format {
+            Format::PgCsv => self.csv(line),
+            Format::PgJson => json(line),
+            Format::PgStderr => self.stderr(line),
+            Format::MariaGeneral => self.general(line),
+            Format::MariaSlow => self.slow(line),
+        }
+    }
+
+    /// Nothing more came for a while: what is open is whole.
+    pub fn idle(&mut self) -> Parsed {
+        Parsed { statements: self.close().into_iter().collect(), skipped: 0 }
+    }
+
+    /// Nothing is open: what comes next can be read without what was before.
+    pub fn is_idle(&self) -> bool {
+        self.statement.is_none() && !self.in_quotes
+    }
+
+    fn close(&mut self) -> Option<Statement> {
+        let text = self.statement.take()?;
+        Some(Statement { database: self.database.clone(), text })
+    }
+
+    fn extend(&mut self, more: &str) {
+        if let Some(text) = &mut self.statement
+            && text.len() + more.len() < STATEMENT_MAX
+        {
+            text.push('\n');
+            text.push_str(more);
+        }
+    }
+
+    /// A record of csvlog: it may have line ends in quotes (<https://www.postgresql.org/docs/current/runtime-config-logging.html>).
+    fn csv(&mut self, line: &[u8]) -> Parsed {
+        let mut parsed = Parsed::default();
+        if !self.open.is_empty() {
+            self.open.push(b'\n');
+        }
+        self.open.extend_from_slice(line);
+        self.in_quotes ^= line.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
+        if self.in_quotes && self.open.len() < STATEMENT_MAX {
+            return parsed;
+        }
+        self.in_quotes = false;
+        let record = std::mem::take(&mut self.open);
+        let fields = csv_fields(&record);
+        // log_time, user, database, pid, from, session, line, tag, start, vxid, xid, severity, state, message
+        match (fields.get(11).map(String::as_str), fields.get(13)) {
+            (Some("LOG"), Some(message)) => {
+                let database = fields.get(2).filter(|name| !name.is_empty()).cloned();
+                parsed.statements.extend(logged(message).map(|text| Statement { database, text }));
+            }
+            (Some(_), Some(_)) if fields.len() >= 22 => {}
+            _ => parsed.skipped = 1,
+        }
+        parsed
+    }
+
+    /// A line of stderr begins with any prefix, and goes on in lines that begin with a tab.
+    fn stderr(&mut self, line: &[u8]) -> Parsed {
+        let line = String::from_utf8_lossy(line);
+        let mut parsed = Parsed::default();
+        if let Some(more) = line.strip_prefix('\t') {
+            self.extend(more);
+            return parsed;
+        }
+        parsed.statements.extend(self.close());
+        const LEVELS: [&str; 9] =
+            ["LOG:", "ERROR:", "STATEMENT:", "WARNING:", "FATAL:", "PANIC:", "DETAIL:", "HINT:", "NOTICE:"];
+        match line.split_once("LOG:  ") {
+            Some((_, message)) => self.statement = logged(message),
+            None if LEVELS.iter().any(|level| line.contains(level)) || line.contains("CONTEXT:") => {}
+            None if line.is_empty() => {}
+            None => parsed.skipped = 1,
+        }
+        parsed
+    }
+
+    /// `[time] <tab> id command <tab> argument`; lines that are not so belong to the statement before.
+    fn general(&mut self, line: &[u8]) -> Parsed {
+        let line = String::from_utf8_lossy(line);
+        let mut parsed = Parsed::default();
+        match general_record(&line) {
+            Some((command, argument)) => {
+                parsed.statements.extend(self.close());
+                match command {
+                    "Query" | "Execute" => self.statement = Some(argument.to_owned()),
+                    // Whose statements follow is told by number only: with several connections it is not known which.
+                    "Init DB" => self.database = None,
+                    _ => {}
+                }
+            }
+            None if self.statement.is_some() => self.extend(&line),
+            None if is_header(&line) => {}
+            None => parsed.skipped = 1,
+        }
+        parsed
+    }
+
+    /// Blocks of `# ` lines, then `use db;`, `SET timestamp=...;`, and the statement to the next block.
+    fn slow(&mut self, line: &[u8]) -> Parsed {
+        let line = String::from_utf8_lossy(line);
+        let mut parsed = Parsed::default();
+        if let Some(rest) = line.strip_prefix("# ") {
+            parsed.statements.extend(self.close());
+            if let Some((_, schema)) = rest.split_once("Schema: ") {
+                let schema = schema.split_whitespace().next().unwrap_or("");
+                self.database = Some(schema.to_owned()).filter(|name| !name.is_empty() && name != "QC_hit:");
+            }
+            self.open = b"block".to_vec();
+        } else if let Some(database) = line.strip_prefix("use ").filter(|_| self.statement.is_none()) {
+            self.database = Some(database.trim_end_matches(';').trim_matches('`').to_owned());
+        } else if line.starts_with("SET timestamp=") || is_header(&line) {
+        } else if self.open.is_empty() {
+            parsed.skipped = 1;
+        } else if self.statement.is_some() {
+            self.extend(&line);
+        } else {
+            self.statement = Some(line.into_owned());
+        }
+        parsed
+    }
+}
+
+/// The statement in a message of PostgreSQL's: `statement: ...`, `execute <name>: ...`, also behind a duration.
+fn logged(message: &str) -> Option<String> {
+    let message = match message.strip_prefix("duration: ") {
+        Some(rest) => rest.split_once("  ").map_or("", |(_, rest)| rest),
+        None => message,
+    };
+    let text = message.strip_prefix("statement: ").or_else(|| {
+        let rest = message.strip_prefix("execute ")?;
+        rest.split_once(": ").map(|(_, text)| text)
+    })?;
+    Some(text.to_owned())
+}
+
+fn json(line: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    match serde_json::from_slice::<Value>(line) {
+        Ok(Value::Object(record)) => {
+            let text = |key: &str| record.get(key).and_then(Value::as_str);
+            if text("error_severity") == Some("LOG")
+                && let Some(statement) = text("message").and_then(logged)
+            {
+                let database = text("dbname").map(str::to_owned);
+                parsed.statements.push(Statement { database, text: statement });
+            }
+        }
+        _ if line.is_empty() => {}
+        _ => parsed.skipped = 1,
+    }
+    parsed
+}
+
+fn csv_fields(record: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(record);
+    let mut fields = Vec::new();
+    let (mut field, mut quoted) = (String::new(), false);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                field.push('"');
+                chars.next();
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            c => field.push(c),
+        }
+    }
+    fields.push(field);
+    fields
+}
+
+/// The command and argument of a line of the general log, if it begins a record.
+fn general_record(line: &str) -> Option<(&'static str, &str)> {
+    const COMMANDS: [&str; 14] = [
+        "Query",
+        "Execute",
+        "Init DB",
+        "Connect",
+        "Quit",
+        "Prepare",
+        "Close stmt",
+        "Field List",
+        "Statistics",
+        "Ping",
+        "Reset stmt",
+        "Shutdown",
+        "Change user",
+        "Reset connection",
+    ];
+    // YYMMDD hh:mm:ss, or one ISO time, or tabs alone within the same second; then the number right-justified.
+    let rest = match line.strip_prefix("\t\t") {
+        Some(rest) => rest,
+        None => line.split_once('\t').filter(|(time, _)| is_time(time)).map(|(_, rest)| rest)?,
+    };
+    let rest = rest.trim_start_matches(' ');
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let command = rest.get(digits..).filter(|_| digits > 0)?.strip_prefix(' ')?;
+    let found = COMMANDS.into_iter().find(|known| command.starts_with(known))?;
+    let argument = command.get(found.len()..)?;
+    Some((found, argument.strip_prefix('\t').unwrap_or(argument)))
+}
+
+fn is_time(text: &str) -> bool {
+    text.len() >= 13
+        && text.starts_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(|c| c.is_ascii_digit() || " :-TZ.+".contains(c))
+}
+
+/// What a server of MariaDB's writes at the head of a log.
+fn is_header(line: &str) -> bool {
+    line.is_empty()
+        || line.contains("started with:")
+        || line.starts_with("Tcp port:")
+        || line.starts_with("Time\t")
+        || line.starts_with("Time ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(format: Format, text: &str) -> (Vec<(Option<String>, String)>, u64) {
+        let mut parser = Parser::new(format);
+        let mut all = Parsed::default();
+        for line in text.lines() {
+            let parsed = parser.line(line.as_bytes());
+            all.statements.extend(parsed.statements);
+            all.skipped += parsed.skipped;
+        }
+        all.statements.extend(parser.idle().statements);
+        let statements = all.statements.into_iter().map(|one| (one.database, one.text)).collect();
+        (statements, all.skipped)
+    }
+
+    fn of(database: &str, text: &str) -> (Option<String>, String) {
+        (Some(database.to_owned()).filter(|name| !name.is_empty()), text.to_owned())
+    }
+
+    #[test]
+    fn postgres_csvlog_with_ends_of_lines_in_statements() {
+        let head = "2026-11-25 02:16:59.164 UTC,\"postgres\",\"shop\",7,\"[local]\",x.1,2,\"CREATE TABLE\",2026-11-25 02:16:58 UTC,3/7,0";
+        let text = format!(
+            "{head},LOG,00000,\"statement: CREATE TABLE \"\"a b\"\"\n  PARTITION OF p, DEFAULT\",,,,,,,,,\"psql\",\"client backend\",,0\n\
+             {head},LOG,00000,\"duration: 1.2 ms  execute s1: DROP TABLE a\",,,,,,,,,\"psql\",\"client backend\",,0\n\
+             {head},ERROR,42P01,\"relation does not exist\",,,,,,,,,\"psql\",\"client backend\",,0\n\
+             rubbish\n"
+        );
+        let expected =
+            vec![of("shop", "CREATE TABLE \"a b\"\n  PARTITION OF p, DEFAULT"), of("shop", "DROP TABLE a")];
+        assert_eq!(run(Format::PgCsv, &text), (expected, 1));
+    }
+
+    #[test]
+    fn postgres_jsonlog_and_stderr() {
+        let text = r#"{"dbname":"shop","error_severity":"LOG","message":"statement: DROP TABLE a"}
+{"error_severity":"LOG","message":"checkpoint starting: time"}
+no json"#;
+        assert_eq!(run(Format::PgJson, text), (vec![of("shop", "DROP TABLE a")], 1));
+        let text = "2026-11-25 02:16:57 UTC [12057] LOG:  starting PostgreSQL 15\n\
+                    2026-11-25 02:16:59 UTC [7] postgres@shop LOG:  statement: ALTER TABLE a\n\tATTACH PARTITION b\n\
+                    2026-11-25 02:16:59 UTC [7] ERROR:  no\nwhat is this\n\
+                    x LOG:  duration: 0.1 ms  statement: DROP TABLE c\n";
+        let expected = vec![of("", "ALTER TABLE a\nATTACH PARTITION b"), of("", "DROP TABLE c")];
+        assert_eq!(run(Format::PgStderr, text), (expected, 1));
+    }
+
+    #[test]
+    fn mariadb_general_and_slow() {
+        let text = "mariadbd, Version: 10.11.6-MariaDB (Debian 12). started with:\nTcp port: 0  Unix socket: s\n\
+                    Time\t\t    Id Command\tArgument\n\
+                    261125  2:16:59\t     5 Connect\troot@localhost on shop using Socket\n\
+                    \t\t     5 Query\tALTER TABLE o\n REORGANIZE PARTITION p INTO (PARTITION a VALUES LESS THAN (5))\n\
+                    \t\t     5 Quit\t\n";
+        let expected =
+            vec![of("", "ALTER TABLE o\n REORGANIZE PARTITION p INTO (PARTITION a VALUES LESS THAN (5))")];
+        assert_eq!(run(Format::MariaGeneral, text), (expected, 0));
+        assert_eq!(run(Format::MariaGeneral, "rubbish\n").1, 1);
+        let text = "# Time: 261125  2:16:59\n# User@Host: root[root] @ localhost []\n\
+                    # Thread_id: 5  Schema: shop  QC_hit: No\n# Query_time: 1.0  Lock_time: 0.0\n\
+                    use shop;\nSET timestamp=1700000000;\nDROP TABLE a,\n b;\n# Time: 261125  2:17:00\n";
+        assert_eq!(run(Format::MariaSlow, text), (vec![of("shop", "DROP TABLE a,\n b;")], 0));
+        assert_eq!(run(Format::MariaSlow, "rubbish\n").1, 1);
+    }
+}

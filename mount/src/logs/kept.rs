@@ -1,0 +1,77 @@
+//! STORE/logs.json: up to where each file of each log is told, so that a restart neither reads a log again nor loses what
+//! was written meanwhile. Not durable: after a power cut some statements are told twice, which changes nothing.
+
+use super::follow::Places;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "logs.json";
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize, Default)]
+struct Text {
+    version: u32,
+    /// By path and format of the setting: device (0: of DATA), number and bytes of each file.
+    logs: BTreeMap<String, Vec<(u64, u64, u64)>>,
+}
+
+/// See the head of this file.
+pub(super) struct Kept {
+    path: PathBuf,
+    last: BTreeMap<String, Places>,
+}
+
+impl Kept {
+    /// What an earlier daemon left; nothing where it cannot be read or is another version's.
+    pub fn load(store: &Path) -> Kept {
+        let path = store.join(FILE);
+        let text = std::fs::read_to_string(&path).ok();
+        let text: Text = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let places =
+            |files: Vec<(u64, u64, u64)>| files.into_iter().map(|(dev, ino, at)| ((dev, ino), at)).collect();
+        let logs = if text.version == VERSION { text.logs } else { BTreeMap::new() };
+        Kept { path, last: logs.into_iter().map(|(log, files)| (log, places(files))).collect() }
+    }
+
+    pub fn of(&self, log: &str) -> Option<&Places> {
+        self.last.get(log)
+    }
+
+    /// Writes down what has changed.
+    ///
+    /// # Errors
+    /// The file stays as it was.
+    pub fn put(&mut self, all: BTreeMap<String, Places>) -> std::io::Result<()> {
+        if all == self.last {
+            return Ok(());
+        }
+        let files = |places: &Places| places.iter().map(|((dev, ino), at)| (*dev, *ino, *at)).collect();
+        let logs = all.iter().map(|(log, places)| (log.clone(), files(places))).collect();
+        let text = serde_json::to_vec(&Text { version: VERSION, logs })?;
+        let unfinished = self.path.with_extension("tmp");
+        std::fs::write(&unfinished, text)?;
+        std::fs::rename(&unfinished, &self.path)?;
+        self.last = all;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_is_there_again_and_rubbish_is_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let places: Places = [((1, 2), 3), ((0, 9), 8)].into();
+        let mut kept = Kept::load(dir.path());
+        assert!(kept.of("a").is_none());
+        kept.put([("a".to_owned(), places.clone())].into()).unwrap();
+        assert_eq!(Kept::load(dir.path()).of("a"), Some(&places));
+        std::fs::write(dir.path().join(FILE), "{\"version\":9,\"logs\":{\"a\":[[1,2,3]]}}").unwrap();
+        assert!(Kept::load(dir.path()).of("a").is_none());
+        std::fs::write(dir.path().join(FILE), "rubbish").unwrap();
+        assert!(Kept::load(dir.path()).of("a").is_none());
+    }
+}

@@ -1,0 +1,203 @@
+//! What statements mean for partitions: splits, whose parents are made ready at once, and other changes, of which the
+//! forecast is told.
+
+use super::format::Statement;
+use super::tables::{Named, Tables};
+use super::tailer::Counts;
+use crate::running::Running;
+use std::time::{Duration, Instant};
+use weft::engine::Partition;
+use weft::forecast::signal::{Ddl, Key, Signal};
+use weft::lineage::ddl::{SchemaChange, Table, recognise};
+use weft::lineage::partition::Layout;
+use weft::lineage::splits::{Child, How, Tie};
+
+/// What is attached so long after something was detached is taken for a part of it.
+const TOGETHER: Duration = Duration::from_secs(600);
+/// Detached partitions that are remembered.
+const DETACHED_MAX: usize = 64;
+
+/// Carries statements out; remembers what several say together.
+pub(super) struct Meaning {
+    pub tables: Tables,
+    /// Table, what was detached from it, and when.
+    detached: Vec<(Table, Partition, Instant)>,
+}
+
+/// A statement's database and what it changes.
+pub(super) struct Change {
+    database: Option<String>,
+    what: SchemaChange,
+}
+
+/// The schema changes among statements; what is none is only counted.
+pub(super) fn changes(statements: Vec<Statement>, counts: &mut Counts) -> Vec<Change> {
+    counts.statements += statements.len() as u64;
+    let found = statements.into_iter().flat_map(|Statement { database, text }| {
+        let whats = recognise(text.as_bytes()).into_iter();
+        whats.map(move |what| Change { database: database.clone(), what })
+    });
+    let found: Vec<Change> = found.collect();
+    counts.changes += found.len() as u64;
+    found
+}
+
+impl Meaning {
+    pub fn new(tables: Tables) -> Meaning {
+        Meaning { tables, detached: Vec::new() }
+    }
+
+    /// Whether a change may need what the catalogue says now.
+    pub fn asks(change: &Change) -> bool {
+        !matches!(change.what, SchemaChange::Alter { .. } | SchemaChange::Create { partition_of: None, .. })
+    }
+
+    /// Does what a change asks for.
+    pub fn take(&mut self, running: &Running, change: &Change, counts: &mut Counts) {
+        let Change { database, what } = change;
+        let of = |table, part| Named { database: database.as_deref(), table, part };
+        match what {
+            SchemaChange::Split { table, parts, into } | SchemaChange::Merge { table, parts, into } => {
+                let parents = self.parents(running, &of(table, None), parts);
+                if parents.is_empty() {
+                    counts.unknown += 1;
+                }
+                for parent in &parents {
+                    for child in into {
+                        let name = child_name(running, parent, child);
+                        self.split(running, parent, (name, of(child, None)), counts);
+                    }
+                }
+            }
+            SchemaChange::Detach { parent, child } => {
+                match self.tables.partition(running, &of(child, None)) {
+                    Some(partition) => self.detach(running, parent, partition),
+                    None => counts.unknown += 1,
+                }
+            }
+            SchemaChange::Attach { parent, child } => self.attach(running, parent, of(child, None), counts),
+            _ => self.tell(running, what, of, counts),
+        }
+    }
+
+    /// What is split: the parts that are named, each with its files, or all of the table.
+    fn parents(&self, running: &Running, of: &Named<'_>, parts: &[Table]) -> Vec<Partition> {
+        let part = |part| self.tables.partition(running, &Named { part: Some(part), ..*of });
+        match parts.is_empty() {
+            true => self.tables.partition(running, of).into_iter().collect(),
+            false => parts.iter().filter_map(part).collect(),
+        }
+    }
+
+    /// Something leaves a table: often to be divided, and if not, to be dropped. Either way its past is soon wanted.
+    fn detach(&mut self, running: &Running, table: &Table, partition: Partition) {
+        let engine = &running.common.engine;
+        if let Err(error) = engine.prepare_split(running.profile().layout(), &partition) {
+            tracing::warn!(%error, "what a log says is detached cannot be made ready");
+        }
+        signal(running, &partition, Ddl::Detach);
+        self.detached.retain(|(_, other, at)| *other != partition && at.elapsed() < TOGETHER);
+        if self.detached.len() >= DETACHED_MAX {
+            self.detached.remove(0);
+        }
+        self.detached.push((table.clone(), partition, Instant::now()));
+    }
+
+    fn attach(&mut self, running: &Running, table: &Table, child: Named<'_>, counts: &mut Counts) {
+        let recent =
+            |(from, _, at): &&(Table, Partition, Instant)| from.name == table.name && at.elapsed() < TOGETHER;
+        match self.detached.iter().rev().find(recent).map(|(_, parent, _)| parent.clone()) {
+            Some(parent) => self.split(running, &parent, (child.table.to_string(), child), counts),
+            None => match self.tables.partition(running, &child) {
+                Some(partition) => signal(running, &partition, Ddl::Attach),
+                None => counts.unknown += 1,
+            },
+        }
+    }
+
+    fn split(
+        &self,
+        running: &Running,
+        parent: &Partition,
+        (name, child): (String, Named<'_>),
+        counts: &mut Counts,
+    ) {
+        let row = Child { name: Some(name.clone()), ..Child::default() };
+        let split = match running.split_of(parent, How::Ddl, row) {
+            Ok(split) => split,
+            Err(cause) => {
+                tracing::warn!("a split that a log tells of is not noted: {cause}");
+                counts.unknown += 1;
+                return;
+            }
+        };
+        counts.splits += 1;
+        let at = running.common.engine.now();
+        let (children, point) = (Vec::new(), None);
+        running.common.engine.signal(Signal::Split { partition: key(parent), at, children, point });
+        // A child that the catalogue knows already is tied at once.
+        let number = split.children.iter().position(|child| child.name.as_deref() == Some(&name));
+        let files = self.tables.partition(running, &child).filter(|files| files != parent);
+        if let (Some(number), Some(files)) = (number, files) {
+            let (engine, layout) = (&running.common.engine, running.profile().layout());
+            if let Err(error) = engine.confirm_child(layout, (split.id, number), &files, Tie::Catalogue) {
+                tracing::debug!(%error, "a child that a log names is not tied yet");
+            }
+        }
+    }
+
+    /// Tells the forecast of a change that is no split.
+    fn tell<'a>(
+        &self,
+        running: &Running,
+        what: &'a SchemaChange,
+        of: impl Fn(&'a Table, Option<&'a Table>) -> Named<'a>,
+        counts: &mut Counts,
+    ) {
+        let (ddl, named): (Ddl, Vec<Named<'a>>) = match what {
+            SchemaChange::Drop { tables } => {
+                (Ddl::Drop, tables.iter().map(|table| of(table, None)).collect())
+            }
+            SchemaChange::Truncate { tables } => {
+                (Ddl::Truncate, tables.iter().map(|table| of(table, None)).collect())
+            }
+            SchemaChange::DropPartition { table, parts } => {
+                (Ddl::Drop, parts.iter().map(|part| of(table, Some(part))).collect())
+            }
+            SchemaChange::TruncatePartition { table, parts } => {
+                (Ddl::Truncate, parts.iter().map(|part| of(table, Some(part))).collect())
+            }
+            SchemaChange::Create { partition_of: Some(parent), .. } => (Ddl::Create, vec![of(parent, None)]),
+            SchemaChange::AddPartition { table, .. } => (Ddl::Create, vec![of(table, None)]),
+            SchemaChange::Exchange { table, part, .. } => (Ddl::Other, vec![of(table, Some(part))]),
+            _ => return,
+        };
+        for named in named {
+            match self.tables.partition(running, &named) {
+                Some(partition) => signal(running, &partition, ddl),
+                None => counts.unknown += 1,
+            }
+        }
+    }
+}
+
+/// A child of MariaDB's has its files' name from the start.
+fn child_name(running: &Running, parent: &Partition, child: &Table) -> String {
+    let shown = parent.to_string();
+    match running.profile().layout() {
+        Layout::Mariadb => {
+            let table = shown.split("#P#").next().unwrap_or(&shown);
+            format!("{table}#P#{}", child.name)
+        }
+        _ => child.to_string(),
+    }
+}
+
+fn key(partition: &Partition) -> Key {
+    Key::from(partition.to_string())
+}
+
+fn signal(running: &Running, partition: &Partition, what: Ddl) {
+    let engine = &running.common.engine;
+    engine.signal(Signal::Ddl { partition: Some(key(partition)), at: engine.now(), what });
+}

@@ -1,0 +1,18 @@
+//! Logs of databases, tailed: which statements change partitions.
+//!
+//! - A log is followed through rotation: renamed and begun anew, copied and cut, or under new names.
+//! - A log inside of DATA is read through the engine, never through the mount: the daemon must not wait for itself.
+//! - Lines are bounded; what is no line of its format is counted and skipped. Nothing here can fail the mount: a log that
+//!   cannot be read is told of in the status, and tried again.
+
+mod follow;
+mod format;
+mod kept;
+mod meaning;
+mod setting;
+mod source;
+mod tables;
+mod tailer;
+
+pub use setting::Setting;
+pub use tailer::{Logs, begin};

@@ -1,0 +1,172 @@
+//! The thread that follows all logs, and what it says of itself.
+
+use super::follow::{Follow, Places};
+use super::kept::Kept;
+use super::meaning::{Change, Meaning, changes};
+use super::setting::Setting;
+use super::tables::Tables;
+use crate::Outcome;
+use crate::running::Running;
+use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+/// Between two looks: a split is to be seen while it runs, and a look is a listing of a directory.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// What came of one log since the mount.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Counts {
+    pub log: String,
+    pub format: super::format::Format,
+    /// Files that are followed now.
+    pub files: u64,
+    pub lines: u64,
+    pub statements: u64,
+    /// Changes of the schema among them, and splits among those.
+    pub changes: u64,
+    pub splits: u64,
+    /// Changes of tables whose files are not known.
+    pub unknown: u64,
+    /// What is no record of this format, or too long.
+    pub skipped: u64,
+    /// Why it cannot be read.
+    pub trouble: Option<String>,
+}
+
+/// The logs of a mount: shown, and stopped.
+#[derive(Default)]
+pub struct Logs {
+    shown: Mutex<(Vec<Counts>, Option<String>)>,
+    /// Held while the engine is used: true when that is over.
+    over: Mutex<bool>,
+}
+
+impl Logs {
+    /// Each log, and why the catalogue does not answer.
+    pub fn shown(&self) -> (Vec<Counts>, Option<String>) {
+        self.shown.lock().clone()
+    }
+
+    /// From now on the engine is not used.
+    pub fn stop(&self) {
+        *self.over.lock() = true;
+    }
+
+    fn enter(&self) -> Option<MutexGuard<'_, bool>> {
+        let over = self.over.lock();
+        (!*over).then_some(over)
+    }
+}
+
+struct Tailer {
+    logs: Vec<(Setting, Follow, Counts)>,
+    /// Those of the profile: it is no fault when they are not there.
+    by_profile: bool,
+    kept: Kept,
+    meaning: Meaning,
+}
+
+/// Starts to follow the logs of a mount.
+///
+/// # Errors
+/// No thread can be started.
+pub fn begin(running: &Arc<Running>, settings: &[Setting], connection: Option<&str>) -> Outcome<()> {
+    let by_profile = settings.is_empty();
+    let settings = if by_profile { Setting::of_profile(running.profile()) } else { settings.to_vec() };
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let kept = Kept::load(&running.common.store);
+    let logs = settings.into_iter().map(|setting| {
+        let tops = [running.data.as_path(), running.point()];
+        let mut follow = setting.follow(&running.common.engine, &tops);
+        if let Some(places) = kept.of(&place(&setting)) {
+            follow.resume(places);
+        }
+        let counts = Counts {
+            log: setting.path.clone(),
+            format: setting.format,
+            files: 0,
+            lines: 0,
+            statements: 0,
+            changes: 0,
+            splits: 0,
+            unknown: 0,
+            skipped: 0,
+            trouble: None,
+        };
+        (setting, follow, counts)
+    });
+    let meaning = Meaning::new(Tables::new(connection.map(str::to_owned)));
+    let mut tailer = Tailer { logs: logs.collect(), by_profile, kept, meaning };
+    let running = Arc::downgrade(running);
+    let work = move || {
+        while tailer.look(&running) {
+            thread::sleep(EVERY);
+        }
+    };
+    let started = thread::Builder::new().name("weft-logs".into()).spawn(work);
+    started.map(|_| ()).map_err(|cause| format!("cannot start a thread: {cause}"))
+}
+
+/// What a log is called in STORE/logs.json.
+fn place(setting: &Setting) -> String {
+    format!("{:?} {}", setting.format, setting.path)
+}
+
+impl Tailer {
+    /// Reads what is new and does what it asks for; false when the mount ends.
+    fn look(&mut self, running: &Weak<Running>) -> bool {
+        let Some(running) = running.upgrade() else { return false };
+        let mut found: Vec<(usize, Vec<Change>)> = Vec::new();
+        let Some(entered) = running.logs.enter() else { return false };
+        for (number, (_, follow, counts)) in self.logs.iter_mut().enumerate() {
+            let told = match follow.look() {
+                Ok(parsed) => {
+                    counts.skipped += parsed.skipped;
+                    counts.trouble = None;
+                    found.push((number, changes(parsed.statements, counts)));
+                    None
+                }
+                Err(cause) if self.by_profile && cause.kind() == ErrorKind::NotFound => None,
+                Err(cause) => Some(cause.to_string()),
+            };
+            if let Some(cause) = told {
+                if counts.trouble.as_ref() != Some(&cause) {
+                    tracing::warn!("the log {} cannot be read: {cause}", counts.log);
+                }
+                counts.trouble = Some(cause);
+            }
+            (counts.files, counts.lines) = (follow.files() as u64, follow.lines);
+        }
+        drop(entered);
+        if found.iter().flat_map(|(_, changes)| changes).any(Meaning::asks) {
+            self.meaning.tables.ask();
+        }
+        let Some(entered) = running.logs.enter() else { return false };
+        for (number, changes) in &found {
+            let Some((.., counts)) = self.logs.get_mut(*number) else { continue };
+            changes.iter().for_each(|change| self.meaning.take(&running, change, counts));
+        }
+        drop(entered);
+        self.tell(&running);
+        true
+    }
+
+    fn tell(&mut self, running: &Running) {
+        let places: BTreeMap<String, Places> =
+            self.logs.iter().map(|(setting, follow, _)| (place(setting), follow.places())).collect();
+        if let Err(cause) = self.kept.put(places) {
+            tracing::debug!("STORE/logs.json cannot be written: {cause}");
+        }
+        let counts = self.logs.iter().map(|(.., counts)| counts.clone());
+        // A log of the profile that never had a line is not worth one.
+        let counts = counts.filter(|counts| !self.by_profile || counts.files > 0 || counts.trouble.is_some());
+        *running.logs.shown.lock() = (counts.collect(), self.meaning.tables.trouble.clone());
+    }
+}

@@ -1,0 +1,240 @@
+//! Logs of real servers, followed: a split is known before it has run, through rotation, restarts and kill -9; and what
+//! cannot be read is told and harms nothing.
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use weft_e2e::{Mariadb, Mount, Place, Postgres, cmd};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn configured(mount: Mount, text: &str) -> Mount {
+    fs::create_dir(&mount.store).unwrap();
+    fs::write(mount.store.join("weft.toml"), text).unwrap();
+    mount.mount()
+}
+
+fn splits(mount: &Mount) -> Value {
+    let text = cmd::run(mount.weft().arg("splits").arg(&mount.point).arg("--json")).ok();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Waits until the mount says so.
+#[track_caller]
+fn until(what: &str, mount: &Mount, holds: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let status = mount.status();
+        if holds(&status) {
+            return status;
+        }
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "{what}: {:#} {}",
+            status["logs"],
+            status["log_catalogue_trouble"]
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn sum(status: &Value, key: &str) -> u64 {
+    status["logs"].as_array().unwrap().iter().map(|log| log[key].as_u64().unwrap()).sum()
+}
+
+/// Waits for a shadow of all of a partition.
+#[track_caller]
+fn until_shadowed(mount: &Mount, partition: &str) {
+    let begun = Instant::now();
+    loop {
+        let text = cmd::run(mount.weft().args(["shadow", "list"]).arg(&mount.point).arg("--json")).ok();
+        let listed: Value = serde_json::from_str(&text).unwrap();
+        let all = listed["shadows"].as_array().cloned().unwrap_or_default();
+        let is_ready = |shadow: &&Value| {
+            shadow["partition"].as_str() == Some(partition)
+                && shadow["snapshots"].as_array().is_some_and(|made| !made.is_empty())
+        };
+        if all.iter().any(|shadow| is_ready(&shadow)) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "no shadow of {partition}: {listed:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn path_of(server: &Postgres, table: &str) -> String {
+    let query = format!("SELECT pg_relation_filepath('{table}')");
+    server.connect("postgres").query_one(&query, &[]).unwrap().get(0)
+}
+
+const TABLES: &str = "CREATE TABLE orders (id bigint, note text) PARTITION BY RANGE (id);
+    CREATE TABLE orders_all PARTITION OF orders DEFAULT;
+    INSERT INTO orders SELECT i, repeat('x', 700) FROM generate_series(1, 9000) i; CHECKPOINT";
+/// The first half of a split, as an operator would do it.
+const BEGIN: [&str; 4] = [
+    "CREATE TABLE orders_old (LIKE orders_all)",
+    "INSERT INTO orders_old SELECT * FROM orders_all WHERE id < 5000",
+    "CREATE TABLE orders_new (LIKE orders_all)",
+    "INSERT INTO orders_new SELECT * FROM orders_all WHERE id >= 5000",
+];
+const END: [&str; 3] = [
+    "ALTER TABLE orders ATTACH PARTITION orders_old FOR VALUES FROM (MINVALUE) TO (5000)",
+    "ALTER TABLE orders ATTACH PARTITION orders_new FOR VALUES FROM (5000) TO (MAXVALUE)",
+    "DROP TABLE orders_all",
+];
+
+#[test]
+fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
+    let place = Place::new();
+    let data = place.dir_for("postgres", "data");
+    let server = Postgres::new(&place, "live", &data)
+        .set("autovacuum=off")
+        .set("log_statement=ddl")
+        .set("logging_collector=on")
+        .set("log_destination=csvlog,stderr");
+    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
+    // Without any, those of the profile are followed: log/*.csv and its like, in DATA.
+    let mount = configured(Mount::over(&data), &format!("log_catalogue = \"{conninfo}\"\n"));
+    server.initdb();
+    server.start();
+    // The profile is what was found at the mount: there was nothing yet.
+    server.stop();
+    mount.unmount();
+    mount.remount();
+    server.start();
+    server.sql(TABLES);
+    until("the collector's file is found", &mount, |status| sum(status, "changes") >= 2);
+    let parent = path_of(&server, "orders_all");
+    for statement in BEGIN {
+        server.sql(statement);
+    }
+    server.sql("ALTER TABLE orders DETACH PARTITION orders_all");
+    until_shadowed(&mount, &parent);
+    assert_eq!(splits(&mount), Value::Array(vec![]), "so far nothing says that it is divided");
+
+    // What is logged while no daemon is there is read by the next one, once.
+    server.kill_all();
+    mount.crash();
+    server.start();
+    let before = mount.at("now");
+    for statement in END {
+        server.sql(statement);
+        // An operator types no faster.
+        std::thread::sleep(Duration::from_millis(600));
+    }
+    let status = until("both children are known", &mount, |status| sum(status, "splits") >= 2);
+    assert!(status["log_catalogue_trouble"].is_null(), "{status:#}");
+    let listed = splits(&mount);
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed:#}");
+    assert_eq!(
+        (&listed[0]["how"], &listed[0]["parent"]),
+        (&"ddl".into(), &parent.clone().into()),
+        "{listed:#}"
+    );
+    for (number, child) in ["orders_old", "orders_new"].into_iter().enumerate() {
+        let told = &listed[0]["children"][number];
+        assert_eq!((&told["name"], &told["tie"]), (&child.into(), &"catalogue".into()), "{listed:#}");
+        assert_eq!(told["partition"].as_str(), Some(&*path_of(&server, child)), "{listed:#}");
+    }
+    // The child's past is its parent's.
+    let (to, child) = (place.join("child"), path_of(&server, "orders_new"));
+    let time = before.file_name().unwrap().to_str().unwrap().trim_start_matches("@ts=").to_owned();
+    let arguments = ["restore", data.to_str().unwrap(), "--at", &time, "--partition", &child, "--to"];
+    cmd::run(mount.weft().args(arguments).arg(&to)).ok();
+    assert_eq!(fs::read(to.join(&parent)).unwrap(), fs::read(before.join(&parent)).unwrap());
+    server.stop();
+    mount.unmount();
+}
+
+#[test]
+fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
+    let place = Place::new();
+    let data = place.dir_for("mysql", "data");
+    let general = place.dir_for("mysql", "logs").join("general.log");
+    let text = format!("log = [{{ path = \"{}\", format = \"mariadb-general\" }}]\n", general.display());
+    let mount = configured(Mount::over(&data), &text);
+    let server = Mariadb::new(&place, "live", &data);
+    server.install();
+    server.start();
+    server
+        .sql(&format!("SET GLOBAL general_log_file = '{}'; SET GLOBAL general_log = ON", general.display()));
+    server.sql(
+        "CREATE DATABASE shop; CREATE TABLE shop.orders (id INT PRIMARY KEY, note CHAR(200)) PARTITION BY RANGE (id)
+         (PARTITION pmax VALUES LESS THAN MAXVALUE);
+         USE shop; INSERT INTO orders SELECT seq, 'x' FROM seq_1_to_300000;
+         FLUSH TABLES shop.orders FOR EXPORT; UNLOCK TABLES",
+    );
+    until("the log is read", &mount, |status| sum(status, "statements") >= 4);
+    // Its shadow is made while the server copies 300,000 rows. The log does not say which database a statement without one is for: one alone has such a partition.
+    server.sql(
+        "USE shop; ALTER TABLE orders REORGANIZE PARTITION pmax INTO
+         (PARTITION p9 VALUES LESS THAN (100), PARTITION px VALUES LESS THAN MAXVALUE)",
+    );
+    until("the split is known", &mount, |status| sum(status, "splits") >= 2);
+    let listed = splits(&mount);
+    assert_eq!(
+        (&listed[0]["how"], &listed[0]["parent"]),
+        (&"ddl".into(), &"shop/orders#P#pmax".into()),
+        "{listed:#}"
+    );
+    for (number, child) in ["shop/orders#P#p9", "shop/orders#P#px"].into_iter().enumerate() {
+        assert_eq!(listed[0]["children"][number]["partition"].as_str(), Some(child), "{listed:#}");
+    }
+    server.stop();
+    mount.unmount();
+}
+
+#[test]
+fn what_is_no_log_is_told_and_harms_nothing() {
+    let place = Place::new();
+    let outside = place.join("outside");
+    fs::create_dir(&outside).unwrap();
+    let mount = configured(
+        Mount::new(&place),
+        &format!(
+            "log = [{{ path = \"{0}/pg.csv\", format = \"pg-csv\" }}, {{ path = \"/no/such/dir/log\", format = \"pg-json\" }},
+             {{ path = \"own.log\", format = \"pg-stderr\" }}]\n",
+            outside.display()
+        ),
+    );
+    let log = outside.join("pg.csv");
+    let rubbish: Vec<u8> =
+        (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    until("what is missing is told", &mount, |status| status["logs"][1]["trouble"].is_string());
+    fs::write(&log, &rubbish).unwrap();
+    fs::write(mount.point.join("own.log"), "LOG:  statement: DROP TABLE a\nLOG:  no statement\n").unwrap();
+    let status = until("rubbish is skipped", &mount, |status| {
+        status["logs"][0]["skipped"].as_u64() > Some(0) && status["logs"][2]["changes"] == 1
+    });
+    assert!(status["logs"][0]["trouble"].is_null(), "{:#}", status["logs"]);
+    // Unreadable is rubbish of another kind; and a directory in a log's place.
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    fs::remove_file(mount.point.join("own.log")).unwrap();
+    until("the lost one is let go", &mount, |status| status["logs"][2]["files"] == 0);
+    let table = cmd::run(mount.weft().arg("status").arg(&mount.point)).ok();
+    assert!(table.contains("CANNOT BE READ") && table.contains("/no/such/dir/log"), "{table}");
+    let then = mount.at("now");
+    fs::write(mount.point.join("file"), b"as ever").unwrap();
+    assert!(!then.join("file").exists() && mount.point.join("file").exists());
+    mount.unmount();
+}
+
+#[test]
+fn settings_that_name_no_log_are_refused_at_the_mount() {
+    let place = Place::new();
+    let mount = Mount::new(&place);
+    fs::create_dir(&mount.store).unwrap();
+    let store: PathBuf = mount.store.clone();
+    let with = |text: &str| fs::write(Path::new(&store).join("weft.toml"), text).unwrap();
+    for (text, why) in [
+        ("log = [{ path = \"log/x\", format = \"oracle\" }]\n", "pg-csv"),
+        ("log = [{ path = \"../x\", format = \"pg-csv\" }]\n", "goes up"),
+        ("log = [{ path = \"x\" }]\n", "format"),
+    ] {
+        with(text);
+        let refused = mount.try_mount();
+        assert!(refused.code != 0 && refused.stderr.contains(why), "{text}: {refused:?}");
+    }
+}
