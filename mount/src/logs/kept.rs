@@ -2,6 +2,7 @@
 //! was written meanwhile. Not durable: after a power cut some statements are told twice, which changes nothing.
 
 use super::follow::Places;
+use super::meaning::Detached;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,16 @@ struct Text {
     version: u32,
     /// By path and format of the setting: device (0: of DATA), number and bytes of each file.
     logs: BTreeMap<String, Vec<(u64, u64, u64)>>,
+    #[serde(default)]
+    detached: Vec<Detached>,
 }
 
 /// See the head of this file.
 pub(super) struct Kept {
     path: PathBuf,
     last: BTreeMap<String, Places>,
+    /// What statements so far leave open.
+    detached: Vec<Detached>,
 }
 
 impl Kept {
@@ -30,29 +35,34 @@ impl Kept {
         let text: Text = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         let places =
             |files: Vec<(u64, u64, u64)>| files.into_iter().map(|(dev, ino, at)| ((dev, ino), at)).collect();
-        let logs = if text.version == VERSION { text.logs } else { BTreeMap::new() };
-        Kept { path, last: logs.into_iter().map(|(log, files)| (log, places(files))).collect() }
+        let text = if text.version == VERSION { text } else { Text::default() };
+        let last = text.logs.into_iter().map(|(log, files)| (log, places(files))).collect();
+        Kept { path, last, detached: text.detached }
     }
 
     pub fn of(&self, log: &str) -> Option<&Places> {
         self.last.get(log)
     }
 
+    pub fn detached(&self) -> Vec<Detached> {
+        self.detached.clone()
+    }
+
     /// Writes down what has changed.
     ///
     /// # Errors
     /// The file stays as it was.
-    pub fn put(&mut self, all: BTreeMap<String, Places>) -> std::io::Result<()> {
-        if all == self.last {
+    pub fn put(&mut self, all: BTreeMap<String, Places>, detached: &[Detached]) -> std::io::Result<()> {
+        if all == self.last && detached == self.detached {
             return Ok(());
         }
         let files = |places: &Places| places.iter().map(|((dev, ino), at)| (*dev, *ino, *at)).collect();
         let logs = all.iter().map(|(log, places)| (log.clone(), files(places))).collect();
-        let text = serde_json::to_vec(&Text { version: VERSION, logs })?;
+        let text = serde_json::to_vec(&Text { version: VERSION, logs, detached: detached.to_vec() })?;
         let unfinished = self.path.with_extension("tmp");
         std::fs::write(&unfinished, text)?;
         std::fs::rename(&unfinished, &self.path)?;
-        self.last = all;
+        (self.last, self.detached) = (all, detached.to_vec());
         Ok(())
     }
 }
@@ -67,8 +77,10 @@ mod tests {
         let places: Places = [((1, 2), 3), ((0, 9), 8)].into();
         let mut kept = Kept::load(dir.path());
         assert!(kept.of("a").is_none());
-        kept.put([("a".to_owned(), places.clone())].into()).unwrap();
-        assert_eq!(Kept::load(dir.path()).of("a"), Some(&places));
+        let detached = Detached { table: "orders".into(), partition: "base/5/1".into(), at_us: 7 };
+        kept.put([("a".to_owned(), places.clone())].into(), std::slice::from_ref(&detached)).unwrap();
+        let again = Kept::load(dir.path());
+        assert_eq!((again.of("a"), again.detached()), (Some(&places), vec![detached]));
         std::fs::write(dir.path().join(FILE), "{\"version\":9,\"logs\":{\"a\":[[1,2,3]]}}").unwrap();
         assert!(Kept::load(dir.path()).of("a").is_none());
         std::fs::write(dir.path().join(FILE), "rubbish").unwrap();

@@ -5,7 +5,7 @@ use super::format::Statement;
 use super::tables::{Named, Tables};
 use super::tailer::Counts;
 use crate::running::Running;
-use std::time::{Duration, Instant};
+use serde::{Deserialize, Serialize};
 use weft::engine::Partition;
 use weft::forecast::signal::{Ddl, Key, Signal};
 use weft::lineage::ddl::{SchemaChange, Table, recognise};
@@ -13,15 +13,24 @@ use weft::lineage::partition::Layout;
 use weft::lineage::splits::{Child, How, Tie};
 
 /// What is attached so long after something was detached is taken for a part of it.
-const TOGETHER: Duration = Duration::from_secs(600);
+const TOGETHER_US: i64 = 600_000_000;
 /// Detached partitions that are remembered.
 const DETACHED_MAX: usize = 64;
 
 /// Carries statements out; remembers what several say together.
 pub(super) struct Meaning {
     pub tables: Tables,
-    /// Table, what was detached from it, and when.
-    detached: Vec<(Table, Partition, Instant)>,
+    pub detached: Vec<Detached>,
+}
+
+/// What left a table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Detached {
+    /// The table's own name, as it may be given with its schema here and without it there.
+    pub table: String,
+    pub partition: String,
+    /// µs UTC, as history dates it.
+    pub at_us: i64,
 }
 
 /// A statement's database and what it changes.
@@ -43,8 +52,8 @@ pub(super) fn changes(statements: Vec<Statement>, counts: &mut Counts) -> Vec<Ch
 }
 
 impl Meaning {
-    pub fn new(tables: Tables) -> Meaning {
-        Meaning { tables, detached: Vec::new() }
+    pub fn new(tables: Tables, detached: Vec<Detached>) -> Meaning {
+        Meaning { tables, detached }
     }
 
     /// Whether a change may need what the catalogue says now.
@@ -96,17 +105,19 @@ impl Meaning {
             tracing::warn!(%error, "what a log says is detached cannot be made ready");
         }
         signal(running, &partition, Ddl::Detach);
-        self.detached.retain(|(_, other, at)| *other != partition && at.elapsed() < TOGETHER);
+        let (shown, at_us) = (partition.to_string(), engine.now().0);
+        self.detached.retain(|other| other.partition != shown && at_us - other.at_us < TOGETHER_US);
         if self.detached.len() >= DETACHED_MAX {
             self.detached.remove(0);
         }
-        self.detached.push((table.clone(), partition, Instant::now()));
+        self.detached.push(Detached { table: table.name.clone(), partition: shown, at_us });
     }
 
     fn attach(&mut self, running: &Running, table: &Table, child: Named<'_>, counts: &mut Counts) {
-        let recent =
-            |(from, _, at): &&(Table, Partition, Instant)| from.name == table.name && at.elapsed() < TOGETHER;
-        match self.detached.iter().rev().find(recent).map(|(_, parent, _)| parent.clone()) {
+        let now_us = running.common.engine.now().0;
+        let recent = |other: &&Detached| other.table == table.name && now_us - other.at_us < TOGETHER_US;
+        let parent = self.detached.iter().rev().find(recent).map(|other| running.partition(&other.partition));
+        match parent.and_then(Result::ok) {
             Some(parent) => self.split(running, &parent, (child.table.to_string(), child), counts),
             None => match self.tables.partition(running, &child) {
                 Some(partition) => signal(running, &partition, Ddl::Attach),

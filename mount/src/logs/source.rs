@@ -1,6 +1,7 @@
 //! Where the files of a log are: on another filesystem, or in DATA, which is read through the engine.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{Error, Result};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -96,8 +97,8 @@ impl Source for Outside {
         found.drain(..skipped);
         self.open.retain(|identity, _| found.iter().any(|file| file.identity == *identity));
         for file in &found {
-            if !self.open.contains_key(&file.identity) {
-                self.open.insert(file.identity, File::open(Path::new(dir).join(&file.name))?);
+            if let Entry::Vacant(free) = self.open.entry(file.identity) {
+                free.insert(File::open(Path::new(dir).join(&file.name))?);
             }
         }
         Ok(found)

@@ -102,8 +102,9 @@ pub fn begin(running: &Arc<Running>, settings: &[Setting], connection: Option<&s
         };
         (setting, follow, counts)
     });
-    let meaning = Meaning::new(Tables::new(connection.map(str::to_owned)));
-    let mut tailer = Tailer { logs: logs.collect(), by_profile, kept, meaning };
+    let logs = logs.collect();
+    let meaning = Meaning::new(Tables::new(connection.map(str::to_owned)), kept.detached());
+    let mut tailer = Tailer { logs, by_profile, kept, meaning };
     let running = Arc::downgrade(running);
     let work = move || {
         while tailer.look(&running) {
@@ -161,7 +162,7 @@ impl Tailer {
     fn tell(&mut self, running: &Running) {
         let places: BTreeMap<String, Places> =
             self.logs.iter().map(|(setting, follow, _)| (place(setting), follow.places())).collect();
-        if let Err(cause) = self.kept.put(places) {
+        if let Err(cause) = self.kept.put(places, &self.meaning.detached) {
             tracing::debug!("STORE/logs.json cannot be written: {cause}");
         }
         let counts = self.logs.iter().map(|(.., counts)| counts.clone());
