@@ -215,13 +215,14 @@ impl Shadowing {
 
 /// The thread.
 pub(super) fn shadow(engine: &Engine, stop: &AtomicBool) {
-    budget::yield_to_others();
     let (mut last_rule, mut noted): (Option<Instant>, Option<Instant>) = (None, None);
     while !stop.load(Ordering::Relaxed) {
         if engine.shadowing.limits.on && last_rule.is_none_or(|last| last.elapsed() >= RULE_EVERY) {
             engine.shadow_rule();
             last_rule = Some(Instant::now());
         }
+        // A split does not wait for a thread that everybody else goes before.
+        budget::yield_unless(engine.shadowing.wishes.lock().iter().any(|wish| wish.urgent));
         let worked = matches!(engine.shadow_step(), Ok(true));
         if worked || noted.is_none_or(|last| last.elapsed() >= NOTE_EVERY) {
             engine.note_shadows();
@@ -258,7 +259,8 @@ impl Engine {
         }
         let Some(wish) = self.next_wish() else { return Ok(false) };
         let shown = wish.subject.to_string();
-        match self.grant(&wish) {
+        let made = if wish.urgent { self.grant_at_once(&wish) } else { self.grant(&wish) };
+        match made {
             Ok(_) => *self.shadowing.refused.lock() = None,
             Err(error) => *self.shadowing.refused.lock() = Some(format!("{shown}: {error}")),
         }
@@ -288,8 +290,12 @@ impl Engine {
             return Err(Error::invalid("shadow.add", stopped));
         }
         let wish = Wish { subject, pages, at, benefit: 0.0, reason: Reason::Asked, urgent: true };
+        self.grant_at_once(&wish)
+    }
+
+    fn grant_at_once(&self, wish: &Wish) -> Result<Option<Made>> {
         self.shadowing.hurry.store(true, Ordering::Relaxed);
-        let made = self.grant(&wish);
+        let made = self.grant(wish);
         self.shadowing.hurry.store(false, Ordering::Relaxed);
         made
     }

@@ -61,31 +61,27 @@ impl Meaning {
         !matches!(change.what, SchemaChange::Alter { .. } | SchemaChange::Create { partition_of: None, .. })
     }
 
-    /// Does what a change asks for.
-    pub fn take(&mut self, running: &Running, change: &Change, counts: &mut Counts) {
+    /// Does what a change asks for; false when the files of a table that it names are not known.
+    pub fn take(&mut self, running: &Running, change: &Change, counts: &mut Counts) -> bool {
         let Change { database, what } = change;
         let of = |table, part| Named { database: database.as_deref(), table, part };
         match what {
             SchemaChange::Split { table, parts, into } | SchemaChange::Merge { table, parts, into } => {
                 let parents = self.parents(running, &of(table, None), parts);
-                if parents.is_empty() {
-                    counts.unknown += 1;
-                }
                 for parent in &parents {
                     for child in into {
                         let name = child_name(running, parent, child);
                         self.split(running, parent, (name, of(child, None)), counts);
                     }
                 }
+                !parents.is_empty()
             }
             SchemaChange::Detach { parent, child } => {
-                match self.tables.partition(running, &of(child, None)) {
-                    Some(partition) => self.detach(running, parent, partition),
-                    None => counts.unknown += 1,
-                }
+                let known = self.tables.partition(running, &of(child, None));
+                known.map(|partition| self.detach(running, parent, &partition)).is_some()
             }
             SchemaChange::Attach { parent, child } => self.attach(running, parent, of(child, None), counts),
-            _ => self.tell(running, what, of, counts),
+            _ => self.tell(running, what, of),
         }
     }
 
@@ -99,12 +95,12 @@ impl Meaning {
     }
 
     /// Something leaves a table: often to be divided, and if not, to be dropped. Either way its past is soon wanted.
-    fn detach(&mut self, running: &Running, table: &Table, partition: Partition) {
+    fn detach(&mut self, running: &Running, table: &Table, partition: &Partition) {
         let engine = &running.common.engine;
-        if let Err(error) = engine.prepare_split(running.profile().layout(), &partition) {
+        if let Err(error) = engine.prepare_split(running.profile().layout(), partition) {
             tracing::warn!(%error, "what a log says is detached cannot be made ready");
         }
-        signal(running, &partition, Ddl::Detach);
+        signal(running, partition, Ddl::Detach);
         let (shown, at_us) = (partition.to_string(), engine.now().0);
         self.detached.retain(|other| other.partition != shown && at_us - other.at_us < TOGETHER_US);
         if self.detached.len() >= DETACHED_MAX {
@@ -113,16 +109,19 @@ impl Meaning {
         self.detached.push(Detached { table: table.name.clone(), partition: shown, at_us });
     }
 
-    fn attach(&mut self, running: &Running, table: &Table, child: Named<'_>, counts: &mut Counts) {
+    fn attach(&mut self, running: &Running, table: &Table, child: Named<'_>, counts: &mut Counts) -> bool {
         let now_us = running.common.engine.now().0;
         let recent = |other: &&Detached| other.table == table.name && now_us - other.at_us < TOGETHER_US;
         let parent = self.detached.iter().rev().find(recent).map(|other| running.partition(&other.partition));
         match parent.and_then(Result::ok) {
-            Some(parent) => self.split(running, &parent, (child.table.to_string(), child), counts),
-            None => match self.tables.partition(running, &child) {
-                Some(partition) => signal(running, &partition, Ddl::Attach),
-                None => counts.unknown += 1,
-            },
+            Some(parent) => {
+                self.split(running, &parent, (child.table.to_string(), child), counts);
+                true
+            }
+            None => {
+                let known = self.tables.partition(running, &child);
+                known.map(|partition| signal(running, &partition, Ddl::Attach)).is_some()
+            }
         }
     }
 
@@ -138,7 +137,6 @@ impl Meaning {
             Ok(split) => split,
             Err(cause) => {
                 tracing::warn!("a split that a log tells of is not noted: {cause}");
-                counts.unknown += 1;
                 return;
             }
         };
@@ -163,8 +161,7 @@ impl Meaning {
         running: &Running,
         what: &'a SchemaChange,
         of: impl Fn(&'a Table, Option<&'a Table>) -> Named<'a>,
-        counts: &mut Counts,
-    ) {
+    ) -> bool {
         let (ddl, named): (Ddl, Vec<Named<'a>>) = match what {
             SchemaChange::Drop { tables } => {
                 (Ddl::Drop, tables.iter().map(|table| of(table, None)).collect())
@@ -181,14 +178,12 @@ impl Meaning {
             SchemaChange::Create { partition_of: Some(parent), .. } => (Ddl::Create, vec![of(parent, None)]),
             SchemaChange::AddPartition { table, .. } => (Ddl::Create, vec![of(table, None)]),
             SchemaChange::Exchange { table, part, .. } => (Ddl::Other, vec![of(table, Some(part))]),
-            _ => return,
+            _ => return true,
         };
-        for named in named {
-            match self.tables.partition(running, &named) {
-                Some(partition) => signal(running, &partition, ddl),
-                None => counts.unknown += 1,
-            }
-        }
+        let known = named.iter().map(|named| self.tables.partition(running, named));
+        let known: Vec<Option<Partition>> = known.collect();
+        known.iter().flatten().for_each(|partition| signal(running, partition, ddl));
+        known.iter().all(Option::is_some)
     }
 }
 

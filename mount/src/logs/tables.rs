@@ -8,8 +8,9 @@ use weft::lineage::ddl::Table;
 use weft::lineage::partition::Layout;
 use weft::types::{FileId, FileKind};
 
-/// The catalogue is asked no oftener.
-const ASK_AFTER: Duration = Duration::from_secs(2);
+/// The catalogue is asked no oftener, and rests so many times as long as it took to answer.
+const ASK_AFTER: Duration = Duration::from_millis(200);
+const REST: u32 = 5;
 /// Directories of databases that are looked into when a log does not say which.
 const DIRS_MAX: usize = 4_096;
 
@@ -18,7 +19,8 @@ pub(super) struct Tables {
     /// A conninfo or URL; without one PostgreSQL's tables have no files.
     connection: Option<String>,
     names: Names,
-    asked: Option<Instant>,
+    /// When it answered last, and how long that took.
+    asked: Option<(Instant, Duration)>,
     /// Why the catalogue did not answer.
     pub trouble: Option<String>,
 }
@@ -28,22 +30,24 @@ impl Tables {
         Tables { connection, names: Names::default(), asked: None, trouble: None }
     }
 
-    /// Asks the catalogue again, if it is time. It is a server on this mount: whoever calls this must hold nothing that
-    /// a request of the kernel's waits for.
-    pub fn ask(&mut self) {
-        let Some(connection) = &self.connection else { return };
-        if self.asked.is_some_and(|asked| asked.elapsed() < ASK_AFTER) {
-            return;
+    /// Asks the catalogue again, if it is time; whether what it says is as new as can be. It is a server on this mount:
+    /// whoever calls this must hold nothing that a request of the kernel's waits for.
+    pub fn ask(&mut self) -> bool {
+        let Some(connection) = &self.connection else { return true };
+        if self.asked.is_some_and(|(at, took)| at.elapsed() < ASK_AFTER.max(took * REST)) {
+            return false;
         }
         let source = match connection.starts_with("mysql:") {
             true => Source::Mysql(connection),
             false => Source::Postgres(connection),
         };
+        let begun = Instant::now();
         match catalogue::names(source) {
             Ok(names) => (self.names, self.trouble) = (names, None),
             Err(cause) => self.trouble = Some(cause),
         }
-        self.asked = Some(Instant::now());
+        self.asked = Some((Instant::now(), begun.elapsed()));
+        true
     }
 
     /// The partition of a table, or of a part of it, if it has files.

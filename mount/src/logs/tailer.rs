@@ -69,6 +69,8 @@ struct Tailer {
     by_profile: bool,
     kept: Kept,
     meaning: Meaning,
+    /// By the number of their log: changes that wait for the catalogue's next answer.
+    waiting: Vec<(usize, Change)>,
 }
 
 /// Starts to follow the logs of a mount.
@@ -104,7 +106,7 @@ pub fn begin(running: &Arc<Running>, settings: &[Setting], connection: Option<&s
     });
     let logs = logs.collect();
     let meaning = Meaning::new(Tables::new(connection.map(str::to_owned)), kept.detached());
-    let mut tailer = Tailer { logs, by_profile, kept, meaning };
+    let mut tailer = Tailer { logs, by_profile, kept, meaning, waiting: Vec::new() };
     let running = Arc::downgrade(running);
     let work = move || {
         while tailer.look(&running) {
@@ -124,14 +126,16 @@ impl Tailer {
     /// Reads what is new and does what it asks for; false when the mount ends.
     fn look(&mut self, running: &Weak<Running>) -> bool {
         let Some(running) = running.upgrade() else { return false };
-        let mut found: Vec<(usize, Vec<Change>)> = Vec::new();
+        let mut found = std::mem::take(&mut self.waiting);
         let Some(entered) = running.logs.enter() else { return false };
         for (number, (_, follow, counts)) in self.logs.iter_mut().enumerate() {
             let told = match follow.look() {
                 Ok(parsed) => {
                     counts.skipped += parsed.skipped;
                     counts.trouble = None;
-                    found.push((number, changes(parsed.statements, counts)));
+                    found.extend(
+                        changes(parsed.statements, counts).into_iter().map(|change| (number, change)),
+                    );
                     None
                 }
                 Err(cause) if self.by_profile && cause.kind() == ErrorKind::NotFound => None,
@@ -146,13 +150,16 @@ impl Tailer {
             (counts.files, counts.lines) = (follow.files() as u64, follow.lines);
         }
         drop(entered);
-        if found.iter().flat_map(|(_, changes)| changes).any(Meaning::asks) {
-            self.meaning.tables.ask();
-        }
+        // What stands in a log before it runs may name what a moment ago was not there.
+        let newest = !found.iter().any(|(_, change)| Meaning::asks(change)) || self.meaning.tables.ask();
         let Some(entered) = running.logs.enter() else { return false };
-        for (number, changes) in &found {
-            let Some((.., counts)) = self.logs.get_mut(*number) else { continue };
-            changes.iter().for_each(|change| self.meaning.take(&running, change, counts));
+        for (number, change) in found {
+            let Some((.., counts)) = self.logs.get_mut(number) else { continue };
+            match self.meaning.take(&running, &change, counts) {
+                true => {}
+                false if newest => counts.unknown += 1,
+                false => self.waiting.push((number, change)),
+            }
         }
         drop(entered);
         self.tell(&running);

@@ -106,6 +106,7 @@ fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
     server.sql(TABLES);
     until("the collector's file is found", &mount, |status| sum(status, "changes") >= 2);
     let parent = path_of(&server, "orders_all");
+    let before = mount.at("now");
     for statement in BEGIN {
         server.sql(statement);
     }
@@ -117,7 +118,6 @@ fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
     server.kill_all();
     mount.crash();
     server.start();
-    let before = mount.at("now");
     for statement in END {
         server.sql(statement);
         // An operator types no faster.
