@@ -17,6 +17,8 @@ const HELP: &str = "scripts/bench forecast [options]
   --minutes N      how long they are written (3)
   --out DIR        where the JSON goes (target/bench)";
 const PAGE: usize = 4096;
+/// Each partition is written once in so long.
+const EVERY: Duration = Duration::from_secs(10);
 
 struct Options {
     rounds: usize,
@@ -133,15 +135,15 @@ fn memory(options: &Options, forecast: bool) -> f64 {
     for number in 0..options.partitions {
         fs::write(mount.point.join(format!("part-{number}")), [1; PAGE]).expect("a partition");
     }
+    // As much in the same time: what else a daemon keeps is then the same with and without.
     let begun = Instant::now();
-    let mut round = 0;
-    while begun.elapsed() < Duration::from_secs(options.minutes as u64 * 60) {
+    for round in 1..=options.minutes as u32 * 6 {
         for number in 0..options.partitions {
             let path = mount.point.join(format!("part-{number}"));
             let file = File::options().write(true).open(path).expect("open");
-            file.write_all_at(&[2; PAGE], (round % 8) * PAGE as u64).expect("write");
+            file.write_all_at(&[2; PAGE], u64::from(round % 8) * PAGE as u64).expect("write");
         }
-        round += 1;
+        std::thread::sleep((EVERY * round).saturating_sub(begun.elapsed()));
     }
     if forecast {
         let known = mount.status()["forecast"]["partitions"].as_u64();
@@ -152,9 +154,10 @@ fn memory(options: &Options, forecast: bool) -> f64 {
     }
     let mut all = mount.daemons();
     all.extend(mount.daemons().into_iter().flat_map(children));
-    let mib = all.into_iter().map(rss_mib).sum();
+    let each: Vec<f64> = all.into_iter().map(rss_mib).collect();
+    println!("resident, MiB: {each:.0?}");
     mount.unmount();
-    mib
+    each.iter().sum()
 }
 
 /// What a process's threads have started.
