@@ -14,6 +14,7 @@ mod leases;
 mod options;
 mod partitions;
 mod pruning;
+mod relief;
 mod room;
 mod shadowing;
 mod splits;
@@ -292,11 +293,11 @@ impl Engine {
     }
 
     pub fn create(&self, dir: FileId, name: &[u8], new: NewFile) -> Result<(FileId, Attr)> {
-        self.live.create(dir, name, new)
+        self.roomy_name(|| self.live.create(dir, name, new.clone()))
     }
 
     pub fn link(&self, file: FileId, dir: FileId, name: &[u8]) -> Result<Attr> {
-        self.live.link(file, dir, name)
+        self.roomy_name(|| self.live.link(file, dir, name))
     }
 
     pub fn unlink(&self, dir: FileId, name: &[u8]) -> Result<()> {
@@ -308,7 +309,7 @@ impl Engine {
     }
 
     pub fn rename(&self, from: (FileId, &[u8]), to: (FileId, &[u8]), mode: RenameMode) -> Result<()> {
-        self.live.rename(from, to, mode)
+        self.roomy_name(|| self.live.rename(from, to, mode))
     }
 
     pub fn read_link(&self, file: FileId) -> Result<Vec<u8>> {
@@ -333,7 +334,7 @@ impl Engine {
     // -- attributes --
 
     pub fn set_attr(&self, file: FileId, set: SetAttr) -> Result<Attr> {
-        self.live.set_attr(file, set)
+        self.roomy_name(|| self.live.set_attr(file, set))
     }
 
     /// The attributes of a regular file that has setuid, setgid or capabilities, which a write to it takes away.
@@ -363,7 +364,7 @@ impl Engine {
         (create, replace): (bool, bool),
         by: Caller,
     ) -> Result<()> {
-        self.live.set_xattr(file, name, value, (create, replace), by)
+        self.roomy_name(|| self.live.set_xattr(file, name, value, (create, replace), by))
     }
 
     pub fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<()> {
@@ -395,7 +396,7 @@ impl Engine {
         match mode {
             Fallocate::Reserve { keep_size } => {
                 self.live.has_room(file, len)?;
-                self.live.reserve(file, end, keep_size)
+                self.roomy(|| self.live.reserve(file, end, keep_size))
             }
             Fallocate::Punch => self.live.zero(file, offset, len, true),
             Fallocate::Zero { keep_size } => self.live.zero(file, offset, len, keep_size),

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::holds::Held;
+use super::relief::Relief;
 use crate::error::Result;
 use crate::format::event::Event;
 use crate::format::event::Record;
@@ -14,7 +15,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread;
 use crate::sync::{Arc, Mutex};
 use crate::types::{SegmentNo, Seq, Timestamp};
-use crate::weave::{Pace, Range, Remaining, Thinning, Unpaced};
+use crate::weave::{Pace, Range, Remaining, Thinning};
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
@@ -24,8 +25,6 @@ const TOGETHER_SEGMENTS: u64 = 16;
 const TOGETHER_BYTES: u64 = 32 << 20;
 /// Seqs in one Thin event at most.
 const EVENT_SEQS: usize = 50_000;
-/// When space runs out, history is shortened by one in so many of what is left, until there is room.
-const SHORTEN: u64 = 6;
 
 /// Makes the kernel let go of what nobody has open of these instants, so that they can be pruned.
 pub type LetGo = Arc<dyn Fn(&HashSet<Seq>) + Send + Sync>;
@@ -35,8 +34,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Rest between two prunings, between two looks at the space, and after an error.
 const PRUNE_EVERY: Duration = Duration::from_secs(300);
 const SPACE_EVERY: Duration = Duration::from_secs(10);
-/// After shortening history was of no avail, the next try is this much later.
-const FUTILE_FOR: Duration = Duration::from_secs(10);
 const NAP: Duration = Duration::from_millis(50);
 
 /// What pruning did, or would do.
@@ -63,8 +60,7 @@ pub(super) struct Pruning {
     /// Files that were judged, and by which points. Held through a pruning: one at a time.
     judged: Mutex<HashMap<Range, u64>>,
     let_go: Mutex<Option<LetGo>>,
-    /// When shortening history was last of no avail. Held while it is tried.
-    futile: Mutex<Option<Instant>>,
+    pub(super) relief: Relief,
 }
 
 impl Pruning {
@@ -73,7 +69,7 @@ impl Pruning {
             retention: Mutex::new(retention),
             judged: Mutex::new(HashMap::new()),
             let_go: Mutex::new(None),
-            futile: Mutex::new(None),
+            relief: Relief::default(),
         }
     }
 }
@@ -109,7 +105,7 @@ impl Engine {
         self.prune_by(&self.retention(), pace, dry)
     }
 
-    fn prune_by(&self, retention: &Retention, pace: &dyn Pace, dry: bool) -> Result<Pruned> {
+    pub(super) fn prune_by(&self, retention: &Retention, pace: &dyn Pace, dry: bool) -> Result<Pruned> {
         let mut judged = self.pruning.judged.lock();
         let before = self.oldest().1;
         let (thinned, pinned, gone) = self.decide(retention, dry)?;
@@ -285,79 +281,21 @@ impl Engine {
         }
         Ok(groups)
     }
-
-    /// Bytes that history takes in STORE.
-    pub fn history_bytes(&self) -> u64 {
-        let status = self.status();
-        status.journal_bytes + status.woven_bytes + status.base_bytes + status.index_bytes
-    }
-
-    /// Whether history takes more than it may, or the disk is full.
-    pub fn is_over(&self) -> bool {
-        let total = self.disk.space("prune.space", &self.paths.store).map_or(u64::MAX, |space| space.total);
-        self.live.journal.is_low() || self.history_bytes() > self.retention().cap_bytes(total)
-    }
-
-    /// While history takes too much room, shortens it, down to the minimum. Whether there is room then.
-    pub fn relieve(&self) -> Result<bool> {
-        let mut futile = self.pruning.futile.lock();
-        if !self.is_over() {
-            return Ok(true);
-        }
-        if futile.is_some_and(|tried| tried.elapsed() < FUTILE_FOR) {
-            return Ok(false);
-        }
-        let made = self.shorten();
-        *futile = (!matches!(made, Ok(true))).then(Instant::now);
-        made
-    }
-
-    fn shorten(&self) -> Result<bool> {
-        let retention = self.retention();
-        if self.weaver.is_on() {
-            self.weave_now()?;
-        }
-        let Some(mut age_us) = self.age_us(&retention)? else { return Ok(!self.is_over()) };
-        loop {
-            let _ = self.live.journal.prepare_spares();
-            if !self.is_over() {
-                return Ok(true);
-            }
-            if age_us <= retention.minimum_us.max(1) {
-                return Ok(false);
-            }
-            age_us -= (age_us / SHORTEN).max(1);
-            age_us = age_us.max(retention.minimum_us);
-            let pruned = self.prune_by(&retention.within(age_us), &Unpaced, false)?;
-            tracing::warn!(
-                upto = %pruned.upto,
-                back = pruned.thinning.before_bytes - pruned.thinning.after_bytes,
-                "history takes more room than it may: it was shortened"
-            );
-        }
-    }
-
-    /// µs of time that passed since history began, as far as retention keeps it.
-    fn age_us(&self, retention: &Retention) -> Result<Option<u64>> {
-        let oldest = self.oldest().1;
-        let passed = self.now().0.saturating_sub(oldest.0);
-        let age = u64::try_from(passed).unwrap_or(0);
-        let age = retention.reach_us().map_or(age, |reach| reach.min(age));
-        Ok((age > 0).then_some(age))
-    }
 }
 
 /// The thread: prunes now and then, and looks after the space.
 pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
     let budget = super::weaving::budget(engine, stop);
     let (mut pruned, mut looked) = (Instant::now(), Instant::now());
+    engine.pruning.relief.begin();
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(NAP);
-        if looked.elapsed() > SPACE_EVERY {
+        if engine.pruning.relief.is_wanted() || looked.elapsed() > SPACE_EVERY {
             looked = Instant::now();
             if let Err(error) = engine.relieve() {
                 tracing::warn!(%error, "history could not be shortened to make room");
             }
+            engine.pruning.relief.done();
         }
         if pruned.elapsed() > PRUNE_EVERY {
             pruned = Instant::now();
@@ -372,6 +310,7 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
             }
         }
     }
+    engine.pruning.relief.end();
 }
 
 /// Tells the index of the files at rest that a checkpoint knows.

@@ -31,6 +31,17 @@ impl Engine {
         }
     }
 
+    /// The same for what changes names and attributes; it waits for the thread that looks after the space.
+    pub(super) fn roomy_name<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
+        match act() {
+            Err(error) if error.is(libc::ENOSPC) && self.live.journal.is_low() => match self.await_relief() {
+                true => act(),
+                false => Err(error),
+            },
+            other => other,
+        }
+    }
+
     /// Takes pages from the kernel's writeback cache. Whoever wrote them has been told that they are written: so the
     /// reserve is theirs, and if they cannot be taken all the same, all writing stops.
     pub fn write_back(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use weft_e2e::holder::Holder;
 use weft_e2e::mount::Mount;
 use weft_e2e::small::Small;
-use weft_e2e::{Capture, Place};
+use weft_e2e::{Capture, Place, cmd};
 
 const BLOCK: usize = 256 << 10;
 /// The file that is overwritten is this long.
@@ -169,6 +169,58 @@ fn a_full_data_refuses_growth_and_goes_on_strict() {
 #[test]
 fn a_full_data_refuses_growth_and_goes_on_writeback() {
     full_and_relieved(Capture::Writeback, false);
+}
+
+/// History is shortened before anyone is told: neither who writes nor who makes a name hears of a full STORE, and what is
+/// held stays.
+#[test]
+fn a_full_store_shortens_history_before_it_refuses() {
+    let place = Place::new();
+    let (data, store) = (Small::new(&place, "d", "ext4", 300), Small::new(&place, "s", "ext4", 600));
+    let settings = "segment_mib = 24\nkeep_free_mib = 32\nlease_secs = 1\nweave_cpu_percent = 100\n\
+                    retention = \"every write for ever\"\nretention_cap = \"1TiB\"\nretention_minimum = \"1s\"\n";
+    let (inside, kept) = (data.dir.join("data"), store.dir.join("store"));
+    fs::create_dir(&inside).unwrap();
+    fs::create_dir(&kept).unwrap();
+    fs::write(kept.join("weft.toml"), settings).unwrap();
+    let mount = Mount::over(&inside).store(&kept).mount();
+    let file = mount.point.join("noise");
+    let mut state = 1_u64;
+    // Nothing to compress.
+    let mut noise = || -> Vec<u8> {
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33).to_le_bytes()
+        };
+        std::iter::repeat_with(next)
+            .take(BLOCK / 8 * 2)
+            .flat_map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]])
+            .collect()
+    };
+    let tagged = noise();
+    fs::write(&file, &tagged).unwrap();
+    cmd::run(mount.weft().args(["tag", "held"]).arg(&mount.point)).ok();
+    // More than twice what STORE can hold.
+    let out = OpenOptions::new().write(true).open(&file).unwrap();
+    for round in 0..3_000_u64 {
+        let bytes = noise();
+        out.write_all_at(&bytes[..BLOCK], (round % 32) * BLOCK as u64)
+            .unwrap_or_else(|e| panic!("round {round}: {e}"));
+        if round % 10 == 0 {
+            let name = mount.point.join(format!("name{}", round % 100));
+            fs::write(&name, "x").unwrap_or_else(|e| panic!("round {round}: {e}"));
+            fs::rename(&name, mount.point.join("renamed")).unwrap_or_else(|e| panic!("round {round}: {e}"));
+            out.set_len(40 * BLOCK as u64).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        }
+    }
+    assert!(mount.status()["written_bytes"].as_u64() > Some(700 << 20));
+    assert_eq!(fs::read(mount.point.join("@tag=held/noise")).unwrap(), tagged, "what is tagged stays");
+    let points = mount.weft().args(["prune", "--dry-run", "--json"]).arg(&mount.point).output().unwrap();
+    let points: serde_json::Value = serde_json::from_slice(&points.stdout).unwrap();
+    assert!(points["upto"].as_u64() > Some(1), "history was shortened: {points}");
+    mount.crash();
+    assert_eq!(fs::read(mount.point.join("@tag=held/noise")).unwrap(), tagged);
+    mount.unmount();
 }
 
 /// Stores through a map cannot be refused: when even the reserve is used up everything stops, and says so.

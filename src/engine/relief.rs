@@ -1,0 +1,129 @@
+//! When space runs out: history is shortened, down to the configured minimum.
+
+use super::Engine;
+use crate::error::Result;
+use crate::meta::retention::Retention;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, thread};
+use crate::weave::Unpaced;
+use std::time::{Duration, Instant};
+
+/// History is shortened by one in so many of what is left, until there is room.
+const STEP: u64 = 6;
+/// After it was of no avail, the next try is this much later.
+const FUTILE_FOR: Duration = Duration::from_secs(10);
+/// Who asks for a name waits so long for the thread to make room.
+const WAIT: Duration = Duration::from_secs(5);
+const NAP: Duration = Duration::from_millis(10);
+
+/// What those who want room and the thread that makes it know of each other.
+#[derive(Default)]
+pub(super) struct Relief {
+    /// When shortening history was last of no avail. Held while it is tried.
+    futile: Mutex<Option<Instant>>,
+    wanted: AtomicBool,
+    /// How often the thread has looked.
+    rounds: AtomicU64,
+    /// The thread is there.
+    keeping: AtomicBool,
+}
+
+impl Relief {
+    /// The thread is there from now on.
+    pub(super) fn begin(&self) {
+        self.keeping.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.keeping.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether somebody has asked since the last call.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// The thread has seen to it.
+    pub(super) fn done(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// Bytes that history takes in STORE.
+    pub fn history_bytes(&self) -> u64 {
+        let status = self.status();
+        status.journal_bytes + status.woven_bytes + status.base_bytes + status.index_bytes
+    }
+
+    /// Whether history takes more than it may, or the disk is full.
+    pub fn is_over(&self) -> bool {
+        let total = self.disk.space("prune.space", &self.paths.store).map_or(u64::MAX, |space| space.total);
+        self.live.journal.is_low() || self.history_bytes() > self.retention().cap_bytes(total)
+    }
+
+    /// While history takes too much room, shortens it, down to the minimum. Whether there is room then.
+    pub fn relieve(&self) -> Result<bool> {
+        let mut futile = self.pruning.relief.futile.lock();
+        if !self.is_over() {
+            return Ok(true);
+        }
+        if futile.is_some_and(|tried| tried.elapsed() < FUTILE_FOR) {
+            return Ok(false);
+        }
+        let made = self.shorten();
+        *futile = (!matches!(made, Ok(true))).then(Instant::now);
+        made
+    }
+
+    /// Has the thread make room, and waits for it, but not for ever: the kernel may be holding the lock of the directory
+    /// in which this thread is to make a name, and letting go of views takes that of DATA's root. Whether there is room
+    /// then.
+    pub(super) fn await_relief(&self) -> bool {
+        let relief = &self.pruning.relief;
+        if !relief.keeping.load(Ordering::Relaxed) {
+            return false;
+        }
+        let before = relief.rounds.load(Ordering::Relaxed);
+        relief.wanted.store(true, Ordering::Relaxed);
+        let until = Instant::now() + WAIT;
+        while relief.rounds.load(Ordering::Relaxed) == before && Instant::now() < until {
+            thread::sleep(NAP);
+        }
+        !self.live.journal.is_low()
+    }
+
+    fn shorten(&self) -> Result<bool> {
+        let retention = self.retention();
+        if self.weaver.is_on() {
+            self.weave_now()?;
+        }
+        let Some(mut age_us) = self.age_us(&retention)? else { return Ok(!self.is_over()) };
+        loop {
+            let _ = self.live.journal.prepare_spares();
+            if !self.is_over() {
+                return Ok(true);
+            }
+            if age_us <= retention.minimum_us.max(1) {
+                return Ok(false);
+            }
+            age_us -= (age_us / STEP).max(1);
+            age_us = age_us.max(retention.minimum_us);
+            let pruned = self.prune_by(&retention.within(age_us), &Unpaced, false)?;
+            tracing::warn!(
+                upto = %pruned.upto,
+                back = pruned.thinning.before_bytes - pruned.thinning.after_bytes,
+                "history takes more room than it may: it was shortened"
+            );
+        }
+    }
+
+    /// µs of time that passed since history began, as far as retention keeps it.
+    fn age_us(&self, retention: &Retention) -> Result<Option<u64>> {
+        let oldest = self.oldest().1;
+        let passed = self.now().0.saturating_sub(oldest.0);
+        let age = u64::try_from(passed).unwrap_or(0);
+        let age = retention.reach_us().map_or(age, |reach| reach.min(age));
+        Ok((age > 0).then_some(age))
+    }
+}

@@ -1,0 +1,156 @@
+//! What retention keeps, as its users have it: a server started on a kept instant, copies made while it prunes, and a
+//! lease that outlives prunes and crashes.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use weft_e2e::bank::{self, Bank};
+use weft_e2e::cluster::on_copy;
+use weft_e2e::tree::{What, assert_same, scan};
+use weft_e2e::wall::Wall;
+use weft_e2e::{Mount, Place, Postgres, cmd};
+
+fn configured(mount: Mount, text: &str) -> Mount {
+    std::fs::create_dir(&mount.store).unwrap();
+    std::fs::write(mount.store.join("weft.toml"), text).unwrap();
+    mount.mount()
+}
+
+fn json(mount: &Mount, args: &[&str]) -> Value {
+    let text = cmd::run(mount.weft().args(args).arg("--json").arg(&mount.point)).ok();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn secs(count: u64) {
+    std::thread::sleep(Duration::from_secs(count));
+}
+
+#[test]
+fn a_server_starts_on_a_kept_instant_after_pruning() {
+    let place = Place::new();
+    let tiers = "segment_mib = 16\nlease_secs = 1\nretention_minimum = \"1s\"\n\
+                 retention = \"every write for 2s, then one per second for 10m\"\n";
+    let mount = configured(Mount::over(&place.dir_for("postgres", "data")), tiers);
+    let server = Postgres::new(&place, "live", &mount.point);
+    server.initdb();
+    server.start();
+    bank::open(&server);
+    let bank = Bank::start(&server, 4, 1);
+    secs(3);
+    // A multiple of the tier's period is kept as it was; what follows within the second is not.
+    let now = Wall::now();
+    let kept = now.plus_us(-now.0.rem_euclid(1_000_000));
+    secs(2);
+    let commits = bank.stop();
+    assert!(commits.len() > 100, "only {} commits: this says little", commits.len());
+    // So that all of it is in sealed segments, and old.
+    server.sql(
+        "CREATE TABLE filler AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 60000) i; CHECKPOINT",
+    );
+    secs(4);
+    cmd::run(mount.weft().args(["weave", "--now"]).arg(&mount.point)).ok();
+    let before = mount.status()["woven_bytes"].as_u64().unwrap();
+    let done = json(&mount, &["prune"]);
+    let after = mount.status()["woven_bytes"].as_u64().unwrap();
+    assert!(after < before, "{before} to {after} bytes: {done}");
+    let between = kept.plus_us(700_000).canonical();
+    let resolved = json(&mount, &["resolve", &between]);
+    assert!(resolved["note"].as_str().is_some_and(|note| note.contains("thinned")), "{resolved}");
+    assert!(resolved["actual"].as_str() <= Some(&kept.canonical()), "{resolved}");
+
+    for (name, at) in [("kept", kept.canonical()), ("between", between)] {
+        let copy = on_copy(&place, name, &mount.at(&at));
+        copy.start();
+        bank::check(&copy, &commits, kept);
+        copy.amcheck();
+        copy.stop();
+        copy.checksums();
+    }
+    server.amcheck();
+    server.stop();
+    mount.unmount();
+}
+
+/// 2 MiB in files and directories that differ from one round to the next.
+fn write_round(dir: &Path, round: u32) {
+    for number in 0..32_u32 {
+        let dir = dir.join(format!("dir{}", number % 4));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut state = (round * 64 + number).wrapping_mul(2_654_435_761) | 1;
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        });
+        let bytes: Vec<u8> = noise.take(64 << 10).collect();
+        std::fs::write(dir.join(format!("file{}", (number + round) % 40)), bytes).unwrap();
+    }
+}
+
+/// A view of now, leased.
+fn asked(mount: &Mount) -> PathBuf {
+    PathBuf::from(json(mount, &["at", "now"])["path"].as_str().unwrap())
+}
+
+/// Ends all leases of other instants.
+fn end_all_but(mount: &Mount, view: &Path) {
+    let name = view.file_name().unwrap().to_str().unwrap();
+    for lease in json(mount, &["leases"]).as_array().unwrap() {
+        if !lease["actual"].as_str().is_some_and(|actual| name.contains(actual)) {
+            cmd::run(mount.weft().args(["leases", "end", &lease["id"].to_string()]).arg(&mount.point)).ok();
+        }
+    }
+}
+
+#[test]
+fn a_lease_holds_its_instant_through_prunes_copies_and_crashes_until_it_is_ended() {
+    let place = Place::new();
+    let text = "segment_mib = 24\nretention = \"every write for ever\"\nretention_minimum = \"1s\"\n";
+    let mount = configured(Mount::new(&place), text);
+    write_round(&mount.point, 1);
+    let other = asked(&mount);
+    write_round(&mount.point, 2);
+    let leased = asked(&mount);
+    let expected = scan(&leased);
+    (3..20).for_each(|round| write_round(&mount.point, round));
+    end_all_but(&mount, &leased);
+    secs(2);
+    cmd::run(mount.weft().args(["retention", "set", "every write for 1s", "--of"]).arg(&mount.point)).ok();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut round = 100;
+            while !over.load(Ordering::Relaxed) {
+                json(&mount, &["prune"]);
+                write_round(&mount.point, round);
+                round += 1;
+            }
+        });
+        for (name, copy) in [("cp", cmd::cp as fn(&Path, &Path)), ("rsync", cmd::rsync)] {
+            let to = place.join(name);
+            if name == "rsync" {
+                std::fs::create_dir(&to).unwrap();
+            }
+            copy(&leased, &to);
+            assert_same(name, &expected, &scan(&to), What::All);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let is_there = |view: &Path| match std::fs::read_dir(view) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
+            false
+        }
+    };
+    assert!(!is_there(&other), "what nothing holds has gone");
+    mount.crash();
+    json(&mount, &["prune"]);
+    assert!(is_there(&leased));
+    assert_same("after a crash and a prune", &expected, &scan(&leased), What::All);
+    end_all_but(&mount, Path::new("/none"));
+    // The kernel's own cache of the view is let go when it prunes.
+    json(&mount, &["prune"]);
+    assert!(!is_there(&leased), "{:#}", json(&mount, &["leases"]));
+    mount.unmount();
+}
