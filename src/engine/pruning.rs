@@ -292,6 +292,7 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
         thread::sleep(NAP);
         if engine.pruning.relief.is_wanted() || looked.elapsed() > SPACE_EVERY {
             looked = Instant::now();
+            engine.pruning.relief.looking();
             if let Err(error) = engine.relieve() {
                 tracing::warn!(%error, "history could not be shortened to make room");
             }

@@ -22,8 +22,9 @@ pub(super) struct Relief {
     /// When shortening history was last of no avail. Held while it is tried.
     futile: Mutex<Option<Instant>>,
     wanted: AtomicBool,
-    /// How often the thread has looked.
-    rounds: AtomicU64,
+    /// How often the thread has begun to look, and which look was the last to end.
+    begun: AtomicU64,
+    ended: AtomicU64,
     /// The thread is there.
     keeping: AtomicBool,
 }
@@ -40,12 +41,17 @@ impl Relief {
 
     /// Whether somebody has asked since the last call.
     pub(super) fn is_wanted(&self) -> bool {
-        self.wanted.swap(false, Ordering::Relaxed)
+        self.wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// The thread begins to look.
+    pub(super) fn looking(&self) {
+        self.begun.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The thread has seen to it.
     pub(super) fn done(&self) {
-        self.rounds.fetch_add(1, Ordering::Relaxed);
+        self.ended.store(self.begun.load(Ordering::Acquire), Ordering::Release);
     }
 }
 
@@ -84,10 +90,11 @@ impl Engine {
         if !relief.keeping.load(Ordering::Relaxed) {
             return false;
         }
-        let before = relief.rounds.load(Ordering::Relaxed);
-        relief.wanted.store(true, Ordering::Relaxed);
+        // One that runs already may have looked too early.
+        let next = relief.begun.load(Ordering::Acquire) + 1;
+        relief.wanted.store(true, Ordering::Release);
         let until = Instant::now() + WAIT;
-        while relief.rounds.load(Ordering::Relaxed) == before && Instant::now() < until {
+        while relief.ended.load(Ordering::Acquire) < next && Instant::now() < until {
             thread::sleep(NAP);
         }
         !self.live.journal.is_low()

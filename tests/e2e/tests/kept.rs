@@ -87,6 +87,15 @@ fn write_round(dir: &Path, round: u32) {
     }
 }
 
+/// Ends what goes on beside, also when a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A view of now, and the number of its lease.
 fn asked(mount: &Mount) -> (PathBuf, u64) {
     let answer = json(mount, &["at", "now"]);
@@ -124,6 +133,7 @@ fn a_lease_holds_its_instant_through_prunes_copies_and_crashes_until_it_is_ended
                 round += 1;
             }
         });
+        let _over = Over(&over);
         for (name, copy) in [("cp", cmd::cp as fn(&Path, &Path)), ("rsync", cmd::rsync)] {
             let to = place.join(name);
             if name == "rsync" {
@@ -132,7 +142,6 @@ fn a_lease_holds_its_instant_through_prunes_copies_and_crashes_until_it_is_ended
             copy(&leased, &to);
             assert_same(name, &expected, &scan(&to), What::All);
         }
-        over.store(true, Ordering::Relaxed);
     });
     let is_there = |view: &Path| match std::fs::read_dir(view) {
         Ok(_) => true,
