@@ -263,8 +263,8 @@ fn keyspace_options(space: Space, options: LsmOptions) -> KeyspaceCreateOptions 
         .max_memtable_size((options.memory_bytes / share).max(64 << 10))
         .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
-        // Which block holds a key is always in memory, about 10 bytes for each 8 KiB: else a lookup among 10^8 versions reads
-        // blocks of indexes as often as blocks of data.
+        // Which block holds a key is always in memory (28 MiB for 10^8 versions): else a lookup among so many reads blocks of
+        // indexes as often as blocks of data.
         .index_block_partitioning_policy(PartitioningPolicy::all(false))
         .index_block_pinning_policy(PinningPolicy::all(true));
     match space {

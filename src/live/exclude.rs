@@ -123,8 +123,8 @@ impl Pattern {
     }
 }
 
-/// `*` and `?` within one name. Without recursion: of several `*` only the last one that was passed can give way.
-fn glob(pattern: &[u8], name: &[u8]) -> bool {
+/// Whether a name fits a pattern of `*` and `?`. Without recursion: of several `*` only the last one that was passed can give way.
+pub fn glob(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut pos) = (0, 0);
     let mut star = None;
     loop {

@@ -73,11 +73,12 @@ pub(super) struct Follow {
     /// What is there at the first look was there before us.
     begun: bool,
     pub lines: u64,
+    buffer: Vec<u8>,
 }
 
 impl Follow {
     pub fn new(format: Format, source: Box<dyn Source>) -> Follow {
-        Follow { format, source, files: HashMap::new(), begun: false, lines: 0 }
+        Follow { format, source, files: HashMap::new(), begun: false, lines: 0, buffer: vec![0; READ] }
     }
 
     /// Files that are followed.
@@ -134,15 +135,14 @@ impl Follow {
     /// What is new in a file.
     fn read(&mut self, identity: Identity, left: &mut u64, all: &mut Parsed) -> Result<()> {
         let Some(file) = self.files.get_mut(&identity) else { return Ok(()) };
-        let mut buffer = vec![0; READ];
         while *left > 0 {
-            let len = self.source.read(identity, file.offset, &mut buffer)?;
+            let len = self.source.read(identity, file.offset, &mut self.buffer)?;
             if len == 0 {
                 break;
             }
             file.offset += len as u64;
             *left = left.saturating_sub(len as u64);
-            file.take(buffer.get(..len).unwrap_or(&[]), all, &mut self.lines);
+            file.take(self.buffer.get(..len).unwrap_or(&[]), all, &mut self.lines);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use weft::engine::Engine;
 use weft::lineage::find::file_at;
 use weft::lineage::partition::names;
+use weft::live::exclude::glob;
 use weft::types::{FileId, FileKind};
 
 /// Files of one log at most: a pattern that fits more is a mistake, and the newest count.
@@ -40,30 +41,6 @@ pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// Whether a name fits a pattern.
-pub(super) fn fits(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut from) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while from < name.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at, from));
-                at += 1;
-            }
-            Some(b'?') => (at, from) = (at + 1, from + 1),
-            Some(byte) if name.get(from) == Some(byte) => (at, from) = (at + 1, from + 1),
-            _ => match star {
-                Some((back, taken)) => {
-                    (at, from) = (back + 1, taken + 1);
-                    star = Some((back, taken + 1));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(at..).unwrap_or(&[]).iter().all(|byte| *byte == b'*')
-}
-
 /// A log outside of every root.
 pub(super) struct Outside {
     pub path: PathBuf,
@@ -84,7 +61,7 @@ impl Source for Outside {
         for entry in std::fs::read_dir(if dir.is_empty() { "/" } else { dir })? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !fits(pattern.as_bytes(), name.as_bytes()) {
+            if !glob(pattern.as_bytes(), name.as_bytes()) {
                 continue;
             }
             let Ok(meta) = std::fs::metadata(entry.path()) else { continue };
@@ -132,7 +109,7 @@ impl Source for Inside {
         };
         let mut found = Vec::new();
         for entry in self.core.read_dir(at, None, usize::MAX).map_err(told)? {
-            if entry.kind != FileKind::Regular || !fits(pattern.as_bytes(), &entry.name) {
+            if entry.kind != FileKind::Regular || !glob(pattern.as_bytes(), &entry.name) {
                 continue;
             }
             let Ok(attr) = self.core.attr(entry.file) else { continue };
@@ -167,7 +144,7 @@ mod tests {
             ("a*b", "ac", false),
             ("", "a", false),
         ] {
-            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), fit, "{pattern} {name}");
+            assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), fit, "{pattern} {name}");
         }
     }
 }

@@ -38,6 +38,31 @@ pub struct Counts {
     pub trouble: Option<String>,
 }
 
+impl Counts {
+    fn new(setting: &Setting) -> Counts {
+        Counts {
+            log: setting.path.clone(),
+            format: setting.format,
+            files: 0,
+            lines: 0,
+            statements: 0,
+            changes: 0,
+            splits: 0,
+            unknown: 0,
+            skipped: 0,
+            trouble: None,
+        }
+    }
+
+    /// Told once for each cause.
+    fn cannot_be_read(&mut self, cause: String) {
+        if self.trouble.as_ref() != Some(&cause) {
+            tracing::warn!("the log {} cannot be read: {cause}", self.log);
+        }
+        self.trouble = Some(cause);
+    }
+}
+
 /// The logs of a mount: shown, and stopped.
 #[derive(Default)]
 pub struct Logs {
@@ -90,18 +115,7 @@ pub fn begin(running: &Arc<Running>, settings: &[Setting], connection: Option<&s
         if let Some(places) = kept.of(&place(&setting)) {
             follow.resume(places);
         }
-        let counts = Counts {
-            log: setting.path.clone(),
-            format: setting.format,
-            files: 0,
-            lines: 0,
-            statements: 0,
-            changes: 0,
-            splits: 0,
-            unknown: 0,
-            skipped: 0,
-            trouble: None,
-        };
+        let counts = Counts::new(&setting);
         (setting, follow, counts)
     });
     let logs = logs.collect();
@@ -129,23 +143,15 @@ impl Tailer {
         let mut found = std::mem::take(&mut self.waiting);
         let Some(entered) = running.logs.enter() else { return false };
         for (number, (_, follow, counts)) in self.logs.iter_mut().enumerate() {
-            let told = match follow.look() {
+            match follow.look() {
                 Ok(parsed) => {
                     counts.skipped += parsed.skipped;
                     counts.trouble = None;
-                    found.extend(
-                        changes(parsed.statements, counts).into_iter().map(|change| (number, change)),
-                    );
-                    None
+                    let changes = changes(parsed.statements, counts);
+                    found.extend(changes.into_iter().map(|change| (number, change)));
                 }
-                Err(cause) if self.by_profile && cause.kind() == ErrorKind::NotFound => None,
-                Err(cause) => Some(cause.to_string()),
-            };
-            if let Some(cause) = told {
-                if counts.trouble.as_ref() != Some(&cause) {
-                    tracing::warn!("the log {} cannot be read: {cause}", counts.log);
-                }
-                counts.trouble = Some(cause);
+                Err(cause) if self.by_profile && cause.kind() == ErrorKind::NotFound => {}
+                Err(cause) => counts.cannot_be_read(cause.to_string()),
             }
             (counts.files, counts.lines) = (follow.files() as u64, follow.lines);
         }

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use weft_e2e::load::{Run, Side, median};
+use weft_e2e::load::{Run, Side, median, rss_mib};
 use weft_e2e::{Mount, Place, Postgres, wall::Wall};
 
 const HELP: &str = "scripts/bench forecast [options]
@@ -166,11 +166,4 @@ fn children(pid: i32) -> Vec<i32> {
     let texts = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
     let all: Vec<String> = texts.collect();
     all.iter().flat_map(|text| text.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
-}
-
-fn rss_mib(pid: i32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse().unwrap_or(0.0);
-    kib / 1024.0
 }

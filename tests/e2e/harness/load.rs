@@ -73,6 +73,15 @@ fn ticks(pid: i32, fields: Range<usize>) -> u64 {
     fields.filter_map(|field| rest.get(field - 2)?.parse::<u64>().ok()).sum()
 }
 
+/// Resident memory of a process.
+#[track_caller]
+pub fn rss_mib(pid: i32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+    kib / 1024.0
+}
+
 /// The value in the middle; NaN of none.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

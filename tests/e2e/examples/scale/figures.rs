@@ -62,14 +62,6 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     (begun.elapsed(), made)
 }
 
-/// Resident memory of a process.
-pub fn rss_mib(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
-    kib / 1024.0
-}
-
 /// Bytes that a directory takes on disk.
 pub fn disk_bytes(dir: &std::path::Path) -> u64 {
     use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,7 @@
 //! A history that is only an index: as the indexer makes it of the events, without the events. Pages are looked up in
 //! it and read from a file that stands for the segments.
 
-use crate::figures::{Figures, Spread, disk_bytes, rss_mib, timed};
+use crate::figures::{Figures, Spread, disk_bytes, timed};
 use crate::workload::{PAGE, PAGES, mixed, newest, page_of};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -17,6 +17,7 @@ use weft::types::{
     Attr, FileId, FileKind, FileTime, Location, PageNo, RootId, SegmentNo, Seq, StoreId, Timestamp,
 };
 use weft_e2e::Place;
+use weft_e2e::load::rss_mib;
 
 const STORE: StoreId = StoreId([9; 16]);
 const TABLE: FileId = FileId(2);
@@ -197,7 +198,7 @@ fn look(dir: &Path, entries: u64, reads: usize) -> Value {
         us(time)
     });
     let log: Vec<f64> = log.collect();
-    json!({"open": open, "page": page, "log": log, "rss_mib": rss_mib(std::process::id()), "reopen_s": reopen.as_secs_f64()})
+    json!({"open": open, "page": page, "log": log, "rss_mib": rss_mib(std::process::id() as i32), "reopen_s": reopen.as_secs_f64()})
 }
 
 fn us(time: Duration) -> f64 {

@@ -1,6 +1,6 @@
 //! A history of real page writes: through the engine, for the sake of time, and looked at through a real mount.
 
-use crate::figures::{Figures, Spread, disk_bytes, rss_mib, timed};
+use crate::figures::{Figures, Spread, disk_bytes, timed};
 use crate::workload::{PAGE, PAGES, fill, mixed, newest, page_of};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -13,6 +13,7 @@ use weft::engine::{Engine, NewFile, Options, WeaveLimits};
 use weft::index::kv::Kv;
 use weft::index::lsm::{LsmKv, LsmOptions};
 use weft::types::{FileId, FileKind, Timestamp};
+use weft_e2e::load::rss_mib;
 use weft_e2e::{Mount, Place, cmd};
 
 /// Writes between two looks at how much journal waits to be woven.
@@ -51,7 +52,7 @@ pub fn measure(entries: u64, reads: usize) -> Figures {
     let page =
         Spread::of((0..reads).map(|n| read_page(&at, random(2 << 40)(n), mixed(n as u64) % PAGES)).collect());
     let log = Spread::of((0..20).map(|_| timed(|| log(&mount)).0).collect());
-    let rss = rss_mib(mount.daemons()[0] as u32);
+    let rss = rss_mib(mount.daemons()[0]);
     let index = disk_bytes(&mount.store.join("index")) + disk_bytes(&mount.store.join("pages"));
     let store = disk_bytes(&mount.store);
     let mount_after_kill = crash(&mount);
