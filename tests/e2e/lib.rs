@@ -9,6 +9,8 @@
 pub mod again;
 #[path = "harness/bank.rs"]
 pub mod bank;
+#[path = "harness/bench.rs"]
+pub mod bench;
 #[path = "harness/cluster.rs"]
 pub mod cluster;
 #[path = "harness/cmd.rs"]

@@ -2,9 +2,9 @@
 //! each transaction. Run by scripts/bench.
 
 use serde_json::{Value, json};
-use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
+use weft_e2e::bench;
 use weft_e2e::load::{Run, Side, median};
 use weft_e2e::{Capture, Mount, Place, Postgres, wall::Wall};
 
@@ -28,7 +28,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse() -> Result<Options, String> {
+    fn parse() -> Options {
         let mut options = Options {
             rounds: 3,
             seconds: 10,
@@ -38,19 +38,12 @@ impl Options {
             capture: Capture::Strict,
             out: PathBuf::from("target/bench"),
         };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(name) = arguments.next() {
-            if name == "--help" {
-                return Err(HELP.to_owned());
-            }
-            let value = arguments.next().ok_or_else(|| format!("{name} wants a value\n{HELP}"))?;
-            options.set(&name, &value)?;
-        }
-        Ok(options)
+        bench::options(HELP, |name, value| options.set(name, value));
+        options
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let number = || value.parse().map_err(|_| format!("{name} wants a number, not {value}"));
+        let number = || bench::number(name, value);
         match name {
             "--rounds" => self.rounds = number()?,
             "--seconds" => self.seconds = number()?,
@@ -60,7 +53,7 @@ impl Options {
             "--capture" if value == "writeback" => self.capture = Capture::Writeback,
             "--capture" if value == "strict" => self.capture = Capture::Strict,
             "--out" => self.out = PathBuf::from(value),
-            _ => return Err(format!("unknown option {name} {value}\n{HELP}")),
+            _ => return bench::unknown(name, value),
         }
         Ok(())
     }
@@ -84,10 +77,7 @@ impl Options {
 }
 
 fn main() {
-    let options = Options::parse().unwrap_or_else(|message| {
-        eprintln!("{message}");
-        std::process::exit(2);
-    });
+    let options = Options::parse();
     let place = Place::new();
     let mount = Mount::over(&place.dir_for("postgres", "weft")).capture(options.capture).mount();
     let raw = side(&place, "raw", place.dir_for("postgres", "raw"), Vec::new());
@@ -187,8 +177,5 @@ fn write(options: &Options, load: &[f64], results: &[Value]) {
         "load_seconds": {"raw": load[0], "weft": load[1]},
         "results": results,
     });
-    fs::create_dir_all(&options.out).expect("make the output directory");
-    let path = options.out.join(format!("{}.json", at.basic()));
-    fs::write(&path, format!("{report:#}\n")).expect("write the report");
-    println!("{}", path.display());
+    bench::report(&options.out, "", at, &report);
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
+use weft_e2e::bench;
 use weft_e2e::cold::forget;
 use weft_e2e::{Mount, Place, cmd, load::median, wall::Wall};
 
@@ -32,7 +33,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse() -> Result<Options, String> {
+    fn parse() -> Options {
         let mut options = Options {
             mib: 2048,
             writes: 1_000_000,
@@ -42,25 +43,21 @@ impl Options {
             warm: false,
             out: PathBuf::from("target/bench"),
         };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(name) = arguments.next() {
-            if name == "--help" {
-                return Err(HELP.to_owned());
-            }
-            let value = arguments.next().ok_or_else(|| format!("{name} wants a value\n{HELP}"))?;
-            let number = || value.parse().map_err(|_| format!("{name} wants a number, not {value}"));
-            match (name.as_str(), value.as_str()) {
+        bench::options(HELP, |name, value| {
+            let number = || bench::number(name, value);
+            match (name, value) {
                 ("--mib", _) => options.mib = number()?,
                 ("--writes", _) => options.writes = number()?,
                 ("--rounds", _) => options.rounds = number()?,
                 ("--old", "yes" | "no") => options.old = value == "yes",
                 ("--woven", "yes" | "no") => options.woven = value == "yes",
                 ("--warm", "yes" | "no") => options.warm = value == "yes",
-                ("--out", _) => options.out = PathBuf::from(&value),
-                _ => return Err(format!("unknown option {name} {value}\n{HELP}")),
+                ("--out", _) => options.out = PathBuf::from(value),
+                _ => return bench::unknown(name, value),
             }
-        }
-        Ok(options)
+            Ok(())
+        });
+        options
     }
 }
 
@@ -80,10 +77,7 @@ fn page(number: u64, round: u64) -> Vec<u8> {
 }
 
 fn main() {
-    let options = Options::parse().unwrap_or_else(|message| {
-        eprintln!("{message}");
-        std::process::exit(2);
-    });
+    let options = Options::parse();
     let place = Place::new();
     let mount = Mount::new(&place);
     let raw = place.join("raw");
@@ -124,10 +118,7 @@ fn main() {
         "at": Wall::now().canonical(), "mib": options.mib, "writes": options.writes, "old": options.old,
         "woven": options.woven, "warm": options.warm, "results": results, "status": stored,
     });
-    fs::create_dir_all(&options.out).expect("make the output directory");
-    let path = options.out.join(format!("copy-{}.json", Wall::now().basic()));
-    fs::write(&path, format!("{report:#}\n")).expect("write the report");
-    println!("{}", path.display());
+    bench::report(&options.out, "copy-", Wall::now(), &report);
     mount.unmount();
 }
 

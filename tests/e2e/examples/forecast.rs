@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use weft_e2e::bench;
 use weft_e2e::load::{Run, Side, median, rss_mib};
 use weft_e2e::{Mount, Place, Postgres, wall::Wall};
 
@@ -30,35 +31,28 @@ struct Options {
 }
 
 impl Options {
-    fn parse() -> Result<Options, String> {
+    fn parse() -> Options {
         let out = PathBuf::from("target/bench");
         let mut options = Options { rounds: 5, seconds: 20, scale: 20, partitions: 10_000, minutes: 3, out };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(name) = arguments.next() {
-            if name == "--help" {
-                return Err(HELP.to_owned());
-            }
-            let value = arguments.next().ok_or_else(|| format!("{name} wants a value\n{HELP}"))?;
-            let number = || value.parse().map_err(|_| format!("{name} wants a number, not {value}"));
-            match name.as_str() {
+        bench::options(HELP, |name, value| {
+            let number = || bench::number(name, value);
+            match name {
                 "--rounds" => options.rounds = number()?,
                 "--seconds" => options.seconds = number()?,
                 "--scale" => options.scale = number()?,
                 "--partitions" => options.partitions = number()?,
                 "--minutes" => options.minutes = number()?,
-                "--out" => options.out = PathBuf::from(&value),
-                _ => return Err(format!("unknown option {name}\n{HELP}")),
+                "--out" => options.out = PathBuf::from(value),
+                _ => return bench::unknown(name, value),
             }
-        }
-        Ok(options)
+            Ok(())
+        });
+        options
     }
 }
 
 fn main() {
-    let options = Options::parse().unwrap_or_else(|message| {
-        eprintln!("{message}");
-        std::process::exit(2);
-    });
+    let options = Options::parse();
     let processor = processor(&options);
     let memory = [false, true].map(|forecast| memory(&options, forecast));
     println!(
@@ -73,10 +67,7 @@ fn main() {
         "at": at.canonical(), "processor": processor, "partitions": options.partitions,
         "memory_mib": { "without": memory[0], "with": memory[1] },
     });
-    fs::create_dir_all(&options.out).expect("make the output directory");
-    let path = options.out.join(format!("forecast-{}.json", at.basic()));
-    fs::write(&path, format!("{report:#}\n")).expect("write the report");
-    println!("{}", path.display());
+    bench::report(&options.out, "forecast-", at, &report);
 }
 
 /// A mount whose configuration says whether to forecast, as often as it can.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use weft_e2e::bench;
 use weft_e2e::load::{Run, Side, median};
 use weft_e2e::{Mount, Place, Postgres, cmd, wall::Wall};
 
@@ -29,30 +30,26 @@ struct Options {
 }
 
 impl Options {
-    fn parse() -> Result<Options, String> {
+    fn parse() -> Options {
         let out = PathBuf::from("target/bench");
         let mut options = Options { slices: 30, seconds: 60, every: 6, scale: 50, clients: 8, out };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(name) = arguments.next() {
-            if name == "--help" {
-                return Err(HELP.to_owned());
-            }
-            let value = arguments.next().ok_or_else(|| format!("{name} wants a value\n{HELP}"))?;
-            let number = || match value.parse() {
-                Ok(number) if number > 0 => Ok(number),
-                _ => Err(format!("{name} wants a number above 0, not {value}")),
+        bench::options(HELP, |name, value| {
+            let number = || match bench::number(name, value) {
+                Ok(0) => Err(format!("{name} wants a number above 0, not {value}")),
+                other => other,
             };
-            match name.as_str() {
+            match name {
                 "--slices" => options.slices = number()?,
                 "--seconds" => options.seconds = number()?,
                 "--every" => options.every = number()?,
                 "--scale" => options.scale = number()?,
                 "--clients" => options.clients = number()?,
-                "--out" => options.out = PathBuf::from(&value),
-                _ => return Err(format!("unknown option {name}\n{HELP}")),
+                "--out" => options.out = PathBuf::from(value),
+                _ => return bench::unknown(name, value),
             }
-        }
-        Ok(options)
+            Ok(())
+        });
+        options
     }
 }
 
@@ -72,10 +69,7 @@ struct Latency {
 }
 
 fn main() {
-    let options = Options::parse().unwrap_or_else(|message| {
-        eprintln!("{message}");
-        std::process::exit(2);
-    });
+    let options = Options::parse();
     let place = Place::new();
     let weft = Mount::over(&place.dir_for("postgres", "weft")).mount();
     let unwoven = Mount::over(&place.dir_for("postgres", "unwoven"));
@@ -245,8 +239,5 @@ fn write(options: &Options, history: &Value, sides: &[Value]) {
         "at": at.canonical(), "slices": options.slices, "seconds": options.seconds, "scale": options.scale,
         "clients": options.clients, "history": history, "sides": sides,
     });
-    fs::create_dir_all(&options.out).expect("make the output directory");
-    let path = options.out.join(format!("history-{}.json", at.basic()));
-    fs::write(&path, format!("{report:#}\n")).expect("write the report");
-    println!("{}", path.display());
+    bench::report(&options.out, "history-", at, &report);
 }

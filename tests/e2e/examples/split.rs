@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use weft_e2e::bench;
 use weft_e2e::cold::forget;
 use weft_e2e::load::median;
 use weft_e2e::{Mount, Place, Postgres, cmd, wall::Wall};
@@ -25,23 +26,18 @@ struct Options {
 }
 
 impl Options {
-    fn parse() -> Result<Options, String> {
+    fn parse() -> Options {
         let mut options = Options { mib: 2048, rounds: 3, out: PathBuf::from("target/bench") };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(name) = arguments.next() {
-            if name == "--help" {
-                return Err(HELP.to_owned());
+        bench::options(HELP, |name, value| {
+            match name {
+                "--mib" => options.mib = bench::number(name, value)?,
+                "--rounds" => options.rounds = bench::number(name, value)?,
+                "--out" => options.out = PathBuf::from(value),
+                _ => return bench::unknown(name, value),
             }
-            let value = arguments.next().ok_or_else(|| format!("{name} wants a value\n{HELP}"))?;
-            let number = || value.parse().map_err(|_| format!("{name} wants a number, not {value}"));
-            match name.as_str() {
-                "--mib" => options.mib = number()?,
-                "--rounds" => options.rounds = number()?,
-                "--out" => options.out = PathBuf::from(&value),
-                _ => return Err(format!("unknown option {name}\n{HELP}")),
-            }
-        }
-        Ok(options)
+            Ok(())
+        });
+        options
     }
 
     fn rows(&self) -> usize {
@@ -50,10 +46,7 @@ impl Options {
 }
 
 fn main() {
-    let options = Options::parse().unwrap_or_else(|message| {
-        eprintln!("{message}");
-        std::process::exit(2);
-    });
+    let options = Options::parse();
     println!("a parent of {} MiB, a child of one row in {SHARE}; {} rounds", options.mib, options.rounds);
     let mut results = Vec::new();
     for scattered in [false, true] {
@@ -63,10 +56,7 @@ fn main() {
     }
     let at = Wall::now();
     let report = json!({ "at": at.canonical(), "mib": options.mib, "results": results });
-    fs::create_dir_all(&options.out).expect("make the output directory");
-    let path = options.out.join(format!("split-{}.json", at.basic()));
-    fs::write(&path, format!("{report:#}\n")).expect("write the report");
-    println!("{}", path.display());
+    bench::report(&options.out, "split-", at, &report);
 }
 
 /// A cluster of its own: loaded, declared, split, and its past restored.
