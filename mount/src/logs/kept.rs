@@ -1,5 +1,5 @@
-//! STORE/logs.json: up to where each file of each log is told, so that a restart neither reads a log again nor loses what
-//! was written meanwhile. Not durable: after a power cut some statements are told twice, which changes nothing.
+//! STORE/logs.json: up to where each file of each log is told, so that a restart loses nothing of what was written meanwhile.
+//! Not durable, and behind while a record is open: some statements are told twice then, and a split told twice is one.
 
 use super::follow::Places;
 use super::meaning::Detached;

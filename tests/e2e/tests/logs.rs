@@ -1,5 +1,5 @@
-//! Logs of real servers, followed: a split is known before it has run, through rotation, restarts and kill -9; and what
-//! cannot be read is told and harms nothing.
+//! Logs of real servers, followed: a split is known before it has run, through restarts and kill -9; and what cannot be read
+//! is told and harms nothing. Rotation: `logs::follow::tests`.
 
 use serde_json::Value;
 use std::fs;
