@@ -1,9 +1,9 @@
 //! One log, followed: what is new in its files since the last look, line by line.
 
-use super::format::{Format, Parsed, Parser};
+use super::format::{Format, Open, Parsed, Parser};
 use super::source::{Identity, Source};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 
 /// Bytes of a line at most; what is longer is skipped whole and counted.
 const LINE_MAX: usize = 1 << 20;
@@ -15,9 +15,12 @@ const READ: usize = 64 << 10;
 pub(super) type Places = BTreeMap<Identity, u64>;
 
 struct File {
+    /// Bytes that were read.
     offset: u64,
-    /// Up to here all is told: where to go on after a restart.
+    /// Up to here all is told: where to go on after a restart. A record that is open begins here.
     told: u64,
+    /// Where `line` begins.
+    line_at: u64,
     /// A line without its end yet.
     line: Vec<u8>,
     /// The line is too long: skipped to its end.
@@ -27,18 +30,22 @@ struct File {
 
 impl File {
     fn new(format: Format, offset: u64) -> File {
-        File { offset, told: offset, line: Vec::new(), skipping: false, parser: Parser::new(format) }
+        let (line, parser) = (Vec::new(), Parser::new(format));
+        File { offset, told: offset, line_at: offset, line, skipping: false, parser }
     }
 
-    /// Whatever was open is told now.
-    fn settle(&mut self) {
-        if self.line.is_empty() && !self.skipping && self.parser.is_idle() {
-            self.told = self.offset;
+    /// Nothing more comes for now: what is open is whole.
+    fn idle(&mut self, all: &mut Parsed) {
+        all.statements.extend(self.parser.idle().statements);
+        if self.parser.open() == Open::Nothing {
+            self.told = self.line_at;
         }
     }
 
+    /// Takes bytes that were read from `offset` on.
     fn take(&mut self, bytes: &[u8], all: &mut Parsed, lines: &mut u64) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.offset += piece.len() as u64;
             let (text, ended) = match piece.split_last() {
                 Some((b'\n', text)) => (text, true),
                 _ => (piece, false),
@@ -53,15 +60,25 @@ impl File {
             }
             if ended {
                 *lines += 1;
-                if !self.skipping {
-                    let line = std::mem::take(&mut self.line);
-                    let parsed = self.parser.line(line.strip_suffix(b"\r").unwrap_or(&line));
-                    all.statements.extend(parsed.statements);
-                    all.skipped += parsed.skipped;
-                }
-                self.skipping = false;
+                self.end_line(all);
             }
         }
+    }
+
+    fn end_line(&mut self, all: &mut Parsed) {
+        let skipped = std::mem::take(&mut self.skipping);
+        if !skipped {
+            let line = std::mem::take(&mut self.line);
+            let parsed = self.parser.line(line.strip_suffix(b"\r").unwrap_or(&line));
+            all.statements.extend(parsed.statements);
+            all.skipped += parsed.skipped;
+        }
+        match self.parser.open() {
+            Open::Nothing => self.told = self.offset,
+            Open::LastLine if !skipped => self.told = self.line_at,
+            Open::LastLine | Open::Earlier => {}
+        }
+        self.line_at = self.offset;
     }
 }
 
@@ -98,17 +115,21 @@ impl Follow {
         self.begun = true;
     }
 
-    /// What is new.
-    pub fn look(&mut self) -> Result<Parsed> {
-        let mut all = Parsed::default();
+    /// What is new, as far as it could be read: also when it returns an error, as it is not told again.
+    ///
+    /// # Errors
+    /// The log cannot be listed, or a file cannot be read.
+    pub fn look(&mut self, all: &mut Parsed) -> Result<()> {
         let mut left = LOOK_MAX;
         let before: Vec<(Identity, u64)> =
             self.files.iter().map(|(identity, file)| (*identity, file.offset)).collect();
         // What is known first: after a rotation it may not be found by name.
         for (identity, _) in &before {
-            self.read(*identity, &mut left, &mut all)?;
+            self.read(*identity, &mut left, all)?;
         }
-        let found = self.source.list()?;
+        // Where there is no directory yet, nothing was there before us.
+        let found =
+            self.source.list().inspect_err(|cause| self.begun |= cause.kind() == ErrorKind::NotFound)?;
         for one in &found {
             let (format, begun) = (self.format, self.begun);
             let start = if begun { 0 } else { one.size };
@@ -117,19 +138,18 @@ impl Follow {
                 // Cut to be written anew.
                 *file = File::new(format, 0);
             }
-            self.read(one.identity, &mut left, &mut all)?;
+            self.read(one.identity, &mut left, all)?;
         }
         // Where nothing has come since the last look, what was open is whole; so it is in what goes.
         for (identity, file) in &mut self.files {
             let is_there = found.iter().any(|one| one.identity == *identity);
             if !is_there || before.contains(&(*identity, file.offset)) {
-                all.statements.extend(file.parser.idle().statements);
+                file.idle(all);
             }
-            file.settle();
         }
         self.files.retain(|identity, _| found.iter().any(|one| one.identity == *identity));
         self.begun = true;
-        Ok(all)
+        self.source.unreadable().map_or(Ok(()), Err)
     }
 
     /// What is new in a file.
@@ -140,7 +160,6 @@ impl Follow {
             if len == 0 {
                 break;
             }
-            file.offset += len as u64;
             *left = left.saturating_sub(len as u64);
             file.take(self.buffer.get(..len).unwrap_or(&[]), all, &mut self.lines);
         }
@@ -166,7 +185,8 @@ mod tests {
     }
 
     fn looked(follow: &mut Follow) -> (Vec<String>, u64) {
-        let parsed = follow.look().unwrap();
+        let mut parsed = Parsed::default();
+        follow.look(&mut parsed).unwrap();
         (
             parsed.statements.into_iter().map(|one| one.text.replace("DROP TABLE ", "")).collect(),
             parsed.skipped,
@@ -213,7 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&path)));
-        follow.look().unwrap();
+        looked(&mut follow);
         append(&path, &"x".repeat(3 << 20));
         assert_eq!(looked(&mut follow), (vec![], 1));
         append(&path, &format!("{}\n{}", "y".repeat(1 << 20), line(1)));
@@ -229,7 +249,7 @@ mod tests {
         let path = dir.path().join("log");
         append(&path, &line(0));
         let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&path)));
-        follow.look().unwrap();
+        looked(&mut follow);
         append(&path, &line(1));
         fs::rename(&path, dir.path().join("log.1")).unwrap();
         append(&path, &line(2));
@@ -243,7 +263,7 @@ mod tests {
         append(&path, &line(0));
         let new = || Follow::new(Format::PgStderr, Box::new(Outside::new(&path)));
         let mut follow = new();
-        follow.look().unwrap();
+        looked(&mut follow);
         append(&path, "LOG:  statement: DROP TABLE t1\nLOG:  statement: DROP TABLE\n\tt2\nLOG");
         assert_eq!(looked(&mut follow).0, ["t1"]);
         // The second may go on: it is told twice rather than not at all.
@@ -255,9 +275,111 @@ mod tests {
         assert_eq!(looked(&mut follow).0, ["t3"]);
     }
 
+    /// Of a log that has a new statement at every look, where the last is never known to be whole.
+    #[test]
+    fn a_busy_log_is_not_told_again_after_a_restart() {
+        let slow =
+            |n: u32| format!("# User@Host: a[a] @ b []\n# Schema: s\nSET timestamp=1;\nDROP TABLE t{n};\n");
+        type Write = Box<dyn Fn(u32) -> String>;
+        let formats: [(Format, Write); 4] = [
+            (Format::MariaGeneral, Box::new(|n| format!("\t\t     5 Query\tDROP TABLE t{n}\n"))),
+            (Format::MariaSlow, Box::new(slow)),
+            (Format::PgStderr, Box::new(|n| format!("LOG:  statement: DROP TABLE t{n}\n"))),
+            (Format::PgJson, Box::new(line)),
+        ];
+        for (format, text) in formats {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            append(&path, "");
+            let new = || Follow::new(format, Box::new(Outside::new(&path)));
+            let mut follow = new();
+            looked(&mut follow);
+            let mut told = Vec::new();
+            for n in 0..100 {
+                append(&path, &text(n));
+                told.extend(looked(&mut follow).0);
+                // Killed at any moment: what was told before stays told, but for the last.
+                if n % 7 == 0 {
+                    let places = follow.places();
+                    follow = new();
+                    follow.resume(&places);
+                }
+            }
+            told.extend(looked(&mut follow).0);
+            told.dedup();
+            let end = if format == Format::MariaSlow { ";" } else { "" };
+            assert_eq!(told, (0..100).map(|n| format!("t{n}{end}")).collect::<Vec<_>>(), "{format:?}");
+        }
+    }
+
+    /// In the middle of a record's lines: the whole of it is read again.
+    #[test]
+    fn a_restart_within_a_record_reads_it_from_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "");
+        for (format, text) in [
+            (Format::MariaSlow, "# User@Host: a[a]\n# Schema: s\nSET timestamp=1;\nDROP TABLE\nt1;\n"),
+            (Format::PgCsv, "a,b,c,d,e,f,g,h,i,j,k,LOG,m,\"statement: DROP TABLE\nt1;\"\n"),
+            (Format::PgStderr, "LOG:  statement: DROP TABLE\n\tt1;\n"),
+        ] {
+            for (cut, _) in text.char_indices() {
+                fs::write(&path, "").unwrap();
+                let new = || Follow::new(format, Box::new(Outside::new(&path)));
+                let mut follow = new();
+                looked(&mut follow);
+                append(&path, &text[..cut]);
+                looked(&mut follow);
+                let places = follow.places();
+                append(&path, &text[cut..]);
+                let mut follow = new();
+                follow.resume(&places);
+                let mut told = looked(&mut follow).0;
+                told.extend(looked(&mut follow).0);
+                assert_eq!(told, ["DROP TABLE\nt1;"], "{format:?} {cut}");
+            }
+        }
+    }
+
+    /// What root may read anyway: with another user's eyes.
+    #[test]
+    fn a_file_that_may_not_be_read_hides_no_other() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let names = ["a.json", "b.json"].map(|name| dir.path().join(name));
+        names.iter().for_each(|path| append(path, ""));
+        let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&dir.path().join("*.json"))));
+        fs::set_permissions(&names[0], fs::Permissions::from_mode(0o600)).unwrap();
+        append(&names[0], &line(1));
+        let look = |follow: &mut Follow| {
+            // SAFETY: the thread's own identity for files, put back below.
+            unsafe { libc::setfsuid(65_534) };
+            let mut parsed = Parsed::default();
+            let outcome = follow.look(&mut parsed).map_err(|cause| (cause.kind(), cause.to_string()));
+            // SAFETY: as above.
+            unsafe { libc::setfsuid(libc::geteuid()) };
+            (parsed.statements.into_iter().map(|one| one.text).collect::<Vec<_>>(), outcome)
+        };
+        let (_, outcome) = look(&mut follow);
+        let (kind, text) = outcome.unwrap_err();
+        assert_eq!(kind, std::io::ErrorKind::PermissionDenied);
+        assert!(text.starts_with("a.json: "), "{text}");
+        append(&names[1], &line(2));
+        assert_eq!(look(&mut follow).0, ["DROP TABLE t2"], "told though another cannot be read");
+        fs::set_permissions(&names[0], fs::Permissions::from_mode(0o644)).unwrap();
+        append(&names[0], &line(3));
+        let (told, outcome) = look(&mut follow);
+        assert_eq!(
+            (told, outcome),
+            (vec!["DROP TABLE t3".into()], Ok(())),
+            "what was there before us is before us"
+        );
+    }
+
     #[test]
     fn a_log_that_is_not_there_is_an_error_and_no_more() {
         let mut follow = Follow::new(Format::PgCsv, Box::new(Outside::new(Path::new("/no/such/dir/log"))));
-        assert!(follow.look().is_err());
+        assert!(follow.look(&mut Parsed::default()).is_err());
     }
 }

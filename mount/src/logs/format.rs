@@ -48,15 +48,29 @@ pub struct Parser {
     /// Of MariaDB: the database of the connection whose statements follow.
     database: Option<String>,
     statement: Option<String>,
+    /// What is open began with the last line.
+    fresh: bool,
+}
+
+/// Where the record begins that a parser has not seen the end of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Open {
+    /// There is none: what comes next can be read without what was before.
+    Nothing,
+    /// With the last line.
+    LastLine,
+    /// With an earlier line.
+    Earlier,
 }
 
 impl Parser {
     pub fn new(format: Format) -> Parser {
-        Parser { format, open: Vec::new(), in_quotes: false, database: None, statement: None }
+        Parser { format, open: Vec::new(), in_quotes: false, database: None, statement: None, fresh: false }
     }
 
     /// Takes a line, without its end.
     pub fn line(&mut self, line: &[u8]) -> Parsed {
+        self.fresh = false;
         match self.format {
             Format::PgCsv => self.csv(line),
             Format::PgJson => json(line),
@@ -71,13 +85,23 @@ impl Parser {
         Parsed { statements: self.close().into_iter().collect(), skipped: 0 }
     }
 
-    /// Nothing is open: what comes next can be read without what was before.
-    pub fn is_idle(&self) -> bool {
-        self.statement.is_none() && !self.in_quotes
+    /// What is not whole yet.
+    pub fn open(&self) -> Open {
+        match (self.statement.is_some() || !self.open.is_empty(), self.fresh) {
+            (false, _) => Open::Nothing,
+            (true, true) => Open::LastLine,
+            (true, false) => Open::Earlier,
+        }
+    }
+
+    fn begin(&mut self, statement: Option<String>) {
+        self.fresh = statement.is_some();
+        self.statement = statement;
     }
 
     fn close(&mut self) -> Option<Statement> {
         let text = self.statement.take()?;
+        self.open.clear();
         Some(Statement { database: self.database.clone(), text })
     }
 
@@ -93,7 +117,8 @@ impl Parser {
     /// A record of csvlog: it may have line ends in quotes (<https://www.postgresql.org/docs/current/runtime-config-logging.html>).
     fn csv(&mut self, line: &[u8]) -> Parsed {
         let mut parsed = Parsed::default();
-        if !self.open.is_empty() {
+        self.fresh = self.open.is_empty();
+        if !self.fresh {
             self.open.push(b'\n');
         }
         self.open.extend_from_slice(line);
@@ -128,7 +153,7 @@ impl Parser {
         const LEVELS: [&str; 9] =
             ["LOG:", "ERROR:", "STATEMENT:", "WARNING:", "FATAL:", "PANIC:", "DETAIL:", "HINT:", "NOTICE:"];
         match line.split_once("LOG:  ") {
-            Some((_, message)) => self.statement = logged(message),
+            Some((_, message)) => self.begin(logged(message)),
             None if LEVELS.iter().any(|level| line.contains(level)) || line.contains("CONTEXT:") => {}
             None if line.is_empty() => {}
             None => parsed.skipped = 1,
@@ -144,7 +169,7 @@ impl Parser {
             Some((command, argument)) => {
                 parsed.statements.extend(self.close());
                 match command {
-                    "Query" | "Execute" => self.statement = Some(argument.to_owned()),
+                    "Query" | "Execute" => self.begin(Some(argument.to_owned())),
                     // Whose statements follow is told by number only: with several connections it is not known which.
                     "Init DB" => self.database = None,
                     _ => {}
@@ -167,7 +192,9 @@ impl Parser {
                 let schema = schema.split_whitespace().next().unwrap_or("");
                 self.database = Some(schema.to_owned()).filter(|name| !name.is_empty() && name != "QC_hit:");
             }
-            self.open = b"block".to_vec();
+            if self.open.is_empty() {
+                (self.open, self.fresh) = (b"block".to_vec(), true);
+            }
         } else if let Some(database) = line.strip_prefix("use ").filter(|_| self.statement.is_none()) {
             self.database = Some(database.trim_end_matches(';').trim_matches('`').to_owned());
         } else if line.starts_with("SET timestamp=") || is_header(&line) {

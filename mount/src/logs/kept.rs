@@ -1,14 +1,17 @@
 //! STORE/logs.json: up to where each file of each log is told, so that a restart loses nothing of what was written meanwhile.
-//! Not durable, and behind while a record is open: some statements are told twice then, and a split told twice is one.
+//! Not durable, and up to a second behind: some statements are told twice then, and a split told twice is one.
 
 use super::follow::Places;
 use super::meaning::Detached;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const FILE: &str = "logs.json";
 const VERSION: u32 = 1;
+/// Between two writes of places alone: a busy log has a new one at every look.
+const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, Deserialize, Default)]
 struct Text {
@@ -25,6 +28,7 @@ pub(super) struct Kept {
     last: BTreeMap<String, Places>,
     /// What statements so far leave open.
     detached: Vec<Detached>,
+    written: Option<Instant>,
 }
 
 impl Kept {
@@ -37,7 +41,7 @@ impl Kept {
             |files: Vec<(u64, u64, u64)>| files.into_iter().map(|(dev, ino, at)| ((dev, ino), at)).collect();
         let text = if text.version == VERSION { text } else { Text::default() };
         let last = text.logs.into_iter().map(|(log, files)| (log, places(files))).collect();
-        Kept { path, last, detached: text.detached }
+        Kept { path, last, detached: text.detached, written: None }
     }
 
     pub fn of(&self, log: &str) -> Option<&Places> {
@@ -48,12 +52,13 @@ impl Kept {
         self.detached.clone()
     }
 
-    /// Writes down what has changed.
+    /// Writes down what has changed: what is detached at once, places when the last are old enough.
     ///
     /// # Errors
     /// The file stays as it was.
     pub fn put(&mut self, all: BTreeMap<String, Places>, detached: &[Detached]) -> std::io::Result<()> {
-        if all == self.last && detached == self.detached {
+        let recent = self.written.is_some_and(|written| written.elapsed() < EVERY);
+        if (recent || all == self.last) && detached == self.detached {
             return Ok(());
         }
         let files = |places: &Places| places.iter().map(|((dev, ino), at)| (*dev, *ino, *at)).collect();
@@ -62,7 +67,7 @@ impl Kept {
         let unfinished = self.path.with_extension("tmp");
         std::fs::write(&unfinished, text)?;
         std::fs::rename(&unfinished, &self.path)?;
-        (self.last, self.detached) = (all, detached.to_vec());
+        (self.last, self.detached, self.written) = (all, detached.to_vec(), Some(Instant::now()));
         Ok(())
     }
 }

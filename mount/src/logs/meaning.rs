@@ -97,7 +97,7 @@ impl Meaning {
     /// Something leaves a table: often to be divided, and if not, to be dropped. Either way its past is soon wanted.
     fn detach(&mut self, running: &Running, table: &Table, partition: &Partition) {
         let engine = &running.common.engine;
-        if let Err(error) = engine.prepare_split(running.profile().layout(), partition) {
+        if let Err(error) = engine.prepare_split(running.layout(), partition) {
             tracing::warn!(%error, "what a log says is detached cannot be made ready");
         }
         signal(running, partition, Ddl::Detach);
@@ -148,7 +148,7 @@ impl Meaning {
         let number = split.children.iter().position(|child| child.name.as_deref() == Some(&name));
         let files = self.tables.partition(running, &child).filter(|files| files != parent);
         if let (Some(number), Some(files)) = (number, files) {
-            let (engine, layout) = (&running.common.engine, running.profile().layout());
+            let (engine, layout) = (&running.common.engine, running.layout());
             if let Err(error) = engine.confirm_child(layout, (split.id, number), &files, Tie::Catalogue) {
                 tracing::debug!(%error, "a child that a log names is not tied yet");
             }
@@ -190,7 +190,7 @@ impl Meaning {
 /// A child of MariaDB's has its files' name from the start.
 fn child_name(running: &Running, parent: &Partition, child: &Table) -> String {
     let shown = parent.to_string();
-    match running.profile().layout() {
+    match running.layout() {
         Layout::Mariadb => {
             let table = shown.split("#P#").next().unwrap_or(&shown);
             format!("{table}#P#{}", child.name)

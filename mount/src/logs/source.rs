@@ -34,6 +34,10 @@ pub(super) trait Source: Send {
     /// Bytes at an offset; none at the end, and of a file that is gone. One that was listed stays readable until the next
     /// listing without it.
     fn read(&mut self, file: Identity, offset: u64, out: &mut [u8]) -> Result<usize>;
+    /// Why one of those that were listed last cannot be read; the others can.
+    fn unreadable(&mut self) -> Option<Error> {
+        None
+    }
 }
 
 /// A directory, and a pattern of names in it: `*` and `?`.
@@ -45,11 +49,12 @@ pub(super) fn split(path: &str) -> (&str, &str) {
 pub(super) struct Outside {
     pub path: PathBuf,
     open: HashMap<Identity, File>,
+    unreadable: Option<Error>,
 }
 
 impl Outside {
     pub fn new(path: &Path) -> Outside {
-        Outside { path: path.to_path_buf(), open: HashMap::new() }
+        Outside { path: path.to_path_buf(), open: HashMap::new(), unreadable: None }
     }
 }
 
@@ -73,12 +78,24 @@ impl Source for Outside {
         let skipped = found.len().saturating_sub(FILES_MAX);
         found.drain(..skipped);
         self.open.retain(|identity, _| found.iter().any(|file| file.identity == *identity));
+        self.unreadable = None;
         for file in &found {
             if let Entry::Vacant(free) = self.open.entry(file.identity) {
-                free.insert(File::open(Path::new(dir).join(&file.name))?);
+                match File::open(Path::new(dir).join(&file.name)) {
+                    Ok(open) => {
+                        free.insert(open);
+                    }
+                    Err(cause) => {
+                        self.unreadable = Some(Error::new(cause.kind(), format!("{}: {cause}", file.name)));
+                    }
+                }
             }
         }
         Ok(found)
+    }
+
+    fn unreadable(&mut self) -> Option<Error> {
+        self.unreadable.take()
     }
 
     fn read(&mut self, file: Identity, offset: u64, out: &mut [u8]) -> Result<usize> {

@@ -52,7 +52,7 @@ impl Tables {
 
     /// The partition of a table, or of a part of it, if it has files.
     pub fn partition(&self, running: &Running, of: &Named<'_>) -> Option<Partition> {
-        let layout = running.profile().layout();
+        let layout = running.layout();
         let path = match layout {
             Layout::Mariadb => of.path_of_mariadb(running)?,
             _ => of.names().iter().find_map(|name| self.names.path(name))?.to_owned(),

@@ -1,11 +1,13 @@
 //! The thread that follows all logs, and what it says of itself.
 
 use super::follow::{Follow, Places};
+use super::format::Parsed;
 use super::kept::Kept;
 use super::meaning::{Change, Meaning, changes};
 use super::setting::Setting;
 use super::tables::Tables;
 use crate::Outcome;
+use crate::profile::Profile;
 use crate::running::Running;
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
@@ -90,8 +92,8 @@ impl Logs {
 
 struct Tailer {
     logs: Vec<(Setting, Follow, Counts)>,
-    /// Those of the profile: it is no fault when they are not there.
-    by_profile: bool,
+    /// Those of a profile, which is what DATA turns out to hold: it is no fault when they are not there.
+    by_profile: Option<Profile>,
     kept: Kept,
     meaning: Meaning,
     /// By the number of their log: changes that wait for the catalogue's next answer.
@@ -103,22 +105,14 @@ struct Tailer {
 /// # Errors
 /// No thread can be started.
 pub fn begin(running: &Arc<Running>, settings: &[Setting], connection: Option<&str>) -> Outcome<()> {
-    let by_profile = settings.is_empty();
-    let settings = if by_profile { Setting::of_profile(running.profile()) } else { settings.to_vec() };
-    if settings.is_empty() {
-        return Ok(());
-    }
+    let by_profile = settings.is_empty().then(|| running.profile());
+    let settings = by_profile.map_or_else(|| settings.to_vec(), Setting::of_profile);
     let kept = Kept::load(&running.common.store);
-    let logs = settings.into_iter().map(|setting| {
-        let tops = [running.data.as_path(), running.point()];
-        let mut follow = setting.follow(&running.common.engine, &tops);
-        if let Some(places) = kept.of(&place(&setting)) {
-            follow.resume(places);
-        }
-        let counts = Counts::new(&setting);
-        (setting, follow, counts)
-    });
-    let logs = logs.collect();
+    let begun = |setting: Setting| {
+        let places = kept.of(&place(&setting)).cloned();
+        followed(running, setting, places.as_ref())
+    };
+    let logs = settings.into_iter().map(begun).collect();
     let meaning = Meaning::new(Tables::new(connection.map(str::to_owned)), kept.detached());
     let mut tailer = Tailer { logs, by_profile, kept, meaning, waiting: Vec::new() };
     let running = Arc::downgrade(running);
@@ -129,6 +123,14 @@ pub fn begin(running: &Arc<Running>, settings: &[Setting], connection: Option<&s
     };
     let started = thread::Builder::new().name("weft-logs".into()).spawn(work);
     started.map(|_| ()).map_err(|cause| format!("cannot start a thread: {cause}"))
+}
+
+fn followed(running: &Running, setting: Setting, places: Option<&Places>) -> (Setting, Follow, Counts) {
+    let tops = [running.data.as_path(), running.point()];
+    let mut follow = setting.follow(&running.common.engine, &tops);
+    places.into_iter().for_each(|places| follow.resume(places));
+    let counts = Counts::new(&setting);
+    (setting, follow, counts)
 }
 
 /// What a log is called in STORE/logs.json.
@@ -142,15 +144,16 @@ impl Tailer {
         let Some(running) = running.upgrade() else { return false };
         let mut found = std::mem::take(&mut self.waiting);
         let Some(entered) = running.logs.enter() else { return false };
+        self.follow_profile(&running);
         for (number, (_, follow, counts)) in self.logs.iter_mut().enumerate() {
-            match follow.look() {
-                Ok(parsed) => {
-                    counts.skipped += parsed.skipped;
-                    counts.trouble = None;
-                    let changes = changes(parsed.statements, counts);
-                    found.extend(changes.into_iter().map(|change| (number, change)));
-                }
-                Err(cause) if self.by_profile && cause.kind() == ErrorKind::NotFound => {}
+            let mut parsed = Parsed::default();
+            let looked = follow.look(&mut parsed);
+            counts.skipped += parsed.skipped;
+            let changes = changes(parsed.statements, counts);
+            found.extend(changes.into_iter().map(|change| (number, change)));
+            match looked {
+                Ok(()) => counts.trouble = None,
+                Err(cause) if self.by_profile.is_some() && cause.kind() == ErrorKind::NotFound => {}
                 Err(cause) => counts.cannot_be_read(cause.to_string()),
             }
             (counts.files, counts.lines) = (follow.files() as u64, follow.lines);
@@ -172,6 +175,17 @@ impl Tailer {
         true
     }
 
+    /// DATA has become a database since the mount: all that its logs hold has come since.
+    fn follow_profile(&mut self, running: &Running) {
+        let Some(followed_one) = self.by_profile else { return };
+        let profile = running.profile();
+        if profile != followed_one {
+            self.by_profile = Some(profile);
+            let all = Setting::of_profile(profile).into_iter();
+            self.logs = all.map(|setting| followed(running, setting, Some(&Places::new()))).collect();
+        }
+    }
+
     fn tell(&mut self, running: &Running) {
         let places: BTreeMap<String, Places> =
             self.logs.iter().map(|(setting, follow, _)| (place(setting), follow.places())).collect();
@@ -180,7 +194,8 @@ impl Tailer {
         }
         let counts = self.logs.iter().map(|(.., counts)| counts.clone());
         // A log of the profile that never had a line is not worth one.
-        let counts = counts.filter(|counts| !self.by_profile || counts.files > 0 || counts.trouble.is_some());
+        let counts =
+            counts.filter(|counts| self.by_profile.is_none() || counts.files > 0 || counts.trouble.is_some());
         *running.logs.shown.lock() = (counts.collect(), self.meaning.tables.trouble.clone());
     }
 }

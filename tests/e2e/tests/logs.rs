@@ -1,5 +1,5 @@
 //! Logs of real servers, followed: a split is known before it has run, through restarts and kill -9; and what cannot be read
-//! is told and harms nothing. Rotation: `logs::follow::tests`.
+//! is told and harms nothing.
 
 use serde_json::Value;
 use std::fs;
@@ -96,12 +96,8 @@ fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
     let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
     // Without any, those of the profile are followed: log/*.csv and its like, in DATA.
     let mount = configured(Mount::over(&data), &format!("log_catalogue = \"{conninfo}\"\n"));
+    // At the mount nothing told that it would become a server of PostgreSQL's.
     server.initdb();
-    server.start();
-    // The profile is what was found at the mount: there was nothing yet.
-    server.stop();
-    mount.unmount();
-    mount.remount();
     server.start();
     server.sql(TABLES);
     until("the collector's file is found", &mount, |status| sum(status, "changes") >= 2);
@@ -120,8 +116,9 @@ fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
     server.start();
     for statement in END {
         server.sql(statement);
-        // An operator types no faster.
-        std::thread::sleep(Duration::from_millis(600));
+        // An operator types no faster; and names of files differ by the second.
+        std::thread::sleep(Duration::from_millis(1_100));
+        server.sql("SELECT pg_rotate_logfile()");
     }
     let status = until("both children are known", &mount, |status| sum(status, "splits") >= 2);
     assert!(status["log_catalogue_trouble"].is_null(), "{status:#}");
@@ -166,12 +163,16 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
          FLUSH TABLES shop.orders FOR EXPORT; UNLOCK TABLES",
     );
     until("the log is read", &mount, |status| sum(status, "statements") >= 4);
-    // Its shadow is made while the server copies 300,000 rows. The log does not say which database a statement without one is for: one alone has such a partition.
+    // Its shadow is made while the server copies 300,000 rows. The log does not say which database a statement without one
+    // is for: one alone has such a partition.
     server.sql(
         "USE shop; ALTER TABLE orders REORGANIZE PARTITION pmax INTO
          (PARTITION p9 VALUES LESS THAN (100), PARTITION px VALUES LESS THAN MAXVALUE)",
     );
     until("the split is known", &mount, |status| sum(status, "splits") >= 2);
+    // Made from the parent's files, which are gone when the statement has ended.
+    assert!(!mount.point.join("shop/orders#P#pmax.ibd").exists());
+    until_shadowed(&mount, "shop/orders#P#pmax");
     let listed = splits(&mount);
     assert_eq!(
         (&listed[0]["how"], &listed[0]["parent"]),
