@@ -24,7 +24,7 @@ impl Running {
         let engine = &self.common.engine;
         let roots = engine.roots().map_err(|cause| cause.to_string())?;
         let roots: Vec<Name> = roots.into_iter().map(|info| info.name).collect();
-        let key = Partition::parse(self.profile().layout(), partition, &roots).to_string();
+        let key = Partition::parse(self.layout(), partition, &roots).to_string();
         let why = engine.with_forecast(|service, _| service.why(&key));
         let why = why.ok_or_else(|| {
             format!(

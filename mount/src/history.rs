@@ -99,7 +99,7 @@ impl Running {
 
     /// Where the past of a file goes on: the parent of its partition, with the last event before it was there.
     fn parent_of(&self, root: &str, answer: &Value) -> Outcome<Value> {
-        let layout = self.profile().layout();
+        let layout = self.layout();
         let path = answer["path"].as_str().unwrap_or_default();
         let partition = weft::lineage::partition::of(layout, root.as_bytes(), path.as_bytes());
         let Some(origin) = self.common.engine.origin_of(layout, &partition).map_err(told)? else {

@@ -19,7 +19,7 @@ use weft::types::{Name, Seq};
 impl Running {
     /// Every partition of the present, by name.
     pub(crate) fn partitions(&self) -> Outcome<Value> {
-        let layout = self.profile().layout();
+        let layout = self.layout();
         let all = self.common.engine.partitions(layout).map_err(told)?;
         let mut shadows: HashMap<String, u64> = HashMap::new();
         for shadow in self.common.engine.shadows() {
@@ -46,7 +46,7 @@ impl Running {
     pub(crate) fn partition(&self, text: &str) -> Outcome<Partition> {
         let roots = self.common.engine.roots().map_err(told)?;
         let names: Vec<Name> = roots.into_iter().map(|root| root.name).collect();
-        Ok(Partition::parse(self.profile().layout(), text, &names))
+        Ok(Partition::parse(self.layout(), text, &names))
     }
 
     /// The files of a partition at an instant, in order; paths are escaped, from the root on. Where the time has no
@@ -59,7 +59,7 @@ impl Running {
         let engine = &self.common.engine;
         let partition = self.partition(text)?;
         let view = engine.view(Seq(seq)).map_err(told)?;
-        let layout = self.profile().layout();
+        let layout = self.layout();
         let files = find::files(&*view, layout, &partition).map_err(told)?;
         answer["partition"] = json!(partition.to_string());
         answer["root"] = json!(String::from_utf8_lossy(&partition.root));

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use weft::engine::{Capture, Status, Work};
+use weft::engine::{Capture, Layout, Status, Work};
 use weft::meta::tags;
 use weft::past::when;
 use weft::types::FileId;
@@ -178,9 +178,12 @@ impl Running {
         self.roots.first().map_or(&self.data, |root| &root.point)
     }
 
-    /// Tells the engine how DATA's files make up partitions: it may have become a database since.
-    pub(crate) fn tell_layout(&self) {
-        self.common.engine.set_layout(self.profile().layout());
+    /// How DATA's files make up partitions: it may have become a database since the mount. The engine knows it from here
+    /// too, so that what one of both names, the other finds.
+    pub(crate) fn layout(&self) -> Layout {
+        let layout = self.profile().layout();
+        self.common.engine.set_layout(layout);
+        layout
     }
 
     fn further_roots(&self) -> Vec<Value> {
@@ -238,11 +241,11 @@ impl Running {
     /// What went wrong in closing; DATA is then finished by `weft recover`.
     pub fn run(&self, events: &Receiver<Event>) -> Outcome<()> {
         let mut asked = Vec::new();
-        self.tell_layout();
+        self.layout();
         loop {
             match events.recv_timeout(SAMPLE) {
                 Err(RecvTimeoutError::Timeout) => {
-                    self.tell_layout();
+                    self.layout();
                     let engine = &self.common.engine;
                     self.rates.lock().sample(engine.status(), engine.activity());
                     continue;

@@ -17,7 +17,7 @@ impl Running {
 
     /// Makes a shadow. Where the time has none: the four-way answer, as `resolve` gives it.
     pub(crate) fn add_shadow(&self, root: &str, names: &[Name], time: Option<&str>) -> Outcome<Value> {
-        self.tell_layout();
+        self.layout();
         let engine = &self.common.engine;
         let subject = engine.shadow_subject(root.as_bytes(), &names.join(&b'/'));
         let answer = time.map(|time| self.resolve(time, None)).transpose()?;
@@ -39,7 +39,7 @@ impl Running {
     }
 
     pub(crate) fn remove_shadows(&self, root: &str, what: &str) -> Outcome<Value> {
-        self.tell_layout();
+        self.layout();
         match self.common.engine.remove_shadows(root.as_bytes(), what).map_err(told)? {
             0 => Err(format!("there is no shadow of {what}: `weft shadows` lists them")),
             count => Ok(json!({ "removed": count })),

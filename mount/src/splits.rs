@@ -38,11 +38,11 @@ impl Running {
     /// Notes a split, and has its child made ready.
     pub(crate) fn split_of(&self, parent: &Partition, how: How, child: Child) -> Outcome<Split> {
         let engine = &self.common.engine;
-        engine.declare_split(self.profile().layout(), parent, how, child).map_err(told)
+        engine.declare_split(self.layout(), parent, how, child).map_err(told)
     }
 
     pub(crate) fn splits(&self) -> Outcome<Value> {
-        let splits = self.common.engine.splits(self.profile().layout()).map_err(told)?;
+        let splits = self.common.engine.splits(self.layout()).map_err(told)?;
         Ok(Value::Array(splits.iter().map(|split| self.split_json(split)).collect::<Outcome<_>>()?))
     }
 
@@ -50,14 +50,14 @@ impl Running {
         let partition = self.partition(text)?;
         let tie = if catalogue { Tie::Catalogue } else { Tie::Declared };
         let engine = &self.common.engine;
-        engine.confirm_child(self.profile().layout(), child, &partition, tie).map_err(told)?;
+        engine.confirm_child(self.layout(), child, &partition, tie).map_err(told)?;
         Ok(json!({ "partition": partition.to_string() }))
     }
 
     fn split_json(&self, split: &Split) -> Outcome<Value> {
         let parent = self.partition(&split.parent)?;
         let shadows = self.common.engine.shadows();
-        let layout = self.profile().layout();
+        let layout = self.layout();
         let children = split.children.iter().map(|child| {
             let pages = child.page_set().map(|pages| pages.count());
             let ready = shadows.iter().find(|shadow| {
