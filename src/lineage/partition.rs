@@ -145,6 +145,19 @@ impl Partition {
     }
 }
 
+/// Whether the partition of this name is a database's log of its own changes: written once and never read as a state, so
+/// that no shadow of it is of use. PostgreSQL's WAL; of MariaDB redo logs and logs of statements, as they are called by
+/// default.
+pub fn is_log(name: &[u8]) -> bool {
+    let file = split(name).1;
+    let numbered = |prefix: &[u8]| file.strip_prefix(prefix).is_some_and(is_number);
+    let is_binary = rsplit_at(file, b'.').is_some_and(|(stem, end)| {
+        let ends = stem.ends_with(b"-bin") || stem.ends_with(b"-relay-bin");
+        ends && (is_number(end) || end == b"index")
+    });
+    name == b"pg_wal" || name == b"." || numbered(b"ib_logfile") || numbered(b"aria_log.") || is_binary
+}
+
 /// A path as its names.
 pub fn names(path: &[u8]) -> Vec<Name> {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()

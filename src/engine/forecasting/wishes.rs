@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::forecast::Key;
 use crate::forecast::policy::{Candidate, Costs};
 use crate::forecast::tick::{Tick, Union};
+use crate::lineage::partition::is_log;
 use crate::shadow::{Reason, Subject, Wish};
 use crate::types::Timestamp;
 use std::collections::HashMap;
@@ -79,7 +80,8 @@ impl Engine {
         let now = self.now();
         let mut collector = self.forecasting.collector.lock();
         let Collector { sizes, gathered, .. } = &mut *collector;
-        let large = sizes.iter().filter(|(key, size)| **size >= LEAST_BYTES && !key.contains("pg_wal"));
+        let name = |key: &str| key.rsplit_once(':').map_or(key, |(_, name)| name).as_bytes().to_vec();
+        let large = sizes.iter().filter(|(key, size)| **size >= LEAST_BYTES && !is_log(&name(key)));
         let mut candidates: Vec<Candidate> = large
             .map(|(key, size)| {
                 let made = made.get(&**key).copied();

@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, Work};
 use crate::error::Result;
+use crate::lineage::partition::is_log;
 use crate::past::view::View;
 use crate::shadow::{Reason, Subject, Wish};
 use crate::types::{FileId, PAGE, Timestamp};
@@ -116,16 +117,11 @@ impl Engine {
         for root in self.roots()? {
             if find(view, &root.name, &names)? == Some(file) {
                 let subject = self.shadow_subject(&root.name, &path);
-                return Ok(Some(subject).filter(|subject| !is_log(subject)));
+                return Ok(Some(subject).filter(|subject| !is_log(&subject.partition)));
             }
         }
         Ok(None)
     }
-}
-
-/// Written once and not read as a state.
-fn is_log(subject: &Subject) -> bool {
-    [&b"pg_wal"[..], b"."].contains(&subject.partition.as_slice())
 }
 
 fn find(view: &View, root: &[u8], names: &[Vec<u8>]) -> Result<Option<FileId>> {

@@ -128,6 +128,62 @@ fn a_text_of_several_statements_is_several_changes() {
     assert_eq!(recognise(long.as_bytes()).len(), 1, "its beginning says enough");
 }
 
+/// Texts of the largest size that is looked at, made to be hard: were one of them taken apart in more than about linear time,
+/// this would never end.
+#[test]
+fn texts_that_are_made_to_be_hard_have_an_answer() {
+    let heads = [
+        "CREATE TABLE t (a int DEFAULT ",
+        "CREATE TABLE t AS SELECT ",
+        "DROP TABLE ",
+        "ALTER TABLE t SPLIT PARTITION ",
+    ];
+    let pieces = [
+        "(",
+        "((a),",
+        "CASE WHEN ",
+        "a.",
+        "a,",
+        "[",
+        "{",
+        "NOT ",
+        "- ",
+        "$a$",
+        "$",
+        "$a",
+        "/*",
+        "/*! ",
+        "/* */",
+        "'",
+        "\"",
+        "`",
+        "'' ",
+        "E'",
+        "--",
+        "#\n",
+        "(SELECT ",
+        "a IN (",
+        "ARRAY[",
+        "INTERVAL ",
+        "a::b",
+        "\u{fc}",
+        "CAST(",
+        "EXISTS (",
+        "a BETWEEN ",
+        "ROW(",
+    ];
+    for head in heads {
+        for piece in pieces {
+            for len in [2_000, 30_000, TEXT_MAX] {
+                let text = format!("{head}{}", piece.repeat((len - head.len()) / piece.len()));
+                recognise(text.as_bytes());
+                recognise(format!("{};", piece.repeat(20)).repeat(100).as_bytes());
+                recognise(format!("{head}{};", piece.repeat(40)).as_bytes());
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_have_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

@@ -108,6 +108,34 @@ fn a_database_of_sqlite_has_its_journals_and_generic_files_stand_alone() {
 }
 
 #[test]
+fn logs_are_told_from_what_is_read_as_a_state() {
+    for log in [
+        "pg_wal",
+        ".",
+        "ib_logfile0",
+        "aria_log.00000001",
+        "mysql-bin.000042",
+        "mariadb-bin.index",
+        "db1-relay-bin.000001",
+    ] {
+        assert!(is_log(log.as_bytes()), "{log}");
+    }
+    for state in [
+        "base/5/16397",
+        "shop/orders#P#p0",
+        "ibdata1",
+        "undo001",
+        "ib_logfile",
+        "a/bin.1",
+        "my-bin.ibd",
+        "aria_log_control",
+        "",
+    ] {
+        assert!(!is_log(state.as_bytes()), "{state}");
+    }
+}
+
+#[test]
 fn files_come_in_the_order_of_reading() {
     let files = ["16397_vm", "16397.10", "16398", "16397.2", "16397_fsm", "16397", "16397.1"];
     let files: Vec<Name> = files.iter().map(|name| name.as_bytes().to_vec()).collect();
