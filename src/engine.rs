@@ -398,8 +398,9 @@ impl Engine {
                 self.live.has_room(file, len)?;
                 self.live.reserve(file, end, keep_size)
             }),
-            Fallocate::Punch => self.live.zero(file, offset, len, true),
-            Fallocate::Zero { keep_size } => self.live.zero(file, offset, len, keep_size),
+            // Parts of pages are written.
+            Fallocate::Punch => self.roomy(|| self.live.zero(file, offset, len, true)),
+            Fallocate::Zero { keep_size } => self.roomy(|| self.live.zero(file, offset, len, keep_size)),
         }
     }
 

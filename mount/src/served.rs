@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -48,6 +49,8 @@ pub struct Served {
     pub cached: Arc<Cached>,
     up: Mutex<Option<Up>>,
     past: OnceLock<(Arc<Views<View>>, Notifier)>,
+    /// The kernel is being told to forget views.
+    forgetting: Arc<AtomicBool>,
 }
 
 impl Served {
@@ -58,6 +61,7 @@ impl Served {
             cached: Arc::default(),
             up: Mutex::new(None),
             past: OnceLock::new(),
+            forgetting: Arc::default(),
         }
     }
 
@@ -126,9 +130,22 @@ impl Served {
     /// Has the kernel forget the names of views that are to be pruned: what nobody has open of them is let go then.
     pub fn let_go(&self, going: &HashSet<Seq>) {
         let Some((views, notifier)) = self.past.get() else { return };
-        for called in views.called(|view| going.contains(&view.seq())) {
-            // One that it does not know is let go already.
-            let _ = notifier.inval_entry(INodeNo::ROOT, OsStr::new(&called.name()));
+        let called = views.called(|view| going.contains(&view.seq()));
+        if called.is_empty() || self.forgetting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // The kernel takes the lock of the mount's root for it, which whoever makes a name there holds while he waits for
+        // room: so the pruner does not wait for it.
+        let (notifier, forgetting) = (notifier.clone(), Arc::clone(&self.forgetting));
+        let forget = move || {
+            for called in called {
+                // One that it does not know is let go already.
+                let _ = notifier.inval_entry(INodeNo::ROOT, OsStr::new(&called.name()));
+            }
+            forgetting.store(false, Ordering::Release);
+        };
+        if thread::Builder::new().name("weft-forget".into()).spawn(forget).is_err() {
+            self.forgetting.store(false, Ordering::Release);
         }
     }
 

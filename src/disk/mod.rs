@@ -53,6 +53,8 @@ pub struct DirEntry {
 /// Space and file counts of the filesystem that holds a path, in bytes and files, as `statvfs` gives them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
+    /// Which filesystem it is: the same number, the same space.
+    pub device: u64,
     pub block_size: u32,
     pub total: u64,
     pub free: u64,

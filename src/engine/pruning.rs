@@ -1,6 +1,7 @@
 //! Retention at work: deciding what remains, carrying it out, and making room when space runs out.
 
 use super::Engine;
+use super::budget::{self, Budget};
 use super::holds::Held;
 use super::relief::Relief;
 use crate::error::Result;
@@ -285,18 +286,23 @@ impl Engine {
 
 /// The thread: prunes now and then, and looks after the space.
 pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
-    let budget = super::weaving::budget(engine, stop);
+    let relief = &engine.pruning.relief;
+    let _keeping = relief.keep();
+    budget::yield_to_others();
+    let budget = Budget::new(engine.weaver.rates(), relief.wanted(), stop);
     let (mut pruned, mut looked) = (Instant::now(), Instant::now());
-    engine.pruning.relief.begin();
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(NAP);
-        if engine.pruning.relief.is_wanted() || looked.elapsed() > SPACE_EVERY {
+        let wanted = relief.is_wanted();
+        if wanted || looked.elapsed() > SPACE_EVERY {
             looked = Instant::now();
-            engine.pruning.relief.looking();
+            relief.looking();
+            budget::yield_unless(wanted);
             if let Err(error) = engine.relieve() {
                 tracing::warn!(%error, "history could not be shortened to make room");
             }
-            engine.pruning.relief.done();
+            budget::yield_unless(false);
+            relief.done();
         }
         if pruned.elapsed() > PRUNE_EVERY {
             pruned = Instant::now();
@@ -311,7 +317,6 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
             }
         }
     }
-    engine.pruning.relief.end();
 }
 
 /// Tells the index of the files at rest that a checkpoint knows.

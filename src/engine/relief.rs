@@ -30,13 +30,15 @@ pub(super) struct Relief {
 }
 
 impl Relief {
-    /// The thread is there from now on.
-    pub(super) fn begin(&self) {
+    /// The thread is there until what this returns is dropped.
+    pub(super) fn keep(&self) -> Keeping<'_> {
         self.keeping.store(true, Ordering::Relaxed);
+        Keeping(self)
     }
 
-    pub(super) fn end(&self) {
-        self.keeping.store(false, Ordering::Relaxed);
+    /// Somebody waits for the thread: whatever else it does is to be quick.
+    pub(super) fn wanted(&self) -> &AtomicBool {
+        &self.wanted
     }
 
     /// Whether somebody has asked since the last call.
@@ -55,6 +57,15 @@ impl Relief {
     }
 }
 
+/// The thread is there; when this goes, also by a panic, nobody waits for it any more.
+pub(super) struct Keeping<'a>(&'a Relief);
+
+impl Drop for Keeping<'_> {
+    fn drop(&mut self) {
+        self.0.keeping.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Engine {
     /// Bytes that history takes in STORE.
     pub fn history_bytes(&self) -> u64 {
@@ -65,7 +76,7 @@ impl Engine {
     /// Whether history takes more than it may, or the disk is full.
     pub fn is_over(&self) -> bool {
         let total = self.disk.space("prune.space", &self.paths.store).map_or(u64::MAX, |space| space.total);
-        self.live.journal.is_low() || self.history_bytes() > self.retention().cap_bytes(total)
+        self.live.is_short() || self.history_bytes() > self.retention().cap_bytes(total)
     }
 
     /// While history takes too much room, shortens it, down to the minimum. Whether there is room then.
@@ -94,10 +105,11 @@ impl Engine {
         let next = relief.begun.load(Ordering::Acquire) + 1;
         relief.wanted.store(true, Ordering::Release);
         let until = Instant::now() + WAIT;
-        while relief.ended.load(Ordering::Acquire) < next && Instant::now() < until {
+        let waits = || relief.ended.load(Ordering::Acquire) < next && relief.keeping.load(Ordering::Relaxed);
+        while waits() && Instant::now() < until {
             thread::sleep(NAP);
         }
-        !self.live.journal.is_low()
+        !self.live.is_short()
     }
 
     fn shorten(&self) -> Result<bool> {
@@ -108,6 +120,7 @@ impl Engine {
         let Some(mut age_us) = self.age_us(&retention)? else { return Ok(!self.is_over()) };
         loop {
             let _ = self.live.journal.prepare_spares();
+            self.live.look_again();
             if !self.is_over() {
                 return Ok(true);
             }

@@ -16,10 +16,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Does what may find the journal full: then history is shortened, down to the minimum, before that is told.
+    /// Does what may find the disk of STORE full: then history is shortened, down to the minimum, before that is told.
     pub(super) fn roomy<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
         match act() {
-            Err(error) if error.is(libc::ENOSPC) && self.live.journal.is_low() => match self.relieve() {
+            Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => match self.relieve() {
                 Ok(true) => act(),
                 Ok(false) => Err(error),
                 Err(cause) => {
@@ -34,7 +34,7 @@ impl Engine {
     /// The same for what changes names and attributes; it waits for the thread that looks after the space.
     pub(super) fn roomy_name<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
         match act() {
-            Err(error) if error.is(libc::ENOSPC) && self.live.journal.is_low() => match self.await_relief() {
+            Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => match self.await_relief() {
                 true => act(),
                 false => Err(error),
             },

@@ -89,6 +89,11 @@ impl Weaving {
         Ok(Weaving { weaver: Weaver::new(segments)?, limits, hurry, so_far })
     }
 
+    /// What background work on segments may take.
+    pub(super) fn rates(&self) -> Rates {
+        self.limits.rates()
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.limits.on
     }
@@ -96,12 +101,6 @@ impl Weaving {
     pub(super) fn weaver(&self) -> &Weaver {
         &self.weaver
     }
-}
-
-/// A budget for a thread of low priority.
-pub(super) fn budget<'a>(engine: &'a Engine, stop: &'a AtomicBool) -> Budget<'a> {
-    budget::yield_to_others();
-    Budget::new(engine.weaver.limits.rates(), &engine.weaver.hurry, stop)
 }
 
 /// The thread.

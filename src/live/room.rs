@@ -31,6 +31,7 @@ const FILES_KEPT: u64 = 1_024;
 /// What was seen of a root's filesystem.
 #[derive(Clone, Copy, Default)]
 struct Look {
+    device: u64,
     available: u64,
     total: u64,
     files: u64,
@@ -103,6 +104,7 @@ impl Live {
         let applied = self.room.done.load(Ordering::SeqCst);
         let space = self.disk.space("live.space", &self.paths.root(root)?.dir)?;
         let mut look = Look {
+            device: space.device,
             available: space.available,
             total: space.total,
             files: space.files,
@@ -213,6 +215,18 @@ impl Live {
     /// What is full, if anything is.
     pub fn full(&self) -> Option<Full> {
         if self.journal.is_low() { Some(Full::Store) } else { self.room.any_full().map(Full::Root) }
+    }
+
+    /// Whether room is wanted where history takes it: in STORE, or in a root on the same filesystem.
+    pub fn is_short(&self) -> bool {
+        if self.journal.is_low() {
+            return true;
+        }
+        if self.room.any_full().is_none() {
+            return false;
+        }
+        let Ok(store) = self.disk.space("live.space", &self.paths.store) else { return false };
+        self.room.looks.lock().iter().any(|(_, look)| look.full && look.device == store.device)
     }
 
     /// Looks again at all roots; from the housekeeper.

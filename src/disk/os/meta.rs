@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Repeats a call that returns -1 and `EINTR`.
@@ -227,6 +228,7 @@ pub(super) fn space(path: &Path) -> io::Result<Space> {
         nix::sys::statfs::statfs(path)?.filesystem_type() == nix::sys::statfs::BTRFS_SUPER_MAGIC;
     let unit = raw.fragment_size();
     Ok(Space {
+        device: std::fs::metadata(path)?.dev(),
         block_size: u32::try_from(unit).unwrap_or(4096),
         total: raw.blocks().saturating_mul(unit),
         free: raw.blocks_free().saturating_mul(unit),

@@ -309,9 +309,10 @@ impl Disk for SimDisk {
 
     fn space(&self, op: Op, path: &Path) -> Result<Space> {
         self.look(op, path, |world| {
-            world.find(path)?;
+            let found = world.find(path)?;
             let free = world.capacity.saturating_sub(world.used_pages * PAGE);
             Ok(Space {
+                device: world.node(found)?.fs,
                 block_size: 4096,
                 total: world.capacity,
                 free,

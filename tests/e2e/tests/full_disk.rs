@@ -171,12 +171,24 @@ fn a_full_data_refuses_growth_and_goes_on_writeback() {
     full_and_relieved(Capture::Writeback, false);
 }
 
-/// History is shortened before anyone is told: neither who writes nor who makes a name hears of a full STORE, and what is
-/// held stays.
 #[test]
 fn a_full_store_shortens_history_before_it_refuses() {
+    shortens_history_before_it_refuses(false);
+}
+
+/// As by default: STORE lies beside DATA.
+#[test]
+fn a_full_disk_of_both_shortens_history_before_it_refuses() {
+    shortens_history_before_it_refuses(true);
+}
+
+/// History is shortened before anyone is told: neither who writes nor who makes a name hears of a full disk, and what is
+/// held stays. When there is nothing left to shorten, it is ENOSPC.
+fn shortens_history_before_it_refuses(one_disk: bool) {
     let place = Place::new();
-    let (data, store) = (Small::new(&place, "d", "ext4", 300), Small::new(&place, "s", "ext4", 600));
+    let store = Small::new(&place, "s", "ext4", 600);
+    let other = (!one_disk).then(|| Small::new(&place, "d", "ext4", 300));
+    let data = other.as_ref().unwrap_or(&store);
     let settings = "segment_mib = 24\nkeep_free_mib = 32\nlease_secs = 1\nweave_cpu_percent = 100\n\
                     retention = \"every write for ever\"\nretention_cap = \"1TiB\"\nretention_minimum = \"1s\"\n";
     let (inside, kept) = (data.dir.join("data"), store.dir.join("store"));
@@ -200,6 +212,7 @@ fn a_full_store_shortens_history_before_it_refuses() {
     let tagged = noise();
     fs::write(&file, &tagged).unwrap();
     cmd::run(mount.weft().args(["tag", "held"]).arg(&mount.point)).ok();
+    let growing = File::create(mount.point.join("growing")).unwrap();
     // More than twice what STORE can hold.
     let out = OpenOptions::new().write(true).open(&file).unwrap();
     for round in 0..3_000_u64 {
@@ -211,6 +224,19 @@ fn a_full_store_shortens_history_before_it_refuses() {
             fs::write(&name, "x").unwrap_or_else(|e| panic!("round {round}: {e}"));
             fs::rename(&name, mount.point.join("renamed")).unwrap_or_else(|e| panic!("round {round}: {e}"));
             out.set_len(40 * BLOCK as u64).unwrap_or_else(|e| panic!("round {round}: {e}"));
+            let (linked, at) = (mount.point.join("linked"), format!("{}", 48 << 20));
+            fs::hard_link(&file, &linked).unwrap_or_else(|e| panic!("round {round}: {e}"));
+            fs::remove_file(&linked).unwrap();
+            let call = |program, args: &[&str]| drop(cmd::call(program, args).ok());
+            let noise = file.to_str().unwrap();
+            call("setfattr", &["-n", "user.round", "-v", &round.to_string(), noise]);
+            call("fallocate", &["-n", "-o", &at, "-l", "1048576", noise]);
+            call("fallocate", &["-z", "-n", "-o", "100", "-l", "5000", noise]);
+        }
+        if round % 4 == 0 {
+            // DATA grows too, where both need the same space.
+            let grown = round / 4 * BLOCK as u64;
+            growing.write_all_at(&noise()[..BLOCK], grown).unwrap_or_else(|e| panic!("round {round}: {e}"));
         }
     }
     assert!(mount.status()["written_bytes"].as_u64() > Some(700 << 20));
@@ -220,7 +246,22 @@ fn a_full_store_shortens_history_before_it_refuses() {
     assert!(points["upto"].as_u64() > Some(1), "history was shortened: {points}");
     mount.crash();
     assert_eq!(fs::read(mount.point.join("@tag=held/noise")).unwrap(), tagged);
+    // What others take cannot be given back.
+    let filler = store.fill(0);
+    let cause = (0..3_000_u64).find_map(|round| growing_on(&mount, round).err()).expect("no end of space");
+    assert_eq!(cause.kind(), ErrorKind::StorageFull, "{cause}");
+    fs::remove_file(filler).unwrap();
+    wait("room again", || !is_full(&mount));
+    growing_on(&mount, 0).unwrap();
+    assert_eq!(fs::read(mount.point.join("@tag=held/noise")).unwrap(), tagged);
     mount.unmount();
+}
+
+/// Writes a block of its own.
+fn growing_on(mount: &Mount, block: u64) -> std::io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(mount.point.join("more"))?;
+    file.write_all_at(&[5; BLOCK], block * BLOCK as u64)?;
+    file.sync_data()
 }
 
 /// Stores through a map cannot be refused: when even the reserve is used up everything stops, and says so.
