@@ -85,6 +85,11 @@ pub fn load_used(store: &Path) -> Outcome<Model> {
     load(store, &used(store)?)
 }
 
+/// The model that comes with the program.
+pub fn shipped() -> Model {
+    Model { name: SHIPPED.into(), blake3: hash(SHIPPED_BYTES), bytes: SHIPPED_BYTES.to_vec() }
+}
+
 /// The model that a name, or the beginning of one, stands for.
 ///
 /// # Errors
@@ -92,7 +97,7 @@ pub fn load_used(store: &Path) -> Outcome<Model> {
 pub fn load(store: &Path, name: &str) -> Outcome<Model> {
     let name = find(store, name)?;
     if name == SHIPPED {
-        return Ok(Model { name, blake3: hash(SHIPPED_BYTES), bytes: SHIPPED_BYTES.to_vec() });
+        return Ok(shipped());
     }
     let path = file(store, &name);
     let bytes = read(&path, MODEL_MAX)?.ok_or_else(|| unknown(&name))?;

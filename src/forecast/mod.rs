@@ -9,10 +9,12 @@ pub mod features;
 pub mod ledger;
 pub mod policy;
 pub mod predictor;
+pub mod purse;
 pub mod runner;
 pub mod score;
 pub mod service;
 pub mod signal;
+pub mod simulate;
 pub mod tick;
 pub mod trace;
 

@@ -5,6 +5,7 @@
 //! much has gathered again; a split makes a restore of that moment likely.
 
 use super::predictor::Forecast;
+use super::purse::Purse;
 use super::signal::Key;
 use serde::Serialize;
 
@@ -13,8 +14,10 @@ use serde::Serialize;
 pub struct Candidate {
     pub key: Key,
     pub forecast: Option<Forecast>,
-    /// Scattered extents (distinct pages written) since its shadow, or since its history began.
+    /// Distinct pages written since its shadow, or since its history began.
     pub delta_pages: f64,
+    /// Scattered extents that they lie in: what one write brought lies together.
+    pub extents: f64,
     /// Bytes of the partition.
     pub size: u64,
     /// Age of its shadow; `None`: it has none.
@@ -72,7 +75,7 @@ const EXTENT: f64 = crate::types::PAGE as f64;
 /// A shadow is not counted on for longer.
 const LIFE_MAX_SECS: f64 = 86_400.0;
 /// Fewer extents are not worth a thought.
-const DELTA_MIN: f64 = 8.0;
+const EXTENTS_MIN: f64 = 8.0;
 /// A burst is this much more in the next five minutes than has gathered.
 const BURST: f64 = 2.0;
 
@@ -105,7 +108,7 @@ fn life_secs(candidate: &Candidate) -> f64 {
 /// What baking one partition is worth.
 pub fn judge(candidate: &Candidate, costs: &Costs) -> Decision {
     let bytes = bake_bytes(candidate.delta_pages, candidate.size, candidate.shadow_secs.is_some());
-    let saved = candidate.delta_pages * costs.seek_secs;
+    let saved = candidate.extents * costs.seek_secs;
     let life = life_secs(candidate);
     let ordinary = 1.0 - (-costs.restores_per_day * life / 86_400.0).exp();
     let (split, burst) = candidate.forecast.as_ref().map_or((0.0, 0.0), |forecast| {
@@ -117,16 +120,16 @@ pub fn judge(candidate: &Candidate, costs: &Costs) -> Decision {
     let none =
         (1.0 - ordinary) * (1.0 - split * costs.restore_of_split) * (1.0 - burst * costs.restore_of_burst);
     let likelihood = 1.0 - none;
-    let cost = costs.background * (candidate.delta_pages * costs.seek_secs + bytes / costs.bytes_per_sec);
+    let cost = costs.background * (candidate.extents * costs.seek_secs + bytes / costs.bytes_per_sec);
     let benefit = likelihood * saved - cost;
     let why = format!(
         "{:.0} extents to look for cost {saved:.2} s; a restore profits with probability {likelihood:.3} (a shadow lives \
          {:.0} min; split within the hour {split:.2}, burst {burst:.2}); baking {:.1} MiB costs {cost:.3} s",
-        candidate.delta_pages,
+        candidate.extents,
         life / 60.0,
         bytes / (1 << 20) as f64
     );
-    let bake = benefit > 0.0 && candidate.delta_pages >= DELTA_MIN;
+    let bake = benefit > 0.0 && candidate.extents >= EXTENTS_MIN;
     let partition = candidate.key.to_string();
     Decision {
         partition,
@@ -140,8 +143,14 @@ pub fn judge(candidate: &Candidate, costs: &Costs) -> Decision {
     }
 }
 
-/// Decides on all within a budget of bytes: the most benefit per byte first.
-pub fn decide(candidates: &[Candidate], costs: &Costs, mut budget_bytes: f64) -> Vec<Decision> {
+/// Bytes that the largest of these takes: a purse that does not hold as much never pays for it.
+pub fn largest<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> f64 {
+    let bytes = |one: &Candidate| bake_bytes(one.delta_pages, one.size, one.shadow_secs.is_some());
+    candidates.map(bytes).fold(0.0, f64::max)
+}
+
+/// Decides on all within what the purse holds: the most benefit per byte first.
+pub fn decide(candidates: &[Candidate], costs: &Costs, purse: &mut Purse) -> Vec<Decision> {
     let mut decisions: Vec<Decision> = candidates.iter().map(|candidate| judge(candidate, costs)).collect();
     let worth = |decision: &Decision| decision.benefit_secs / decision.bytes.max(1.0);
     decisions.sort_by(|a, b| worth(b).total_cmp(&worth(a)).then_with(|| a.partition.cmp(&b.partition)));
@@ -149,8 +158,8 @@ pub fn decide(candidates: &[Candidate], costs: &Costs, mut budget_bytes: f64) ->
         if !decision.bake {
             continue;
         }
-        if decision.bytes <= budget_bytes {
-            budget_bytes -= decision.bytes;
+        if decision.bytes <= purse.bytes() {
+            purse.spend(decision.bytes);
         } else {
             decision.bake = false;
             decision.why.push_str("; beyond the budget");
@@ -161,7 +170,7 @@ pub fn decide(candidates: &[Candidate], costs: &Costs, mut budget_bytes: f64) ->
 
 /// The standard rule, which needs no forecast: bake when an eighth of the partition has gathered, and at latest after
 /// an hour; the most gathered first.
-pub fn standard(candidates: &[Candidate], mut budget_bytes: f64) -> Vec<Decision> {
+pub fn standard(candidates: &[Candidate], purse: &mut Purse) -> Vec<Decision> {
     const SHARE: f64 = 8.0;
     const AT_LATEST_SECS: f64 = 3_600.0;
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
@@ -170,10 +179,10 @@ pub fn standard(candidates: &[Candidate], mut budget_bytes: f64) -> Vec<Decision
         let many = candidate.delta_pages * EXTENT * SHARE >= candidate.size as f64;
         let old = candidate.shadow_secs.is_none_or(|secs| secs >= AT_LATEST_SECS);
         let bytes = bake_bytes(candidate.delta_pages, candidate.size, candidate.shadow_secs.is_some());
-        let due = (many || old) && candidate.delta_pages >= DELTA_MIN;
-        let bake = due && bytes <= budget_bytes;
+        let due = (many || old) && candidate.extents >= EXTENTS_MIN;
+        let bake = due && bytes <= purse.bytes();
         if bake {
-            budget_bytes -= bytes;
+            purse.spend(bytes);
         }
         let state = match (due, bake) {
             (true, true) => "due",
@@ -182,13 +191,13 @@ pub fn standard(candidates: &[Candidate], mut budget_bytes: f64) -> Vec<Decision
         };
         Decision {
             partition: candidate.key.to_string(),
-            benefit_secs: candidate.delta_pages * 1e-4,
+            benefit_secs: candidate.extents * 1e-4,
             likelihood: 1.0,
-            saved_secs: candidate.delta_pages * 1e-4,
+            saved_secs: candidate.extents * 1e-4,
             cost_secs: 0.0,
             bytes,
             bake,
-            why: format!("the standard rule: {:.0} extents since its shadow, {state}", candidate.delta_pages),
+            why: format!("the standard rule: {:.0} extents since its shadow, {state}", candidate.extents),
         }
     };
     sorted.iter().map(decide).collect()
@@ -203,9 +212,16 @@ mod tests {
             key: name.into(),
             forecast: Some(Forecast { p_quiet: [0.5; 4], ..Forecast::default() }),
             delta_pages,
+            extents: delta_pages,
             size: 64 << 20,
             shadow_secs: Some(4_000.0),
         }
+    }
+
+    fn holding(bytes: f64) -> Purse {
+        let mut purse = Purse::default();
+        purse.gather(1.0, bytes, 0.0);
+        purse
     }
 
     fn benefit(candidate: &Candidate) -> f64 {
@@ -231,7 +247,7 @@ mod tests {
         assert!(benefit(&quiet) > 2.0 * benefit(&hot), "{} {}", benefit(&quiet), benefit(&hot));
         // And before a burst it is worth more than in the middle of steady writing.
         let mut burst = hot.clone();
-        burst.delta_pages = 100.0;
+        (burst.delta_pages, burst.extents) = (100.0, 100.0);
         let mut steady = burst.clone();
         steady.forecast = Some(Forecast { pages: [20.0, 100.0, 1_200.0, 16_000.0], ..Forecast::default() });
         assert!(judge(&burst, &Costs::default()).why.contains("burst 0.6"));
@@ -243,16 +259,19 @@ mod tests {
         for delta in [0.0, 1.0] {
             assert!(!judge(&candidate("p", delta), &Costs::default()).bake);
         }
-        assert!(!standard(&[candidate("p", 0.0)], 1e12)[0].bake);
+        assert!(!standard(&[candidate("p", 0.0)], &mut holding(1e12))[0].bake);
+        // Much that was written in one piece is read in one piece.
+        let piece = Candidate { extents: 1.0, ..candidate("p", 10_000.0) };
+        assert!(!judge(&piece, &Costs::default()).bake);
     }
 
     #[test]
     fn the_budget_is_kept_and_the_best_go_first() {
         let many: Vec<Candidate> =
             (1..=20).map(|n| candidate(&format!("p{n:02}"), f64::from(n) * 100.0)).collect();
-        for decide in
-            [|c: &[Candidate], b| decide(c, &Costs::default(), b), standard as fn(&[Candidate], f64) -> _]
-        {
+        let by_rule: fn(&[Candidate], &mut Purse) -> Vec<Decision> = standard;
+        for rule in [|c: &[Candidate], purse: &mut Purse| decide(c, &Costs::default(), purse), by_rule] {
+            let decide = |c: &[Candidate], bytes| rule(c, &mut holding(bytes));
             let budget = 20e6;
             let decisions = decide(&many, budget);
             let baked: Vec<&Decision> = decisions.iter().filter(|decision| decision.bake).collect();
@@ -260,7 +279,8 @@ mod tests {
             assert!(decide(&many, 0.0).iter().all(|decision| !decision.bake));
             assert_eq!(decide(&many, budget), decisions);
         }
-        assert!(decide(&many, &Costs::default(), 20e6).iter().any(|d| d.why.contains("beyond the budget")));
+        let decisions = decide(&many, &Costs::default(), &mut holding(20e6));
+        assert!(decisions.iter().any(|d| d.why.contains("beyond the budget")));
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Tick {
         self.span_us.max(1) as f64 / 1e6
     }
 
+    /// Scattered extents that the writes left in history, about: the bytes of one write lie together.
+    pub fn extents(&self) -> u64 {
+        self.pages.min(self.writes)
+    }
+
     /// Adds what happened to another file of the same partition in the same stretch. Sizes add up; so do pages, which
     /// are of different files.
     pub fn add(&mut self, other: &Tick) {
@@ -82,11 +87,14 @@ impl Tick {
 #[derive(Clone, Debug)]
 pub struct Union {
     parts: [f32; PARTS as usize],
+    /// Sums over the ticks, as if none wrote where another did.
+    told_pages: f64,
+    told_extents: f64,
 }
 
 impl Default for Union {
     fn default() -> Union {
-        Union { parts: [0.0; PARTS as usize] }
+        Union { parts: [0.0; PARTS as usize], told_pages: 0.0, told_extents: 0.0 }
     }
 }
 
@@ -96,6 +104,8 @@ impl Union {
         if tick.pages == 0 {
             return;
         }
+        self.told_pages += tick.pages as f64;
+        self.told_extents += tick.extents() as f64;
         let touched = if tick.touched == 0 { 1 } else { tick.touched };
         let most = (reach(tick.size) / PARTS / crate::types::PAGE).max(1) as f32;
         let each = tick.pages as f32 / touched.count_ones() as f32;
@@ -113,8 +123,13 @@ impl Union {
         self.parts.iter().map(|part| f64::from(*part)).sum()
     }
 
+    /// Scattered extents: the distinct pages, in runs as long as they were written in.
+    pub fn extents(&self) -> f64 {
+        if self.told_pages > 0.0 { self.pages() * self.told_extents / self.told_pages } else { 0.0 }
+    }
+
     pub fn clear(&mut self) {
-        self.parts = [0.0; PARTS as usize];
+        *self = Union::default();
     }
 }
 
@@ -144,6 +159,19 @@ mod tests {
         assert!((union.pages() - 1.0).abs() < 0.01, "{}", union.pages());
         union.clear();
         assert_eq!(union.pages(), 0.0);
+    }
+
+    #[test]
+    fn what_one_write_brings_is_one_extent() {
+        let mut union = Union::default();
+        let size = 64 << 20;
+        union.add(&Tick { pages: 256, writes: 1, touched: 1, size, ..Tick::default() });
+        assert!((union.extents() - 1.0).abs() < 1e-6, "{}", union.extents());
+        // Written again by single pages somewhere else: half of the pages are scattered now.
+        union.add(&Tick { pages: 256, writes: 256, touched: 2, size, ..Tick::default() });
+        assert!((union.extents() - 257.0).abs() < 1.0, "{}", union.extents());
+        // More writes than pages are as many extents as pages.
+        assert_eq!(Tick { pages: 3, writes: 17, ..Tick::default() }.extents(), 3);
     }
 
     proptest! {

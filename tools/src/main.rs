@@ -19,6 +19,7 @@ mod resolve;
 mod restore;
 mod retention;
 mod shadow;
+mod simulate;
 mod split;
 mod splits;
 mod status;
@@ -72,6 +73,7 @@ enum Command {
     #[command(hide = true)]
     InferenceWorker(inference_worker::Args),
     Forecast(forecast::Args),
+    Simulate(simulate::Args),
     #[command(subcommand)]
     Shadow(shadow::Command),
     /// List the shadows, and what they cost
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
         Command::Model(command) => model::run(&command, store),
         Command::Train(args) => train::run(&args, store),
         Command::Forecast(args) => forecast::run(&args, store),
+        Command::Simulate(args) => simulate::run(&args, store),
         Command::Shadow(command) => shadow::run(&command, store),
         Command::Shadows(args) => shadow::list(&args, store),
         Command::Trace(command) => trace::run(&command, store),

@@ -170,11 +170,13 @@ pub fn start(store: &Path, model: models::Model) -> weft_mount::Outcome<OnnxPred
     OnnxPredictor::start(Launch::of_weft(), config.onnxruntime(), model)
 }
 
-fn is_file(model: &str) -> bool {
+/// It names a file rather than a model of a STORE.
+pub fn is_file(model: &str) -> bool {
     model.contains('/') || model.ends_with(".onnx")
 }
 
-fn read_file(path: &Path) -> weft_mount::Outcome<models::Model> {
+/// A model in a file of the operator's.
+pub fn read_file(path: &Path) -> weft_mount::Outcome<models::Model> {
     let bytes = models::from_path(path)?;
     let blake3 = models::hash(&bytes);
     Ok(models::Model { name: blake3.clone(), blake3, bytes })

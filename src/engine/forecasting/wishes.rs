@@ -31,14 +31,14 @@ impl Gathered {
         self.since.remove(key);
     }
 
-    /// Extents since the newest shadow, which was made at `made`.
-    fn pages(&mut self, key: &str, made: Option<Timestamp>) -> f64 {
-        let Some((since, union)) = self.since.get_mut(key) else { return 0.0 };
+    /// Pages and extents since the newest shadow, which was made at `made`.
+    fn of(&mut self, key: &str, made: Option<Timestamp>) -> (f64, f64) {
+        let Some((since, union)) = self.since.get_mut(key) else { return (0.0, 0.0) };
         if let Some(made) = made.filter(|made| made > since) {
             *since = made;
             union.clear();
         }
-        union.pages()
+        (union.pages(), union.extents())
     }
 }
 
@@ -52,10 +52,9 @@ impl Engine {
         }
         let made = self.newest_shadows();
         let candidates = self.bake_candidates(&made);
-        let secs = forecasting.limits.how.step_us as f64 / 1e6;
-        let budget = self.shadowing.limits.bytes_per_sec as f64 * secs;
+        let rate = self.shadowing.limits.bytes_per_sec as f64;
         let mut service = forecasting.service.lock();
-        let decisions = service.decide(candidates, &Costs::default(), budget).to_vec();
+        let decisions = service.decide(candidates, &Costs::default(), rate).to_vec();
         let counts = service.counts();
         drop(service);
         for decision in decisions.iter().filter(|decision| counts && decision.bake) {
@@ -85,10 +84,12 @@ impl Engine {
         let mut candidates: Vec<Candidate> = large
             .map(|(key, size)| {
                 let made = made.get(&**key).copied();
+                let (delta_pages, extents) = gathered.of(key, made);
                 Candidate {
                     key: Key::clone(key),
                     forecast: None,
-                    delta_pages: gathered.pages(key, made),
+                    delta_pages,
+                    extents,
                     size: *size,
                     shadow_secs: made.map(|made| (now.0 - made.0).max(0) as f64 / 1e6),
                 }

@@ -14,6 +14,7 @@ use super::features::{Features, Rows, Setup};
 use super::ledger::{Belief, Ledger};
 use super::policy::{self, Candidate, Costs, Decision};
 use super::predictor::{Forecast, Predictor};
+use super::purse::Purse;
 use super::runner::{Runner, Trouble};
 use super::signal::{Key, Signal};
 use super::trace::kept::{self, Kept};
@@ -93,6 +94,7 @@ pub struct Service {
     belief: Belief,
     latest: Latest,
     decisions: Vec<Decision>,
+    purse: Purse,
     events: VecDeque<(Timestamp, String)>,
     /// What could not be kept or stored.
     unkept: Option<String>,
@@ -115,6 +117,7 @@ impl Service {
             belief: Belief::default(),
             latest: Latest::default(),
             decisions: Vec::new(),
+            purse: Purse::default(),
             events: VecDeque::new(),
             unkept: None,
             told: Timestamp(0),
@@ -272,19 +275,22 @@ impl Service {
     }
 
     /// Decides what to bake, by the model where it counts, else by the standard rule. Forecasts are filled in here.
+    /// Called once a step: as much as `bytes_per_sec` gives in one has gathered since.
     pub fn decide(
         &mut self,
         mut candidates: Vec<Candidate>,
         costs: &Costs,
-        budget_bytes: f64,
+        bytes_per_sec: f64,
     ) -> &[Decision] {
+        let secs = self.how.step_us as f64 / 1e6;
+        self.purse.gather(secs, bytes_per_sec, policy::largest(candidates.iter()));
         self.decisions = if self.counts() {
             for candidate in &mut candidates {
                 candidate.forecast = self.forecast_of(&candidate.key);
             }
-            policy::decide(&candidates, costs, budget_bytes)
+            policy::decide(&candidates, costs, &mut self.purse)
         } else {
-            policy::standard(&candidates, budget_bytes)
+            policy::standard(&candidates, &mut self.purse)
         };
         &self.decisions
     }

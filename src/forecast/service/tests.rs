@@ -120,6 +120,7 @@ fn a_model_that_lies_is_left_for_the_standard_rule_with_an_event() {
         key: "base/5/1".into(),
         forecast: None,
         delta_pages: 100.0,
+        extents: 100.0,
         size: 1 << 20,
         shadow_secs: None,
     };

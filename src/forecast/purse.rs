@@ -1,0 +1,55 @@
+//! What baking may spend: bytes that gather evenly, and lapse when nobody needs them.
+//!
+//! Invariant: never more is spent than has gathered.
+
+/// Unspent bytes pile up for so long at most, unless something larger waits.
+const PILE_SECS: f64 = 3_600.0;
+
+/// See the head of this file.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Purse {
+    bytes: f64,
+    most: f64,
+}
+
+impl Purse {
+    /// `secs` have passed at so many bytes a second. `largest`: what the largest thing that is wanted takes; the purse
+    /// holds that, or it could never be had.
+    pub fn gather(&mut self, secs: f64, bytes_per_sec: f64, largest: f64) {
+        self.most = (bytes_per_sec * PILE_SECS.max(secs)).max(largest);
+        self.bytes = (self.bytes + secs * bytes_per_sec).min(self.most);
+    }
+
+    /// Bytes that may be spent now.
+    pub fn bytes(&self) -> f64 {
+        self.bytes
+    }
+
+    /// How full it is, 0 to 1: what is in a full purse lapses.
+    pub fn fill(&self) -> f64 {
+        if self.most > 0.0 { (self.bytes / self.most).clamp(0.0, 1.0) } else { 0.0 }
+    }
+
+    pub fn spend(&mut self, bytes: f64) {
+        self.bytes = (self.bytes - bytes).max(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_gather_up_to_an_hour_or_to_what_the_largest_takes() {
+        let mut purse = Purse::default();
+        purse.gather(60.0, 10.0, 0.0);
+        assert_eq!(purse.bytes(), 600.0);
+        purse.spend(500.0);
+        assert_eq!(purse.bytes(), 100.0);
+        (0..1_000).for_each(|_| purse.gather(60.0, 10.0, 0.0));
+        assert_eq!((purse.bytes(), purse.fill()), (36_000.0, 1.0));
+        (0..1_000).for_each(|_| purse.gather(60.0, 10.0, 50_000.0));
+        assert_eq!(purse.bytes(), 50_000.0, "a large partition is saved up for");
+        assert_eq!(Purse::default().fill(), 0.0);
+    }
+}
