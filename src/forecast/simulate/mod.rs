@@ -111,14 +111,12 @@ pub fn simulate(
     let site = Site { trace, how, clock, instants, rate: rate(trace, how, &clock) };
     let none = Run::new(&site, Policy::None, &Plan::new()).whole(None)?;
     let weights = Weights::of(&none);
-    let mut plan = Plan::new();
-    if policies.contains(&Policy::Oracle) {
-        let begin = Run::new(&site, Policy::None, &Plan::new()).begun();
-        plan = oracle::plan((trace, &clock), &begin, (&site.instants, &weights), none.budget_bytes);
-    }
     let mut reports = Vec::new();
     for policy in policies {
-        let mut report = Run::new(&site, *policy, &plan).whole(model.as_deref_mut())?;
+        let mut report = match policy {
+            Policy::Oracle => site.oracle(&weights, none.budget_bytes)?,
+            _ => Run::new(&site, *policy, &Plan::new()).whole(model.as_deref_mut())?,
+        };
         report.weigh(&weights);
         reports.push(report);
     }
@@ -140,6 +138,17 @@ struct Site<'a> {
     instants: Instants,
     /// Bytes per second.
     rate: f64,
+}
+
+impl Site<'_> {
+    /// What the oracle comes to: a mixture of two plans.
+    fn oracle(&self, weights: &Weights, budget: f64) -> Result<Report> {
+        let begin = Run::new(self, Policy::None, &Plan::new()).begun();
+        let [below, above] =
+            oracle::plans((self.trace, &self.clock), &begin, (&self.instants, weights), budget);
+        let follow = |plan: &Plan| Run::new(self, Policy::Oracle, plan).whole(None);
+        Ok(follow(&below)?.mixed(&follow(&above)?))
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,9 @@
 //!
 //! Baking is a choice of steps for each partition. Its cost is what the instants between two bakes have to look for, and
 //! its price the bytes. For a price per byte the best choice of one partition is a shortest path, and partitions do not
-//! depend on each other (Lagrange's relaxation; Fisher, Management Science 1981). At a price at which the choices together
-//! take at least the budget, nobody who takes at most the budget has a lower cost: he would have a lower sum of cost and
-//! price, too. So the plan is an upper bound on what any policy can do, and takes a little more than the budget. That the
-//! budget gathers over time does not bind it.
+//! depend on each other (Lagrange's relaxation; Fisher, Management Science 1981). Two plans at nearly the same price stand on
+//! both sides of the budget: mixed so that together they take just the budget they are the best of all mixtures, and no
+//! plan that takes at most the budget has a lower cost. That the budget gathers over time does not bind them.
 
 use super::clock::Clock;
 use super::instants::Instants;
@@ -16,8 +15,13 @@ use crate::forecast::tick::{Tick, Union};
 use crate::forecast::trace::{Trace, What};
 use std::collections::BTreeMap;
 
-/// Prices that are tried at once; twice.
-const PRICES: usize = 32;
+/// Prices that are tried at once.
+const PRICES: usize = 16;
+/// How often the gap between two of them is divided again.
+const ROUNDS: usize = 6;
+/// Prices from 2^-`BELOW` per budget on, each this many times the one before.
+const BELOW: i32 = 40;
+const APART: f64 = 16.0;
 
 /// Partitions to bake after each step.
 pub(super) type Plan = BTreeMap<usize, Vec<u32>>;
@@ -40,13 +44,14 @@ struct Stop {
     weight: f64,
 }
 
-/// The plan: from `world` as it is after step `clock.begin`.
-pub(super) fn plan(
+/// Plans from `world` as it is after step `clock.begin`: one that takes at most the budget, and one that takes at least the
+/// budget or all that is of use.
+pub(super) fn plans(
     (trace, clock): (&Trace, &Clock),
     world: &World,
     (instants, weights): (&Instants, &Weights),
     budget: f64,
-) -> Plan {
+) -> [Plan; 2] {
     let lives = lives(trace, clock, world, instants, weights);
     let bytes_at = |prices: &[f64]| {
         let mut sums = vec![0.0; prices.len()];
@@ -57,33 +62,40 @@ pub(super) fn plan(
         }
         sums
     };
-    let price = price(budget, bytes_at);
-    let mut plan = Plan::new();
+    let prices = prices(budget, bytes_at);
+    let mut plans = [Plan::new(), Plan::new()];
     for life in &lives {
-        for stop in ways(life, &[price]).into_iter().flat_map(|way| way.stops) {
-            if let Some(stop) = life.stops.get(stop) {
+        for (plan, way) in plans.iter_mut().zip(ways(life, &prices)) {
+            for stop in way.stops.iter().filter_map(|stop| life.stops.get(*stop)) {
                 plan.entry(stop.step).or_default().push(life.partition);
             }
         }
     }
-    plan
+    plans
 }
 
-/// The highest price at which at least the budget is taken; zero when that is never taken.
-fn price(budget: f64, bytes_at: impl Fn(&[f64]) -> Vec<f64>) -> f64 {
-    let enough = |prices: &[f64]| {
-        let bytes = bytes_at(prices);
-        prices.iter().zip(bytes).rposition(|(_, bytes)| bytes >= budget)
-    };
+/// Two prices next to each other: at the first at most the budget is taken, at the other more, unless nothing more is of use.
+fn prices(budget: f64, bytes_at: impl Fn(&[f64]) -> Vec<f64>) -> [f64; 2] {
     if budget <= 0.0 {
-        return f64::INFINITY;
+        return [f64::INFINITY; 2];
     }
-    // Costs are shares of one, so a price is a share per byte.
-    let coarse: Vec<f64> = (0..PRICES).map(|n| 2f64.powi(n as i32 - 24) / budget).collect();
-    let Some(at) = enough(&coarse) else { return 0.0 };
-    let Some(low) = coarse.get(at).copied() else { return 0.0 };
-    let fine: Vec<f64> = (0..PRICES).map(|n| low * 2f64.powf(n as f64 / PRICES as f64)).collect();
-    enough(&fine).and_then(|at| fine.get(at).copied()).unwrap_or(low)
+    // Costs are shares of one, so a price is a share per byte. The first is too high for anything.
+    let (mut high, mut low, mut apart) = (f64::INFINITY, 0.0, APART);
+    let mut from = 2f64.powi(-BELOW) / budget;
+    for round in 0..ROUNDS {
+        let tried: Vec<f64> = (0i32..).take(PRICES).map(|n| from * apart.powi(n)).collect();
+        let bytes = bytes_at(&tried);
+        let Some(at) = bytes.iter().rposition(|bytes| *bytes > budget) else {
+            if round == 0 {
+                return [0.0; 2];
+            }
+            break;
+        };
+        low = tried.get(at).copied().unwrap_or(low);
+        high = tried.get(at + 1).copied().unwrap_or(high);
+        (from, apart) = (low, apart.powf(1.0 / PRICES as f64));
+    }
+    [high, low]
 }
 
 /// What is best from a stop on.

@@ -144,6 +144,47 @@ pub struct Report {
     weights: Weights,
 }
 
+impl Restores {
+    fn mixed(&self, other: &Restores, share: f64) -> Restores {
+        let mix = |a: f64, b: f64| a + (b - a) * share;
+        Restores {
+            instants: self.instants,
+            extents: mix(self.extents, other.extents),
+            bytes: mix(self.bytes, other.bytes),
+            secs: mix(self.secs, other.secs),
+        }
+    }
+}
+
+impl Report {
+    /// Of two plans as much of each as takes the budget.
+    pub(super) fn mixed(&self, other: &Report) -> Report {
+        let (below, above) = (self.baked_bytes, other.baked_bytes);
+        let whole = above - below;
+        let share = if whole > 0.0 { ((self.budget_bytes - below) / whole).clamp(0.0, 1.0) } else { 0.0 };
+        let mix = |a: f64, b: f64| a + (b - a) * share;
+        let mut mixed = self.clone();
+        let restores = |part: fn(&mut Report) -> &mut Restores, mixed: &mut Report| {
+            let other = *part(&mut other.clone());
+            let both = part(mixed).mixed(&other, share);
+            *part(mixed) = both;
+        };
+        restores(|report| &mut report.random, &mut mixed);
+        restores(|report| &mut report.incidents, &mut mixed);
+        restores(|report| &mut report.bursts, &mut mixed);
+        restores(|report| &mut report.splits, &mut mixed);
+        restores(|report| &mut report.losses, &mut mixed);
+        mixed.splits_ready = self.splits_ready.zip(other.splits_ready).map(|(a, b)| mix(a, b));
+        mixed.baked_bytes = mix(below, above);
+        mixed.bakes = mix(self.bakes as f64, other.bakes as f64).round() as u64;
+        mixed.wasted_bytes = mix(self.wasted_bytes, other.wasted_bytes);
+        for (block, other) in mixed.blocks.iter_mut().zip(&other.blocks) {
+            block.iter_mut().zip(other).for_each(|(a, b)| *a = mix(*a, *b));
+        }
+        mixed
+    }
+}
+
 /// What one extent counts at random instants and at incidents, of all that `none` has to look for.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(super) struct Weights(pub [f64; 2]);
