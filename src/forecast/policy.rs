@@ -105,8 +105,8 @@ fn life_secs(candidate: &Candidate) -> f64 {
     busy + (LIFE_MAX_SECS - busy).max(0.0) * (0.5 * quiet_hour + 0.5 * quiet_day) * 0.5
 }
 
-/// What baking one partition is worth. `scarcity`: how many times the cost of baking counts ([`Purse::scarcity`]).
-pub fn judge(candidate: &Candidate, costs: &Costs, scarcity: f64) -> Decision {
+/// What baking one partition is worth.
+pub fn judge(candidate: &Candidate, costs: &Costs) -> Decision {
     let bytes = bake_bytes(candidate.delta_pages, candidate.size, candidate.shadow_secs.is_some());
     let saved = candidate.extents * costs.seek_secs;
     let life = life_secs(candidate);
@@ -120,8 +120,7 @@ pub fn judge(candidate: &Candidate, costs: &Costs, scarcity: f64) -> Decision {
     let none =
         (1.0 - ordinary) * (1.0 - split * costs.restore_of_split) * (1.0 - burst * costs.restore_of_burst);
     let likelihood = 1.0 - none;
-    let cost =
-        scarcity * costs.background * (candidate.extents * costs.seek_secs + bytes / costs.bytes_per_sec);
+    let cost = costs.background * (candidate.extents * costs.seek_secs + bytes / costs.bytes_per_sec);
     let benefit = likelihood * saved - cost;
     let why = format!(
         "{:.0} extents to look for cost {saved:.2} s; a restore profits with probability {likelihood:.3} (a shadow lives \
@@ -130,7 +129,7 @@ pub fn judge(candidate: &Candidate, costs: &Costs, scarcity: f64) -> Decision {
         life / 60.0,
         bytes / (1 << 20) as f64
     );
-    let bake = benefit > 0.0 && candidate.extents >= std::env::var("EMIN").ok().and_then(|v| v.parse().ok()).unwrap_or(EXTENTS_MIN);
+    let bake = benefit > 0.0 && candidate.extents >= EXTENTS_MIN;
     let partition = candidate.key.to_string();
     Decision {
         partition,
@@ -152,11 +151,9 @@ pub fn largest<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> f64 {
 
 /// Decides on all within what the purse holds: the most benefit per byte first.
 pub fn decide(candidates: &[Candidate], costs: &Costs, purse: &mut Purse) -> Vec<Decision> {
-    let judge = |candidate| judge(candidate, costs, purse.scarcity());
-    let mut decisions: Vec<Decision> = candidates.iter().map(judge).collect();
+    let mut decisions: Vec<Decision> = candidates.iter().map(|candidate| judge(candidate, costs)).collect();
     let worth = |decision: &Decision| decision.benefit_secs / decision.bytes.max(1.0);
     decisions.sort_by(|a, b| worth(b).total_cmp(&worth(a)).then_with(|| a.partition.cmp(&b.partition)));
-    purse.note_wanted(decisions.iter().filter(|one| one.bake).map(|one| one.bytes).sum());
     for decision in &mut decisions {
         if !decision.bake {
             continue;
@@ -228,7 +225,7 @@ mod tests {
     }
 
     fn benefit(candidate: &Candidate) -> f64 {
-        judge(candidate, &Costs::default(), 1.0).benefit_secs
+        judge(candidate, &Costs::default()).benefit_secs
     }
 
     #[test]
@@ -237,7 +234,7 @@ mod tests {
         let mut split = plain.clone();
         split.forecast.as_mut().unwrap().p_split = [0.5, 0.9, 0.9];
         assert!(benefit(&split) > benefit(&plain));
-        let decision = judge(&split, &Costs::default(), 1.0);
+        let decision = judge(&split, &Costs::default());
         assert!(decision.bake && decision.why.contains("split within the hour 0.90"), "{}", decision.why);
     }
 
@@ -253,19 +250,19 @@ mod tests {
         (burst.delta_pages, burst.extents) = (100.0, 100.0);
         let mut steady = burst.clone();
         steady.forecast = Some(Forecast { pages: [20.0, 100.0, 1_200.0, 16_000.0], ..Forecast::default() });
-        assert!(judge(&burst, &Costs::default(), 1.0).why.contains("burst 0.6"));
-        assert!(judge(&steady, &Costs::default(), 1.0).why.contains("burst 0.00"));
+        assert!(judge(&burst, &Costs::default()).why.contains("burst 0.6"));
+        assert!(judge(&steady, &Costs::default()).why.contains("burst 0.00"));
     }
 
     #[test]
     fn nothing_gathered_is_nothing_to_bake() {
         for delta in [0.0, 1.0] {
-            assert!(!judge(&candidate("p", delta), &Costs::default(), 1.0).bake);
+            assert!(!judge(&candidate("p", delta), &Costs::default()).bake);
         }
         assert!(!standard(&[candidate("p", 0.0)], &mut holding(1e12))[0].bake);
         // Much that was written in one piece is read in one piece.
         let piece = Candidate { extents: 1.0, ..candidate("p", 10_000.0) };
-        assert!(!judge(&piece, &Costs::default(), 1.0).bake);
+        assert!(!judge(&piece, &Costs::default()).bake);
     }
 
     #[test]
