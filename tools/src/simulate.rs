@@ -31,13 +31,13 @@ pub struct Args {
     #[arg(long, default_value = "recorded", value_name = "POLICY")]
     splits: String,
     /// Bytes that baking may read and write, as a share of the bytes of the pages written in the judged part
-    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE", allow_negative_numbers = true)]
     budget: f64,
     /// Seconds between decisions [default: a tick]
-    #[arg(long, default_value_t = 0.0, value_name = "SECS")]
+    #[arg(long, default_value_t = 0.0, value_name = "SECS", allow_negative_numbers = true)]
     step: f64,
     /// Judge nothing in this first share of the trace, on which a model may have been trained
-    #[arg(long, default_value_t = 0.7, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.7, value_name = "SHARE", allow_negative_numbers = true)]
     skip: f64,
     /// Random instants at which the whole site is restored
     #[arg(long, default_value_t = 200, value_name = "N")]

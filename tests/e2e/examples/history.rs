@@ -16,6 +16,8 @@ const HELP: &str = "scripts/bench history [options]
   --every N      slices between two looks at the others: plain disk, and Weft without weaver (6)
   --scale N      pgbench scale (50)
   --clients N    clients (8)
+  --thin TIERS   at the end prune by this retention, and tell what is left of the run's history
+  --wal WHERE    \"inside\" DATA, or \"outside\", where it is no history (inside)
   --out DIR      where the JSON goes (target/bench)";
 /// Longest wait for the weaver before another side is measured.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,13 +28,17 @@ struct Options {
     every: usize,
     scale: usize,
     clients: usize,
+    thin: Option<String>,
+    wal_outside: bool,
     out: PathBuf,
 }
 
 impl Options {
     fn parse() -> Options {
         let out = PathBuf::from("target/bench");
-        let mut options = Options { slices: 30, seconds: 60, every: 6, scale: 50, clients: 8, out };
+        let (thin, wal_outside) = (None, false);
+        let mut options =
+            Options { slices: 30, seconds: 60, every: 6, scale: 50, clients: 8, thin, wal_outside, out };
         bench::options(HELP, |name, value| {
             let number = || match bench::number(name, value) {
                 Ok(0) => Err(format!("{name} wants a number above 0, not {value}")),
@@ -44,6 +50,14 @@ impl Options {
                 "--every" => options.every = number()?,
                 "--scale" => options.scale = number()?,
                 "--clients" => options.clients = number()?,
+                "--thin" => options.thin = Some(value.to_owned()),
+                "--wal" => {
+                    options.wal_outside = match value {
+                        "inside" => false,
+                        "outside" => true,
+                        _ => return Err(format!("--wal is inside or outside, not {value}")),
+                    }
+                }
                 "--out" => options.out = PathBuf::from(value),
                 _ => return bench::unknown(name, value),
             }
@@ -77,9 +91,9 @@ fn main() {
     fs::write(unwoven.store.join("weft.toml"), "weave = false\n").expect("weft.toml");
     let unwoven = unwoven.mount();
     let mut sides = [
-        measured(&place, "weft", weft.point.clone(), weft.daemons()),
-        measured(&place, "raw", place.dir_for("postgres", "raw"), Vec::new()),
-        measured(&place, "unwoven", unwoven.point.clone(), unwoven.daemons()),
+        measured(&place, "weft", &options, weft.point.clone(), weft.daemons()),
+        measured(&place, "raw", &options, place.dir_for("postgres", "raw"), Vec::new()),
+        measured(&place, "unwoven", &options, unwoven.point.clone(), unwoven.daemons()),
     ];
     for measured in &sides {
         measured.side.load(options.scale);
@@ -103,7 +117,11 @@ fn main() {
     sides[0].side.server.sql("SELECT pg_switch_wal()");
     sides[0].wait_for_archive();
     weave(&weft);
-    let history = history(&before, &weft.status(), sides[0].archived() - archived, sides[0].transactions());
+    let mut history =
+        history(&before, &weft.status(), sides[0].archived() - archived, sides[0].transactions());
+    if let Some(tiers) = &options.thin {
+        history["thinned"] = thinned(&weft, tiers);
+    }
     println!("{history:#}");
     let lines: Vec<Value> = sides.iter().map(Measured::line).collect();
     write(&options, &history, &lines);
@@ -114,7 +132,7 @@ fn main() {
     unwoven.unmount();
 }
 
-fn measured(place: &Place, name: &'static str, dir: PathBuf, daemons: Vec<i32>) -> Measured {
+fn measured(place: &Place, name: &'static str, options: &Options, dir: PathBuf, daemons: Vec<i32>) -> Measured {
     let archive = place.dir_for("postgres", &format!("{name}-archive"));
     let log = place.dir_for("postgres", &format!("{name}-latencies"));
     // What stands here is read by pg_ctl's shell, by PostgreSQL's and by the archiver's.
@@ -126,6 +144,12 @@ fn measured(place: &Place, name: &'static str, dir: PathBuf, daemons: Vec<i32>) 
         .set("shared_buffers=256MB")
         .set("archive_mode=on");
     server.initdb();
+    if options.wal_outside {
+        let (inside, outside) = (dir.join("pg_wal"), place.join(&format!("{name}-wal")));
+        cmd::call("cp", &["-a".as_ref(), inside.as_os_str(), outside.as_os_str()]).ok();
+        fs::remove_dir_all(&inside).expect("empty pg_wal");
+        std::os::unix::fs::symlink(&outside, &inside).expect("pg_wal elsewhere");
+    }
     let line = format!("archive_command = '{} %p %f'\n", command.display());
     let conf = dir.join("postgresql.conf");
     let text = fs::read_to_string(&conf).expect("read postgresql.conf");
@@ -199,6 +223,22 @@ fn latency(dir: &Path) -> Latency {
     let at =
         |percent: usize| all.get(all.len().saturating_sub(1) * percent / 100).copied().unwrap_or(f64::NAN);
     Latency { p50: at(50), p99: at(99) }
+}
+
+/// What thinning leaves, bytes.
+fn thinned(mount: &Mount, tiers: &str) -> Value {
+    let before = mount.status();
+    let arguments = ["retention", "set", "--minimum", "1s", tiers, "--of"];
+    cmd::run(mount.weft().args(arguments).arg(&mount.point)).ok();
+    let begun = Instant::now();
+    let pruned = cmd::run(mount.weft().args(["prune", "--json"]).arg(&mount.point)).ok();
+    let pruned: Value = serde_json::from_str(&pruned).expect("JSON of prune");
+    let after = mount.status();
+    json!({
+        "tiers": tiers, "secs": begun.elapsed().as_secs_f64(), "points": pruned["points"],
+        "before_bytes": before["woven_bytes"], "after_bytes": after["woven_bytes"],
+        "journal_bytes": after["journal_bytes"], "pruned": pruned,
+    })
 }
 
 fn weave(mount: &Mount) {
