@@ -110,6 +110,7 @@ pub struct Config {
     pub onnxruntime: String,
     pub log: Vec<Setting>,
     pub log_catalogue: String,
+    pub pg_stat: String,
 }
 
 impl Default for Config {
@@ -151,6 +152,7 @@ impl Default for Config {
             onnxruntime: String::new(),
             log: Vec::new(),
             log_catalogue: String::new(),
+            pg_stat: String::new(),
         }
     }
 }
@@ -275,6 +277,10 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 # Empty: nobody, and splits of PostgreSQL are not recognised in logs.
 #log_catalogue = ""
 
+# Whom to ask, once a tick of the forecast, which tables are read and written (PostgreSQL's pg_stat_user_tables), as for
+# `--pg`: reads that the server's cache answers are seen nowhere else. Statements in logs count no tables then. Empty: nobody.
+#pg_stat = ""
+
 # ONNX Runtime's library (libonnxruntime.so, 1.24 or later), which runs the models of the forecast; "": look beside the
 # program and in /usr/lib/weft. `weft mount --onnxruntime` overrides this. Without one the standard rule decides.
 #onnxruntime = ""
@@ -314,6 +320,11 @@ impl Config {
     /// Whom to ask which files the tables have that logs name.
     pub fn log_catalogue(&self) -> Option<&str> {
         Some(self.log_catalogue.as_str()).filter(|connection| !connection.is_empty())
+    }
+
+    /// Whom to ask for PostgreSQL's statistics.
+    pub fn pg_stat(&self) -> Option<&str> {
+        Some(self.pg_stat.as_str()).filter(|connection| !connection.is_empty())
     }
 
     /// What is left out of history besides what the profile leaves out.

@@ -10,6 +10,7 @@ use crate::process::{self, Report, Side};
 use crate::roots::{self, Root};
 use crate::running::{Event, Rates, Running};
 use crate::served::{Common, Served};
+use crate::statistics::{self, Statistics};
 use crate::{Outcome, config, kernel, mountinfo, place, profile};
 use nix::sys::signal::SigSet;
 use std::fs::{DirBuilder, File};
@@ -327,8 +328,8 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     let library = plan.config.onnxruntime().map(Path::to_path_buf);
     let model = Arc::new(Serving::new(plan.store.clone(), library, forecasts_with(engine)));
     let data = plan.data.clone();
-    let logs = Logs::default();
-    let running = Arc::new(Running { common, data, roots, profile, started, rates, model, logs });
+    let (logs, statistics) = (Logs::default(), Statistics::default());
+    let running = Arc::new(Running { common, data, roots, profile, started, rates, model, logs, statistics });
     let roots = Arc::downgrade(&running);
     engine.set_let_go(Arc::new(move |going| {
         let running = roots.upgrade();
@@ -347,6 +348,10 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     }
     if plan.config.forecast {
         running.model.begin();
+    }
+    if let Some(connection) = plan.config.pg_stat().filter(|_| plan.config.forecast) {
+        let tick = std::time::Duration::from_secs(plan.config.forecast_tick_secs);
+        statistics::begin(&running, connection, tick)?;
     }
     logs::begin(&running, &plan.config.log, plan.config.log_catalogue())?;
     Ok(running)

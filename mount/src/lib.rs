@@ -49,6 +49,7 @@ mod served;
 mod shadows;
 pub mod shown;
 pub mod splits;
+mod statistics;
 
 /// A refusal or failure as an operator reads it: one line, with what to do.
 pub type Outcome<T> = std::result::Result<T, String>;

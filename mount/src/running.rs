@@ -39,6 +39,7 @@ pub struct Running {
     pub rates: parking_lot::Mutex<Rates>,
     pub model: Arc<Serving>,
     pub logs: crate::logs::Logs,
+    pub statistics: crate::statistics::Statistics,
 }
 
 /// Between rate samples.
@@ -148,6 +149,7 @@ impl Running {
             "model": self.model.status(),
             "logs": logs,
             "log_catalogue_trouble": trouble,
+            "pg_stat": self.statistics.shown(),
         });
         if let Some(all) = all.as_object_mut() {
             all.extend(crate::cost::of_this_process());

@@ -110,7 +110,20 @@ fn logs(status: &Value) -> String {
     };
     let catalogue = status.get("log_catalogue_trouble").and_then(Value::as_str);
     let catalogue = catalogue.map(|cause| format!("log_catalogue does not answer: {cause}"));
-    let lines: Vec<String> = logs.iter().map(one).chain(catalogue).collect();
+    let statistics =
+        status.get("pg_stat").filter(|statistics| statistics.is_object()).map(|statistics| match statistics
+            .get("trouble")
+            .and_then(Value::as_str)
+        {
+            Some(cause) => format!("pg_stat does not answer: {cause}"),
+            None => format!(
+                "pg_stat: {} tables, {} scans, {} rows changed",
+                number(statistics, "tables"),
+                number(statistics, "reads"),
+                number(statistics, "writes")
+            ),
+        });
+    let lines: Vec<String> = logs.iter().map(one).chain(catalogue).chain(statistics).collect();
     if lines.is_empty() { "none is followed".into() } else { lines.join("; ") }
 }
 

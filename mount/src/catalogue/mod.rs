@@ -1,10 +1,11 @@
 //! What a database calls its partitions: asked of the database itself, over a connection that the operator names. Run in
-//! the process of the command, never in the daemon: a server on the mount may wait for the daemon.
+//! the process of the command, and in the daemon on threads of their own that hold nothing: a server on the mount may wait
+//! for the daemon.
 
 mod mysql;
 mod postgres;
 
-pub use postgres::{PageSetOf, Relation as PgRelation, pages_where, relation};
+pub use postgres::{PageSetOf, Relation as PgRelation, Touched, pages_where, relation, touched};
 
 use crate::Outcome;
 use std::collections::HashMap;

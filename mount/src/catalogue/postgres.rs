@@ -72,6 +72,45 @@ pub(super) fn names(conninfo: &str) -> Outcome<Names> {
     Ok(names)
 }
 
+/// Tables with rows of their own.
+const TOUCHED: &str = "
+    SELECT pg_relation_filepath(relid), (coalesce(seq_scan, 0) + coalesce(idx_scan, 0))::bigint,
+           (n_tup_ins + n_tup_upd + n_tup_del)::bigint
+      FROM pg_stat_user_tables WHERE pg_relation_filenode(relid) IS NOT NULL";
+
+/// What the server's statistics say of a table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Touched {
+    /// From DATA on, as the server sees it.
+    pub path: String,
+    /// Scans that were begun.
+    pub reads: u64,
+    /// Rows that were inserted, updated and deleted.
+    pub writes: u64,
+}
+
+/// How much all tables of all databases that may be connected to were read and written since the statistics began.
+///
+/// # Errors
+/// One line with what the server said.
+pub fn touched(conninfo: &str) -> Outcome<Vec<Touched>> {
+    let doing = "asking for statistics";
+    let mut client = connect(conninfo, None)?;
+    let databases = client.query(DATABASES, &[]).map_err(told(doing))?;
+    drop(client);
+    let mut all = Vec::new();
+    for row in databases {
+        let database: String = row.try_get(0).map_err(told(doing))?;
+        let mut client = connect(conninfo, Some(&database))?;
+        for row in client.query(TOUCHED, &[]).map_err(told(doing))? {
+            let Some(path) = row.try_get::<_, Option<String>>(0).map_err(told(doing))? else { continue };
+            let count = |at: usize| row.try_get::<_, i64>(at).map_err(told(doing)).map(i64::unsigned_abs);
+            all.push(Touched { path, reads: count(1)?, writes: count(2)? });
+        }
+    }
+    Ok(all)
+}
+
 /// A relation as the catalogue has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Relation {

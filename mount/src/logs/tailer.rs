@@ -84,7 +84,8 @@ impl Logs {
         *self.over.lock() = true;
     }
 
-    fn enter(&self) -> Option<MutexGuard<'_, bool>> {
+    /// Held while the engine is used; `None`: that is over.
+    pub(crate) fn enter(&self) -> Option<MutexGuard<'_, bool>> {
         let over = self.over.lock();
         (!*over).then_some(over)
     }

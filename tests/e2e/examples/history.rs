@@ -132,7 +132,13 @@ fn main() {
     unwoven.unmount();
 }
 
-fn measured(place: &Place, name: &'static str, options: &Options, dir: PathBuf, daemons: Vec<i32>) -> Measured {
+fn measured(
+    place: &Place,
+    name: &'static str,
+    options: &Options,
+    dir: PathBuf,
+    daemons: Vec<i32>,
+) -> Measured {
     let archive = place.dir_for("postgres", &format!("{name}-archive"));
     let log = place.dir_for("postgres", &format!("{name}-latencies"));
     // What stands here is read by pg_ctl's shell, by PostgreSQL's and by the archiver's.

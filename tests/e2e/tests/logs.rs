@@ -186,6 +186,40 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
     mount.unmount();
 }
 
+/// Reads that the server's cache answers are known by its own statistics alone.
+#[test]
+fn statistics_of_postgres_tell_what_is_read() {
+    let place = Place::new();
+    let data = place.dir_for("postgres", "data");
+    let server = Postgres::new(&place, "live", &data).set("autovacuum=off");
+    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
+    let mount =
+        configured(Mount::over(&data), &format!("pg_stat = \"{conninfo}\"\nforecast_tick_secs = 1\n"));
+    let told = |mount: &Mount| mount.status()["pg_stat"].clone();
+    until("that nobody answers is told", &mount, |status| status["pg_stat"]["trouble"].is_string());
+    let table = cmd::run(mount.weft().arg("status").arg(&mount.point)).ok();
+    assert!(table.contains("pg_stat does not answer: PostgreSQL, connecting"), "{table}");
+    server.initdb();
+    server.start();
+    server.sql("CREATE TABLE read_often (id int); INSERT INTO read_often SELECT generate_series(1, 1000)");
+    until("the table is known", &mount, |status| status["pg_stat"]["tables"] == 1);
+    let before = told(&mount);
+    let mut client = server.connect("postgres");
+    for _ in 0..50 {
+        client.batch_execute("SELECT count(*) FROM read_often").unwrap();
+    }
+    client.batch_execute("UPDATE read_often SET id = id + 1").unwrap();
+    drop(client);
+    let of = |told: &Value, key: &str| told[key].as_u64().unwrap();
+    until("what was read and written is known", &mount, |status| {
+        let now = &status["pg_stat"];
+        of(now, "reads") >= of(&before, "reads") + 50 && of(now, "writes") >= of(&before, "writes") + 1_000
+    });
+    assert!(told(&mount)["trouble"].is_null());
+    server.stop();
+    mount.unmount();
+}
+
 #[test]
 fn what_is_no_log_is_told_and_harms_nothing() {
     let place = Place::new();
