@@ -394,10 +394,7 @@ impl Engine {
     pub fn fallocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<()> {
         let end = offset.checked_add(len).ok_or_else(|| Error::errno("live.fallocate", libc::EFBIG))?;
         match mode {
-            Fallocate::Reserve { keep_size } => self.roomy(|| {
-                self.live.has_room(file, len)?;
-                self.live.reserve(file, end, keep_size)
-            }),
+            Fallocate::Reserve { keep_size } => self.reserve(file, end, (len, keep_size)),
             // Parts of pages are written.
             Fallocate::Punch => self.roomy(|| self.live.zero(file, offset, len, true)),
             Fallocate::Zero { keep_size } => self.roomy(|| self.live.zero(file, offset, len, keep_size)),

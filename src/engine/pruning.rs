@@ -17,7 +17,7 @@ use crate::sync::thread;
 use crate::sync::{Arc, Mutex};
 use crate::types::{SegmentNo, Seq, Timestamp};
 use crate::weave::{Pace, Range, Remaining, Thinning};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
@@ -235,24 +235,35 @@ impl Engine {
         let needs = Remaining::new(&self.index, &self.live, thinned.clone());
         let groups = self.thinnable(thinned.upto())?;
         judged.retain(|range, _| groups.iter().flatten().any(|(known, ..)| known == range));
-        for group in groups {
-            let (Some((first, ..)), Some((last, ..))) = (group.first(), group.last()) else { continue };
-            let range = (first.0, last.1);
-            let by: Vec<u64> = group.iter().map(|(_, seqs, _)| signature(thinned, *seqs)).collect();
+        let thin = |group: &[Thinnable]| {
             let files: Vec<Range> = group.iter().map(|(range, ..)| *range).collect();
-            if let ([file], [by]) = (files.as_slice(), by.as_slice())
-                && judged.get(file) == Some(by)
-            {
+            self.weaver.weaver().thin(&files, &needs, &self.index, pace, dry)
+        };
+        // What is put together takes space beside what it is made of. Where there is too little, less is put together.
+        let (mut groups, mut full) = (VecDeque::from(groups), None);
+        while let Some(group) = groups.pop_front() {
+            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+            let (range, seqs) = ((first.0.0, last.0.1), (first.1.0, last.1.1));
+            let by = signature(thinned, seqs);
+            if group.len() == 1 && judged.get(&range) == Some(&by) {
                 continue;
             }
-            let Some(done) = self.weaver.weaver().thin(&files, &needs, &self.index, pace, dry)? else {
-                break;
-            };
-            told.add(&done);
-            let seqs = (group.first().map_or(Seq::ZERO, |(_, seqs, _)| seqs.0), last_seq(&group));
-            judged.insert(range, signature(thinned, seqs));
+            match thin(&group) {
+                Ok(Some(done)) => {
+                    told.add(&done);
+                    judged.insert(range, by);
+                }
+                Ok(None) => break,
+                Err(error) if error.is(libc::ENOSPC) => {
+                    if group.len() > 1 {
+                        group.into_iter().rev().for_each(|file| groups.push_front(vec![file]));
+                    }
+                    full = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        full.filter(|_| told.after_bytes >= told.before_bytes).map_or(Ok(()), Err)
     }
 
     /// Woven files that end at or before an event and of which no journal segment is there: neighbours that may be put
@@ -309,7 +320,7 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
             match engine.prune(&budget, false) {
                 Ok(done) if done.thinning.unneeded_bytes > 0 => tracing::info!(
                     upto = %done.upto,
-                    bytes = done.thinning.before_bytes - done.thinning.after_bytes,
+                    bytes = done.thinning.before_bytes.saturating_sub(done.thinning.after_bytes),
                     "history was thinned"
                 ),
                 Ok(_) => {}
@@ -327,10 +338,6 @@ pub(super) fn index_rested(live: &Live, index: &Index) -> Result<()> {
 
 /// A woven file, its first and last event, its bytes.
 type Thinnable = (Range, (Seq, Seq), u64);
-
-fn last_seq(group: &[Thinnable]) -> Seq {
-    group.last().map_or(Seq::ZERO, |(_, seqs, _)| seqs.1)
-}
 
 fn fits(group: &[Thinnable], file: &Thinnable) -> bool {
     let bytes: u64 = group.iter().map(|(_, _, bytes)| bytes).sum();

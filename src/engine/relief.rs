@@ -81,14 +81,19 @@ impl Engine {
 
     /// While history takes too much room, shortens it, down to the minimum. Whether there is room then.
     pub fn relieve(&self) -> Result<bool> {
+        self.relieve_until(&|| !self.is_over())
+    }
+
+    /// Shortens history until there is enough room, down to the minimum. Whether there is then.
+    pub(super) fn relieve_until(&self, enough: &dyn Fn() -> bool) -> Result<bool> {
         let mut futile = self.pruning.relief.futile.lock();
-        if !self.is_over() {
+        if enough() {
             return Ok(true);
         }
         if futile.is_some_and(|tried| tried.elapsed() < FUTILE_FOR) {
             return Ok(false);
         }
-        let made = self.shorten();
+        let made = self.shorten(enough);
         *futile = (!matches!(made, Ok(true))).then(Instant::now);
         made
     }
@@ -112,16 +117,20 @@ impl Engine {
         !self.live.is_short()
     }
 
-    fn shorten(&self) -> Result<bool> {
+    fn shorten(&self, enough: &dyn Fn() -> bool) -> Result<bool> {
         let retention = self.retention();
         if self.weaver.is_on() {
-            self.weave_now()?;
+            match self.weave_now() {
+                // Pruning may give back what weaving would take.
+                Err(error) if error.is(libc::ENOSPC) => {}
+                woven => drop(woven?),
+            }
         }
-        let Some(mut age_us) = self.age_us(&retention)? else { return Ok(!self.is_over()) };
+        let Some(mut age_us) = self.age_us(&retention)? else { return Ok(enough()) };
         loop {
             let _ = self.live.journal.prepare_spares();
             self.live.look_again();
-            if !self.is_over() {
+            if enough() {
                 return Ok(true);
             }
             if age_us <= retention.minimum_us.max(1) {
@@ -132,7 +141,7 @@ impl Engine {
             let pruned = self.prune_by(&retention.within(age_us), &Unpaced, false)?;
             tracing::warn!(
                 upto = %pruned.upto,
-                back = pruned.thinning.before_bytes - pruned.thinning.after_bytes,
+                back = pruned.thinning.before_bytes.saturating_sub(pruned.thinning.after_bytes),
                 "history takes more room than it may: it was shortened"
             );
         }

@@ -8,6 +8,9 @@ use crate::live::room::Full;
 use crate::sync::atomic::Ordering;
 use crate::types::{FileId, RootId};
 
+/// How often somebody may take the room that was made for another.
+const TRIES: usize = 8;
+
 impl Engine {
     /// Appends when `append`; otherwise at `offset`. Visible, not yet durable.
     pub fn write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
@@ -18,15 +21,41 @@ impl Engine {
 
     /// Does what may find the disk of STORE full: then history is shortened, down to the minimum, before that is told.
     pub(super) fn roomy<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
-        match act() {
-            Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => match self.relieve() {
-                Ok(true) => act(),
-                Ok(false) => Err(error),
+        let mut done = act();
+        // Others may have taken what there was room for.
+        for _ in 0..TRIES {
+            match &done {
+                Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => {}
+                _ => break,
+            }
+            match self.relieve() {
+                Ok(true) => done = act(),
+                Ok(false) => break,
                 Err(cause) => {
                     tracing::warn!(error = %cause, "history could not be shortened to make room");
-                    Err(error)
+                    break;
                 }
-            },
+            }
+        }
+        done
+    }
+
+    /// Reserves space in DATA: where history takes it from the same filesystem, history is shortened first. Not for so much
+    /// that it could be asked for by mistake.
+    pub(super) fn reserve(&self, file: FileId, end: u64, (len, keep_size): (u64, bool)) -> Result<()> {
+        const MOST: u64 = 256 << 20;
+        let act = || self.live.has_room(file, len).and_then(|()| self.live.reserve(file, end, keep_size));
+        match self.roomy(act) {
+            Err(error) if error.is(libc::ENOSPC) && len <= MOST && self.live.is_beside_store(file)? => {
+                match self.relieve_until(&|| self.live.has_room(file, len).is_ok()) {
+                    Ok(true) => act(),
+                    Ok(false) => Err(error),
+                    Err(cause) => {
+                        tracing::warn!(error = %cause, "history could not be shortened to make room");
+                        Err(error)
+                    }
+                }
+            }
             other => other,
         }
     }

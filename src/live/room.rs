@@ -189,6 +189,13 @@ impl Live {
         }
     }
 
+    /// Whether a file's bytes and history take space from the same filesystem.
+    pub fn is_beside_store(&self, file: FileId) -> Result<bool> {
+        let dir = &self.paths.root(self.node(file)?.root)?.dir;
+        let device = |path: &Path| self.disk.space("live.space", path).map(|space| space.device);
+        Ok(device(dir)? == device(&self.paths.store)?)
+    }
+
     /// New names and sizes are refused while STORE or the root is full.
     pub(super) fn may_grow(&self, root: RootId) -> Result<()> {
         if self.journal.is_low() {

@@ -59,7 +59,11 @@ impl Engine {
 
     fn wish_by_rule(&self) -> Result<()> {
         let (limits, now) = (self.shadowing.limits, self.shadow_now());
-        let view = self.view(self.index.watermark().seq)?;
+        let view = match self.view(self.index.watermark().seq) {
+            // Nothing is indexed yet, or it was pruned this moment: at the next look.
+            Err(error) if error.is(libc::ESTALE) => return Ok(()),
+            other => other?,
+        };
         let mut rule = self.shadowing.rule.lock();
         if !std::mem::replace(&mut rule.began, true) {
             self.count_before(&mut rule, now);

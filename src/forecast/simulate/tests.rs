@@ -45,7 +45,7 @@ fn a_burst_costs_what_had_gathered_before_it() {
     assert_eq!((none.bursts.instants, none.incidents.instants, none.random.instants), (1, 1, 0));
     // Of 256 pages of a part, ten are written five times: a little more than ten, as chance would have it.
     assert!((10.0..50.0).contains(&none.bursts.extents), "{none:?}");
-    assert_eq!((none.cost, none.bakes), (Some(1.0), 0));
+    assert!((none.cost.unwrap() - 1.0).abs() < 1e-9 && none.bakes == 0);
     // Who knows it bakes once, just before: 64 MiB read and written.
     assert_eq!((oracle.bakes, oracle.baked_bytes), (1, 2.0 * f64::from(64 << 20)), "{oracle:?}");
     assert_eq!((oracle.bursts.extents, oracle.cost, oracle.wasted_bytes), (0.0, Some(0.0), 0.0));
@@ -85,7 +85,7 @@ fn what_comes_before_the_judged_part_is_the_standard_rules() {
     let how = How { skip_share: 0.7, random: 50, budget_share: 1e6, ..How::default() };
     let reports = run(&site, &[Policy::None, Policy::Standard], how);
     assert_eq!((reports[0].bakes, reports[0].baked_bytes), (0, 0.0), "what was baked before is not counted");
-    assert_eq!(reports[0].random.instants, 50);
+    assert_eq!(reports[0].random.instants, 30, "one in each step that is judged, and no step twice");
     // The shadow of the first minute is there for all: only what came since the second bake has gathered.
     assert!(reports[0].random.extents <= 100.0, "{:?}", reports[0]);
 }
@@ -115,7 +115,8 @@ fn random_site(seed: u64) -> Trace {
     let mut site = trace(&lines);
     site.lines.iter_mut().for_each(|line| {
         if let What::Tick(tick) = &mut line.what {
-            tick.size = 1 << 20;
+            // All over it: 256 pages.
+            (tick.size, tick.touched) = (1 << 20, u64::MAX);
         }
     });
     site
@@ -157,7 +158,8 @@ fn nobody_is_better_than_the_oracle_and_nobody_worse_than_doing_nothing() {
                 assert!(report.baked_bytes <= report.budget_bytes * (1.0 + 1e-9), "{report:?}");
                 assert!(report.wasted_bytes <= report.baked_bytes);
             }
-            assert!(cost(4) < 0.9, "the oracle does something: {:?}", reports[4]);
+            let most = if budget_share < 0.1 { 0.99 } else { 0.9 };
+            assert!(cost(4) < most, "the oracle does something: {:?}", reports[4]);
             assert!(cost(1) < 1.0 - 1e-3 || budget_share < 0.5, "so does the rule: {:?}", reports[1]);
             let again = simulate(&site, &POLICIES, &how, Some(&mut Liar)).unwrap();
             assert_eq!(again, reports, "the same seed gives the same figures");
@@ -185,15 +187,13 @@ fn the_oracle_is_the_best_of_all_schedules() {
         Site { trace: &site, how: &how, clock, instants: Instants::of(&site, &how, &clock), rate: 0.0 };
     let none = Run::new(&seen, Policy::None, &Plan::new()).whole(None).unwrap();
     let weights = Weights::of(&none);
-    // The step of minute n is n: after each line of the judged part.
-    let stops = [(1, 0), (2, 1), (3, 0), (4, 1), (5, 0), (6, 1)];
+    // The step of minute n is n: after each line, but for the last one, behind which nothing is restored.
+    let stops = [(0, 2), (1, 0), (2, 1), (3, 0), (4, 1), (5, 0), (6, 1)];
     let schedules: Vec<Report> = (0u32..1 << stops.len())
         .map(|chosen| {
             let mut plan = Plan::new();
-            for (bit, (step, partition)) in
-                stops.iter().enumerate().filter(|(bit, _)| chosen & (1 << bit) != 0)
-            {
-                let _ = bit;
+            let bits = stops.iter().enumerate();
+            for (_, (step, partition)) in bits.filter(|(bit, _)| chosen & (1 << bit) != 0) {
                 plan.entry(*step).or_default().push(*partition);
             }
             let mut report = Run::new(&seen, Policy::Oracle, &plan).whole(None).unwrap();

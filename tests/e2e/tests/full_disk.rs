@@ -233,9 +233,9 @@ fn shortens_history_before_it_refuses(one_disk: bool) {
             call("fallocate", &["-n", "-o", &at, "-l", "1048576", noise]);
             call("fallocate", &["-z", "-n", "-o", "100", "-l", "5000", noise]);
         }
-        if round % 4 == 0 {
-            // DATA grows too, where both need the same space.
-            let grown = round / 4 * BLOCK as u64;
+        if round % 16 == 0 {
+            // DATA grows too, where both need the same space. What is written once is in history once, and stays.
+            let grown = round / 16 * BLOCK as u64;
             growing.write_all_at(&noise()[..BLOCK], grown).unwrap_or_else(|e| panic!("round {round}: {e}"));
         }
     }
@@ -246,22 +246,26 @@ fn shortens_history_before_it_refuses(one_disk: bool) {
     assert!(points["upto"].as_u64() > Some(1), "history was shortened: {points}");
     mount.crash();
     assert_eq!(fs::read(mount.point.join("@tag=held/noise")).unwrap(), tagged);
-    // What others take cannot be given back.
-    let filler = store.fill(0);
-    let cause = (0..3_000_u64).find_map(|round| growing_on(&mount, round).err()).expect("no end of space");
+    // When nothing may be shortened, that is told; and when it may again, all goes on.
+    let keep = |minimum: &str| {
+        let args = ["retention", "set", "--minimum", minimum, "every write for ever", "--of"];
+        cmd::run(mount.weft().args(args).arg(&mount.point)).ok();
+    };
+    keep("1d");
+    let block = noise();
+    let write = |round: u64| {
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(mount.point.join("more"))?;
+        file.write_all_at(&block[..BLOCK], round % 8 * BLOCK as u64)?;
+        file.sync_data()
+    };
+    let cause = (0..4_000).find_map(|round| write(round).err()).expect("no end of space");
     assert_eq!(cause.kind(), ErrorKind::StorageFull, "{cause}");
-    fs::remove_file(filler).unwrap();
-    wait("room again", || !is_full(&mount));
-    growing_on(&mount, 0).unwrap();
+    keep("1s");
+    wait("room again", || write(0).is_ok());
+    (0..400).for_each(|round| write(round).unwrap_or_else(|cause| panic!("round {round}: {cause}")));
     assert_eq!(fs::read(mount.point.join("@tag=held/noise")).unwrap(), tagged);
     mount.unmount();
-}
-
-/// Writes a block of its own.
-fn growing_on(mount: &Mount, block: u64) -> std::io::Result<()> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(mount.point.join("more"))?;
-    file.write_all_at(&[5; BLOCK], block * BLOCK as u64)?;
-    file.sync_data()
 }
 
 /// Stores through a map cannot be refused: when even the reserve is used up everything stops, and says so.

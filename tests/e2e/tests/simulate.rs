@@ -15,8 +15,9 @@ fn public_trace(place: &Place) -> PathBuf {
     for second in (0..14_400u64).step_by(20) {
         let page = second * 37 % 200;
         text.push_str(&format!("{second},0,{},4096,W\n", page * 4096));
+        text.push_str(&format!("{second},0,{},4096,W\n", (1 << 20) + second % 50 * 4096));
         if second % 3_600 < 120 {
-            for n in 0..20 {
+            for n in 0..60 {
                 text.push_str(&format!(
                     "{second}.{n:02},0,{},4096,W\n",
                     (1 << 20) + (second * 7 + n * 11) % 256 * 4096
