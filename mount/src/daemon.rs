@@ -349,11 +349,11 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     if plan.config.forecast {
         running.model.begin();
     }
-    if let Some(connection) = plan.config.pg_stat().filter(|_| plan.config.forecast) {
-        let tick = std::time::Duration::from_secs(plan.config.forecast_tick_secs);
+    let tick = plan.config.forecast.then(|| Duration::from_secs(plan.config.forecast_tick_secs));
+    if let (Some(connection), Some(tick)) = (plan.config.pg_stat(), tick) {
         statistics::begin(&running, connection, tick)?;
     }
-    logs::begin(&running, &plan.config.log, plan.config.log_catalogue())?;
+    logs::begin(&running, &plan.config.log, plan.config.log_catalogue(), tick)?;
     Ok(running)
 }
 

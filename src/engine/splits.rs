@@ -3,6 +3,7 @@
 
 use super::Engine;
 use crate::error::{Error, Result};
+use crate::forecast::{Key, Signal};
 use crate::lineage::find::{self, Part};
 use crate::lineage::partition::{Fork, Layout, Partition};
 use crate::lineage::splits::{self, Child, How, Origin, Split, Tie};
@@ -35,7 +36,7 @@ pub struct Ancestry {
 
 impl Engine {
     /// Notes that a partition splits, and wishes for a shadow of the child (all of the partition when no pages are
-    /// given), before everything else.
+    /// given), before everything else. The forecast is told once, however many children and whoever else says it.
     ///
     /// # Errors
     /// `Invalid`: there is no such partition, or the pages are none of its.
@@ -47,9 +48,18 @@ impl Engine {
             splits::check_pages(pages, main_bytes(&parts))?;
         }
         let subject = self.shadow_subject(&parent.root, &first.path);
-        let seq = self.live.journal.last_seq();
-        let split = splits::declare(&self.meta, (&parent.to_string(), how), (seq, self.now().0), child)?;
+        let (seq, now) = (self.live.journal.last_seq(), self.now());
+        let split = splits::declare(&self.meta, (&parent.to_string(), how), (seq, now.0), child)?;
         self.wish(wish_for(subject, pages));
+        if splits::is_first(&self.meta, &split, now.0)? {
+            let (children, point) = (Vec::new(), None);
+            self.signal(Signal::Split {
+                partition: Key::from(split.parent.as_str()),
+                at: now,
+                children,
+                point,
+            });
+        }
         Ok(split)
     }
 

@@ -129,6 +129,34 @@ impl Amount {
     }
 }
 
+/// How often what came lay at or below a quantile that was said. Only cases whose answer is certain count: those whose
+/// quantile lies within what was seen, whether it came or not.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Covered {
+    pub cases: f64,
+    pub below: f64,
+}
+
+impl Covered {
+    /// A case that was seen for `seen`: what was said, and what came, if it came meanwhile.
+    pub fn add(&mut self, said: f64, came: Option<f64>, seen: f64) {
+        if said <= seen {
+            self.cases += 1.0;
+            self.below += f64::from(u8::from(came.is_some_and(|came| came <= said)));
+        }
+    }
+
+    pub fn merge(&mut self, other: &Covered) {
+        self.cases += other.cases;
+        self.below += other.below;
+    }
+
+    /// The share; of the quantile q it should be q.
+    pub fn share(&self) -> Option<f64> {
+        share(self.below, self.cases)
+    }
+}
+
 /// Pinball loss of a quantile: what it costs to say `said` for the quantile `q` when `came` comes.
 pub fn pinball(q: f64, said: f64, came: f64) -> f64 {
     if came >= said { q * (came - said) } else { (1.0 - q) * (said - came) }
@@ -175,6 +203,23 @@ mod tests {
         let mut liar = Binary::default();
         (0..1_000).for_each(|n| liar.add(0.95, n % 4 == 0, None));
         assert!(liar.calibration_error().unwrap() > 0.6);
+    }
+
+    #[test]
+    fn a_quantile_covers_as_often_as_it_says() {
+        let mut covered = [Covered::default(), Covered::default(), Covered::default()];
+        for came in 0..1_000 {
+            // What comes after 600 is not seen any more.
+            let seen = Some(f64::from(came)).filter(|came| *came <= 600.0);
+            for (one, said) in covered.iter_mut().zip([100.0, 500.0, 900.0]) {
+                one.add(said, seen, 600.0);
+            }
+        }
+        let shares = covered.each_ref().map(Covered::share);
+        assert_eq!(shares, [Some(0.101), Some(0.501), None], "of 900 nothing is certain, seen or not");
+        let mut twice = covered[0].clone();
+        twice.merge(&covered[0]);
+        assert_eq!((twice.cases, twice.share()), (2_000.0, Some(0.101)));
     }
 
     #[test]

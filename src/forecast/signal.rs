@@ -30,6 +30,20 @@ pub enum Ddl {
     Other,
 }
 
+impl Ddl {
+    /// All of them, with their names in traces.
+    pub const NAMED: [(Ddl, &'static str); 8] = [
+        (Ddl::Create, "create"),
+        (Ddl::Drop, "drop"),
+        (Ddl::Truncate, "truncate"),
+        (Ddl::Attach, "attach"),
+        (Ddl::Detach, "detach"),
+        (Ddl::Split, "split"),
+        (Ddl::Merge, "merge"),
+        (Ddl::Other, "other"),
+    ];
+}
+
 /// One thing that happened.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Signal {
@@ -43,6 +57,31 @@ pub enum Signal {
     Query { partition: Key, at: Timestamp, reads: u32, writes: u32 },
     /// A partition splits or has split. `point`: share of its page range that stays with the first child.
     Split { partition: Key, at: Timestamp, children: Vec<Key>, point: Option<f32> },
+}
+
+impl Signal {
+    /// When: a tick is known at its end.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Signal::Activity { tick, .. } => tick.end,
+            Signal::Gone { at, .. }
+            | Signal::Ddl { at, .. }
+            | Signal::Query { at, .. }
+            | Signal::Split { at, .. } => *at,
+        }
+    }
+
+    /// The same, told at another time.
+    pub fn told_at(mut self, then: Timestamp) -> Signal {
+        match &mut self {
+            Signal::Activity { tick, .. } => tick.end = then,
+            Signal::Gone { at, .. }
+            | Signal::Ddl { at, .. }
+            | Signal::Query { at, .. }
+            | Signal::Split { at, .. } => *at = then,
+        }
+        self
+    }
 }
 
 /// See the head of this file.

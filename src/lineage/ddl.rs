@@ -1,4 +1,5 @@
-//! Statements that change what a database divides its data into, from the text of a statement as a log has it.
+//! Statements that change what a database divides its data into, from the text of a statement as a log has it; and of
+//! others, which tables they read and write.
 //!
 //! - Pure and bounded: at most [`TEXT_MAX`] bytes and [`STATEMENTS_MAX`] statements of a text are looked at.
 //! - Whatever the bytes, there is an answer: what is not understood is no change, and never a failure.
@@ -10,8 +11,12 @@
 //! <https://mariadb.com/kb/en/alter-table/#partitions>.
 
 mod alter;
+mod cursor;
 mod lex;
 mod parsed;
+mod uses;
+
+pub use uses::{Use, uses};
 
 use lex::{Lexed, Token};
 

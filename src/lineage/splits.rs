@@ -142,6 +142,16 @@ pub fn declare(
     })
 }
 
+/// Whether what was declared at `at_us` is the first word of this division: of no earlier child, and of nobody else.
+pub fn is_first(store: &Store, split: &Split, at_us: i64) -> Result<bool> {
+    let is_same = |other: &Split| {
+        other.id != split.id
+            && other.parent == split.parent
+            && at_us.saturating_sub(other.at_us) < TOGETHER_US
+    };
+    Ok(split.at_us == at_us && split.children.len() == 1 && !all(store)?.iter().any(is_same))
+}
+
 /// Ties a partition's files to a child of a split; a guess never takes the place of what is known.
 pub fn tie(store: &Store, (split, child): (u64, usize), partition: &str, tie: Tie, born: Seq) -> Result<()> {
     store.write(|tx| {
@@ -233,6 +243,8 @@ pub fn may_be_table(layout: Layout, head: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Arc;
+    use crate::types::StoreId;
 
     #[test]
     fn ranges_are_cut_at_segments_and_at_the_end() {
@@ -246,6 +258,36 @@ mod tests {
         assert!(check_pages(&pages, gib + 3 * PAGE).is_ok());
         assert!(check_pages(&pages, gib + 2 * PAGE).unwrap_err().message.contains("the partition has"));
         assert!(check_pages(&PageSet::default(), gib).is_err());
+    }
+
+    /// A clock that stands.
+    struct Still;
+
+    impl crate::clock::Clock for Still {
+        fn now(&self) -> crate::types::Timestamp {
+            crate::types::Timestamp(0)
+        }
+        fn monotonic(&self) -> std::time::Duration {
+            std::time::Duration::ZERO
+        }
+    }
+
+    #[test]
+    fn one_division_is_told_once_whoever_names_whichever_child() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(crate::disk::os::OsDisk::new());
+        let store = Store::new(disk, Arc::new(Still), dir.path(), StoreId([7; 16])).unwrap();
+        let told = |how, parent: &str, name: &str, at_us: i64| {
+            let child = Child { name: Some(name.into()), ..Child::default() };
+            let split = declare(&store, (parent, how), (Seq(1), at_us), child).unwrap();
+            is_first(&store, &split, at_us).unwrap()
+        };
+        assert!(told(How::Ddl, "p", "a", 10));
+        assert!(!told(How::Ddl, "p", "a", 20), "told again, as after a restart");
+        assert!(!told(How::Ddl, "p", "b", 30), "the second child");
+        assert!(!told(How::Declared, "p", "a", 40), "by another");
+        assert!(told(How::Ddl, "q", "a", 50));
+        assert!(told(How::Ddl, "p", "c", 40 + TOGETHER_US), "another time");
     }
 
     #[test]

@@ -186,6 +186,12 @@ fn why(told: &Value) -> String {
     out
 }
 
+/// How often splits came by each quantile of their time that was said; of those that can be told.
+fn covered(line: &Value) -> String {
+    let Some(shares) = line.get("covered").and_then(Value::as_array) else { return "-".into() };
+    shares.iter().map(|one| share(one.as_f64())).collect::<Vec<_>>().join("/")
+}
+
 fn score_table(told: &Value) -> String {
     let forecast = told.get("forecast").cloned().unwrap_or_default();
     let mut out = format!("{}\n", state(&forecast));
@@ -193,7 +199,7 @@ fn score_table(told: &Value) -> String {
     if scores.is_empty() {
         return out + "nothing has been scored yet: a forecast is when its horizon has passed\n";
     }
-    let rows: Vec<[String; 10]> = scores
+    let rows: Vec<[String; 12]> = scores
         .iter()
         .map(|line| {
             let get = |key: &str| line.get(key).and_then(Value::as_f64);
@@ -209,6 +215,8 @@ fn score_table(told: &Value) -> String {
                 fine("calibration_error"),
                 span(get("lead_secs")),
                 share(get("mase")),
+                share(get("log_error")),
+                covered(line),
             ]
         })
         .collect();
@@ -222,7 +230,9 @@ fn score_table(told: &Value) -> String {
         "BRIER",
         "MISCALIBRATED",
         "LEAD",
-        "MASE (bytes)",
+        "MASE",
+        "LOG ERROR",
+        "BY 10/50/90 %",
     ];
     out.push_str(&output::columns(&heads, &rows));
     out
@@ -266,5 +276,13 @@ mod tests {
         assert!(table(&json!({ "forecast": { "on": true } }), 0).contains("no forecast has been made yet"));
         assert_eq!((span(Some(1e9)), span(Some(90.0))), ("never".into(), "90 s".into()));
         assert!(score_table(&json!({})).contains("nothing has been scored yet"));
+        let scores = json!([
+            { "what": "split", "horizon_secs": 300, "name": "m", "cases": 9.0, "covered": [0.125, 0.5, null] },
+            { "what": "pages", "horizon_secs": 60, "name": "ewma", "cases": 7.0, "mase": 0.75, "log_error": 1.5 },
+        ]);
+        let text = score_table(&json!({ "scores": scores }));
+        let line = |of: &str| text.lines().find(|line| line.starts_with(of)).unwrap().to_owned();
+        assert!(line("split").ends_with("0.12/0.50/-"), "{text}");
+        assert!(line("pages").contains("0.75") && line("pages").contains("1.50"), "{text}");
     }
 }

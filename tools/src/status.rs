@@ -97,7 +97,7 @@ fn logs(status: &Value) -> String {
         let trouble = log.get("trouble").and_then(Value::as_str);
         let trouble = trouble.map_or_else(String::new, |cause| format!(", CANNOT BE READ: {cause}"));
         format!(
-            "{} ({}): {} lines, {} statements, {} schema changes, {} splits, {} of unknown tables, {} skipped{trouble}",
+            "{} ({}): {} lines, {} statements, {} schema changes, {} splits, {} of unknown tables, {} reads and writes of tables and {} of unknown ones, {} skipped{trouble}",
             text(log, "log"),
             text(log, "format"),
             number(log, "lines"),
@@ -105,6 +105,8 @@ fn logs(status: &Value) -> String {
             number(log, "changes"),
             number(log, "splits"),
             number(log, "unknown"),
+            number(log, "queries"),
+            number(log, "queries_unknown"),
             number(log, "skipped"),
         )
     };

@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, read_to_string};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use weft_mount::config::Config;
 use weft_mount::{Outcome as Told, control, models, place};
 
 /// Train a model on this site's own trace, and use it if it is better than the one in use
@@ -147,7 +148,11 @@ fn rows(store: &Path, dir: &Path) -> Told<PathBuf> {
         weft
     };
     ask(weft().arg("export").arg("--output").arg(&trace))?;
-    ask(weft().arg("features").arg(&trace).arg("--output").arg(&rows).args(["--step", "60"]))?;
+    // Splits as this mount counts them.
+    let splits = format!("size:{}", Config::load(store)?.forecast_split_mib << 20);
+    let mut features = weft();
+    features.arg("features").arg(&trace).arg("--output").arg(&rows);
+    ask(features.args(["--step", "60", "--splits", &splits]))?;
     let about = read_to_string(rows.join("about.json")).unwrap_or_default();
     let count = serde_json::from_str::<Value>(&about).ok().and_then(|about| about.get("rows")?.as_u64());
     match count.unwrap_or(0) {

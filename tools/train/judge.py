@@ -4,7 +4,7 @@
 
 TASK: extents (pages written in the next window), tables (load in the next 300 s, and its bytes), growth (crosses the
 threshold within a day of scaled time), reads (what is read in the next window), rate (bytes of the next hour and day,
-and quiet). DIR: from `weft trace features`, with all rows. Thresholds of every method, the model's too, are those that
+and quiet), recorded (a run of record.py: pages, quiet, and splits). DIR: from `weft trace features`, with all rows. Thresholds of every method, the model's too, are those that
 were best before the test begins. Intervals: 90 %, by resampling blocks of time.
 """
 
@@ -20,10 +20,14 @@ import onnxruntime
 
 import scores
 from data import Rows
-from outputs import COLUMNS, HORIZONS, OUTPUTS
+from outputs import COLUMNS, HORIZONS, OUTPUTS, SPLIT_HORIZONS
 from train import TUNE
 
 BLOCKS = 12
+# One block cannot be resampled.
+BLOCKS_LEAST = 2
+# A probability of at least this counts as said, and so it does in the ledger.
+SAID = 0.5
 # Where the test of a set begins that trained nothing: what lies before finds the thresholds.
 UNTRAINED = 0.3
 
@@ -53,6 +57,10 @@ class Windows:
         tested = [index for index in tested if len(index)]
         self.before = [index for index in self.before if len(index)]
         self.blocks = [tested[i : i + per] for per in [max(1, -(-len(tested) // BLOCKS))] for i in range(0, len(tested), per)]
+
+    def say_something(self):
+        """A short trace has no window before the test to find thresholds in, or too few in it for an interval."""
+        return len(self.before) > 0 and len(self.blocks) >= BLOCKS_LEAST
 
 
 def first_writes(rows):
@@ -138,6 +146,8 @@ def filled(values, length):
 def written(rows, said, horizon, output="pages", share=(0.01, 0.05, 0.1)):
     col, quiet = column(output, horizon), column("p_quiet", horizon)
     windows = Windows(rows, horizon, rows.split(rows.begin)[0], col)
+    if not windows.say_something():
+        return []
     amount = np.nan_to_num(rows.y[:, col])
     truth = amount > 0
     reads = output == "reads"
@@ -176,6 +186,76 @@ def squared(rows, windows, truth, score):
         )
         for block in windows.blocks
     ]
+
+
+def recorded(rows, said):
+    """What a run of minutes allows: windows that fit into it, quiet, and splits as they were."""
+    told = []
+    for horizon in (60, 300):
+        told += written(rows, said, horizon) + still(rows, said, horizon)
+    return told + splits(rows, said)
+
+
+def still(rows, said, horizon):
+    """Whether nothing is written."""
+    col = column("p_quiet", horizon)
+    windows = Windows(rows, horizon, rows.split(rows.begin)[0], col)
+    if not windows.say_something():
+        return []
+    truth = np.nan_to_num(rows.y[:, col])
+    shares = {n: filled(rows.baselines[n][:, col], 0) for n in ("persistence", "ewma", "climatology")}
+    shares["model"] = said[:, col]
+    return [row(f"Brier of quiet, {horizon} s", {m: squared(rows, windows, truth, s) for m, s in shares.items()}, mean, "less")]
+
+
+def known_whole(rows, col, horizon):
+    """Rows whose horizon the trace sees to its end. A split that came is known before that, one that did not come is not:
+    the others are all true."""
+    return np.isfinite(rows.y[:, col]) & (rows.left >= horizon)
+
+
+def splits(rows, said):
+    """Splits that a trace records, by horizon, as the ledger scores them. Nothing here needs a threshold from before."""
+    told = []
+    begin = rows.split(rows.begin)[0]
+    for number, horizon in enumerate(SPLIT_HORIZONS):
+        col = COLUMNS["p_split"].start + number
+        test = known_whole(rows, col, horizon) & (rows.at >= begin)
+        truth = np.nan_to_num(rows.y[:, col]) > 0
+        moments = np.unique(rows.at[test])
+        if not truth[test].any() or len(moments) < BLOCKS_LEAST:
+            continue
+        edges = np.quantile(moments, np.linspace(0, 1, BLOCKS + 1)[1:-1])
+        block_of = np.searchsorted(edges, rows.at)
+        blocks = [np.flatnonzero(test & (block_of == b)) for b in range(BLOCKS)]
+        blocks = [b for b in blocks if len(b)]
+        methods = {n: filled(rows.baselines[n][:, col], 0) for n in ("persistence", "climatology", "linear", "ninety")}
+        methods["model"] = said[:, col]
+        w = rows.weight
+        guesses = {m: s >= SAID for m, s in methods.items()}
+        brier = {m: [((w[b] * (s[b] - truth[b]) ** 2).sum(), w[b].sum()) for b in blocks] for m, s in methods.items()}
+        bins = {m: [in_bins(s[b], truth[b], w[b]) for b in blocks] for m, s in methods.items()}
+        right = {m: [((w * (truth & g))[b].sum(), (w * g)[b].sum()) for b in blocks] for m, g in guesses.items()}
+        found = {m: [((w * (truth & g))[b].sum(), (w * truth)[b].sum()) for b in blocks] for m, g in guesses.items()}
+        told += [
+            row(f"Brier of splits, {horizon} s", brier, mean, "less"),
+            row(f"miscalibration of splits, {horizon} s", bins, apart, "less"),
+            row(f"precision of splits, {horizon} s", right, ratio),
+            row(f"recall of splits, {horizon} s", found, ratio),
+            lead(rows, truth, test, guesses, blocks, f"mean lead time of splits, {horizon} s"),
+        ]
+    return told
+
+
+def in_bins(said, truth, weight):
+    """By tenth of the probability: cases, what was said, what came."""
+    number = np.minimum((said * 10).astype(int), 9)
+    return np.array([np.bincount(number, weights=v, minlength=10) for v in (weight, weight * said, weight * truth)])
+
+
+def apart(tallies):
+    cases, told, came = np.sum(tallies, axis=0)
+    return np.abs(told - came).sum() / max(cases.sum(), 1e-9)
 
 
 def tables(rows, said):
@@ -218,7 +298,7 @@ def growth(rows, said):
     names = rows.about["features"]
     fill = np.array(rows.x[:, names.index("fill")])
     begin = rows.split(rows.begin)[0]
-    known = np.isfinite(rows.y[:, col]) & (fill >= 0.25) & (np.array(rows.x[:, names.index("size")]) > 0)
+    known = known_whole(rows, col, 86_400) & (fill >= 0.25) & (np.array(rows.x[:, names.index("size")]) > 0)
     test, past = known & (rows.at >= begin), known & (rows.at < begin - 86_400)
     truth = np.nan_to_num(rows.y[:, col]) > 0
     if not truth[test].any():
@@ -246,8 +326,9 @@ def growth(rows, said):
     return told
 
 
-def lead(rows, truth, test, guesses, blocks, name):
-    """Seconds between the first warning of a crossing and the crossing; 0 without a warning."""
+def lead(rows, truth, test, guesses, blocks, name, unit=3_600):
+    """Seconds between the first warning of a crossing and the crossing; 0 without a warning. Crossings of one partition
+    within `unit` seconds are one."""
     secs = np.nan_to_num(rows.y[:, COLUMNS["split_secs"].start])
     tallies = {}
     for method, guess in guesses.items():
@@ -255,7 +336,7 @@ def lead(rows, truth, test, guesses, blocks, name):
         for b in blocks:
             crossing = {}
             for i in b[truth[b]]:
-                event = (rows.key[i], int((rows.at[i] + secs[i]) // 3_600))
+                event = (rows.key[i], int((rows.at[i] + secs[i]) // unit))
                 crossing[event] = max(crossing.get(event, 0.0), float(secs[i]) if guess[i] else 0.0)
             per.append((sum(crossing.values()), len(crossing)))
         tallies[method] = per
@@ -263,7 +344,7 @@ def lead(rows, truth, test, guesses, blocks, name):
 
 
 TASKS = {
-    "recorded": lambda rows, said: written(rows, said, 60) + written(rows, said, 300),
+    "recorded": recorded,
     "extents": lambda rows, said: written(rows, said, 60) + written(rows, said, 300),
     "sections": lambda rows, said: written(rows, said, 300) + written(rows, said, 3_600),
     "tables": tables,

@@ -7,9 +7,15 @@ What happens, at a scale of about one minute for a night and a few seconds for a
 time range, new partitions come and old ones go; a hot set of accounts moves from table to table; a staging table is
 loaded in bulk and emptied; at night there is a report, a purge and (PostgreSQL) a vacuum; a partition by key that has
 grown too large is split in two. Everything random comes from --seed; how far it gets depends on the machine.
+
+The server logs every statement, and Weft follows that log: the trace says which partitions were split and when, and how
+often statements named each.
 """
 
 import argparse
+import collections
+import gzip
+import json
 import os
 import pwd
 import queue
@@ -43,6 +49,10 @@ class Postgres:
 
     def __init__(self, work, data):
         self.data, self.run = data, work / "run"
+        self.weft_toml = (
+            f'log = [{{ path = "{self.run}/log/*.csv", format = "pg-csv" }}]\n'
+            f'log_catalogue = "host={self.run} user=postgres dbname=postgres"\n'
+        )
         self.bin = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))[-1]
         make_dir(self.run, self.user)
 
@@ -57,10 +67,13 @@ class Postgres:
             "checkpoint_timeout": "30s",
             "max_wal_size": "256MB",
             "autovacuum_naptime": "5s",
-            "log_statement": "ddl",
+            "log_statement": "all",
+            "logging_collector": "on",
+            "log_destination": "csvlog",
+            "log_directory": self.run / "log",
         }
         options = " ".join(f"-c {key}='{value}'" for key, value in settings.items())
-        log = self.run / "log"
+        log = self.run / "start.log"
         run(*as_user(self.user, self.bin / "pg_ctl", "-D", self.data, "-l", log, "-w", "-s", "-o", options, "start"))
 
     def stop(self):
@@ -113,6 +126,7 @@ class Mariadb:
 
     def __init__(self, work, data):
         self.data, self.run = data, work / "run"
+        self.weft_toml = f'log = [{{ path = "{self.run}/general.log", format = "mariadb-general" }}]\n'
         make_dir(self.run, self.user)
         self.settings = [
             "--skip-networking",
@@ -146,6 +160,8 @@ class Mariadb:
                 f"--socket={self.run}/s",
                 f"--pid-file={self.run}/pid",
                 f"--log-error={self.run}/log",
+                "--general-log",
+                f"--general-log-file={self.run}/general.log",
                 *self.settings,
             ),
             cwd="/",
@@ -156,7 +172,7 @@ class Mariadb:
         for _ in range(600):
             ping = subprocess.run(self.admin("ping"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
             if ping.returncode == 0:
-                run(*self.client(), input="CREATE DATABASE shop")
+                run(*self.admin("create", "shop"))
                 return
             time.sleep(0.1)
         sys.exit(f"record: mariadbd did not start: see {self.run}/log")
@@ -169,7 +185,8 @@ class Mariadb:
         self.child.wait(60)
 
     def client(self):
-        return ("mariadb", "--no-defaults", f"--socket={self.run}/s", "-uroot", "-BN", "--unbuffered", "--force")
+        # Tables of the sequence engine are only there while a database is chosen.
+        return ("mariadb", "--no-defaults", f"--socket={self.run}/s", "-uroot", "-BN", "--unbuffered", "--force", "shop")
 
     echo = "SELECT '{}';\n"
 
@@ -333,6 +350,23 @@ def make_dir(path, user):
     os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
+def told(out, status):
+    """What the log brought, in a line; a record without it would train on what nobody saw."""
+    kinds = collections.Counter(line.split(",", 3)[2] for line in read(out) if not line.startswith(("#", "end_us")))
+    log, trouble = status["logs"][0], status["log_catalogue_trouble"]
+    if log["trouble"] or trouble or not kinds["query"]:
+        sys.exit(f"record: the log of the server was not followed: {log} {trouble}")
+    return (
+        f"{kinds['split']} splits, {kinds['ddl']} other changes and {kinds['query']} counts of queries in the trace; of the"
+        f" log {log['statements']} statements, {log['unknown']} changes of unknown tables"
+    )
+
+
+def read(path):
+    with (gzip.open(path, "rt") if path.suffix == ".gz" else open(path)) as lines:
+        yield from lines
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("server", choices=["pg", "mariadb"])
@@ -349,25 +383,27 @@ def main():
     kind = {"pg": Postgres, "mariadb": Mariadb}[args.server]
     make_dir(data, kind.user)
     store.mkdir(mode=0o700)
+    server = kind(work, data)
     # Short ticks for a life in a hurry; a partition counts as split at each 4 MiB, as at each GiB of a grown one.
-    (store / "weft.toml").write_text("forecast_tick_secs = 2\nforecast_step_secs = 60\nforecast_split_mib = 4\n")
+    settings = "forecast_tick_secs = 2\nforecast_step_secs = 60\nforecast_split_mib = 4\n"
+    (store / "weft.toml").write_text(settings + server.weft_toml)
     run(args.weft, "mount", data)
-    server = None
+    started = False
     try:
-        server = kind(work, data)
         server.make()
         server.start()
+        started = True
         sql = Session(server)
         sql(server.schema())
         sql.close()
         Life(server, args.seconds, args.seed).live()
-        server.stop()
-        server = None
+        followed = json.loads(run(args.weft, "status", data, "--json"))
     finally:
-        if server:
+        if started:
             server.stop()
         run(args.weft, "unmount", data)
     print(run(args.weft, "--store", store, "trace", "export", "-o", args.out.absolute()), end="")
+    print(told(args.out, followed))
     shutil.rmtree(work)
 
 

@@ -4,7 +4,9 @@ recorded. Nothing here is fitted to a recorded trace.
     python tools/train/synthetic.py OUT.csv --seed 7
 
 A site is a few families of partitions. Each family is one kind of work: steady, on and off, periodic, heavy-tailed gaps,
-a hot set that moves, a scan that comes once or again and again, growth by appending, reads. Deterministic by seed.
+a hot set that moves, a scan that comes once or again and again, growth by appending, reads. Beside that a family may be read
+while it is written, synced often, grow a little by what overwrites it, or be emptied when it is full: as tables are.
+Deterministic by seed.
 """
 
 import argparse
@@ -24,8 +26,14 @@ def log_uniform(rng, low, high, size=None):
 class Family:
     """Counts of writes per tick and partition, and how each write looks."""
 
-    def __init__(self, rng, name, ticks, tick_secs):
+    def __init__(self, rng, beside, name, ticks, tick_secs):
         self.rng, self.name, self.ticks, self.secs = rng, name, ticks, tick_secs
+        # What goes on beside the work: reads per write, syncs per busy tick, share of writes that append, size when emptied.
+        self.beside = beside
+        self.read_ratio = log_uniform(beside, 0.02, 20) if beside.random() < 0.6 else 0.0
+        self.sync_mean = log_uniform(beside, 0.1, 20) if beside.random() < 0.5 else 0.0
+        self.creep = log_uniform(beside, 0.002, 0.5) if beside.random() < 0.5 else 0.0
+        self.full = log_uniform(beside, 256 << 10, 32 << 20) if beside.random() < 0.25 else np.inf
         self.count = int(log_uniform(rng, 2, 120))
         self.counts = np.zeros((self.count, ticks), np.int64)
         self.bytes_each = log_uniform(rng, 512, 64 << 10) * log_uniform(rng, 0.3, 3, self.count)
@@ -129,9 +137,12 @@ class Family:
         self.counts = self.rng.binomial(self.counts, level[None, :])
 
     def lines(self, reads):
-        rng, tick_us = self.rng, int(self.secs * 1e6)
+        rng, beside, tick_us = self.rng, self.beside, int(self.secs * 1e6)
+        creep = 0.0 if reads or self.growing or self.sequential else self.creep
         size = np.full(self.count, EXTENT if not self.growing else 0, np.int64)
         size = size * rng.choice([1, 1, 8, 64]) if not self.growing else rng.integers(0, 48 << 10, self.count)
+        if creep:
+            size = log_uniform(beside, 8 << 10, 64 << 20, self.count).astype(np.int64)
         parts = np.array([rng.choice(64, min(int(n), 64), replace=False) for n in self.hot_parts], dtype=object)
         for tick in range(self.ticks):
             for i in np.flatnonzero(self.counts[:, tick]):
@@ -141,7 +152,10 @@ class Family:
                 if reads:
                     yield end, f"{self.name}{i}", (0, 0, 0, 0, 0, 0, int(size[i]), n, data, 0, 0)
                     continue
-                growth = data if self.growing else 0
+                appends = n if self.growing else int(beside.binomial(n, creep))
+                growth = data * appends // n
+                if appends and size[i] + growth > self.full:
+                    growth = growth - int(size[i])
                 size[i] += growth
                 room = max(1, int(size[i]) // PAGE)
                 if self.sequential:
@@ -152,7 +166,10 @@ class Family:
                     chosen = rng.choice(parts[i], min(n, len(parts[i])), replace=False)
                     touched, most = int(sum(1 << int(bit) for bit in chosen)), max(1, room * len(parts[i]) // 64)
                 pages = int(min(max(1, data // PAGE), most))
-                yield end, f"{self.name}{i}", (n, data, n if growth else 0, 0 if growth else n, pages, growth, int(size[i]), 0, 0, int(n > 3), touched)
+                read = int(beside.poisson(min(n * self.read_ratio, 1e6))) if self.read_ratio else 0
+                synced = int(beside.poisson(self.sync_mean)) if self.sync_mean else int(n > 3)
+                counts = (n, data, appends, n - appends, pages, growth, int(size[i]), read, read * 2 * PAGE, synced, touched)
+                yield end, f"{self.name}{i}", counts
 
 
 KINDS = ("steady", "on_and_off", "periodic", "heavy_tailed", "moving", "scan", "rescan", "once", "appending", "reading")
@@ -160,11 +177,11 @@ KINDS = ("steady", "on_and_off", "periodic", "heavy_tailed", "moving", "scan", "
 
 def site(seed):
     """Lines of a trace, and the seconds of a tick."""
-    rng = np.random.default_rng(seed)
+    rng, beside = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     secs, ticks = [(10, 900), (10, 1_500), (60, 1_440), (300, 1_152)][rng.integers(4)]
     lines = []
     for number, kind in enumerate(rng.choice(KINDS, rng.integers(3, 8))):
-        family = Family(rng, f"{kind}{number}/", ticks, secs)
+        family = Family(rng, beside, f"{kind}{number}/", ticks, secs)
         if kind in ("scan", "rescan"):
             family.scan(kind == "rescan")
         elif kind == "reading":

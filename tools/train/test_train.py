@@ -6,6 +6,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 
 import train  # first: it sets the number of threads
 
@@ -17,6 +18,7 @@ import graph
 import judge
 import net
 import scores
+import synthetic
 from data import Rows
 from outputs import COLUMNS, OUTPUTS, WIDTH
 
@@ -154,6 +156,17 @@ class Training(unittest.TestCase):
         self.assertFalse(compare.compare(out, worse, rows)["better"])
 
 
+class Synthetic(unittest.TestCase):
+    def test_partitions_are_read_synced_and_grow_while_they_are_written(self):
+        lines = [values for seed in (35, 47) for _, _, values in synthetic.site(seed)[0]]
+        written = [values for values in lines if values[0] > 0]
+        share = lambda holds: sum(map(holds, written)) / len(written)
+        self.assertGreater(share(lambda v: v[7] > 0), 0.05, "read")
+        self.assertGreater(share(lambda v: v[9] > 1), 0.01, "synced")
+        self.assertGreater(share(lambda v: v[2] > 0 and v[3] > 0), 0.01, "appended to and overwritten")
+        self.assertTrue(all(v[2] + v[3] == v[0] and v[6] >= 0 for v in lines))
+
+
 class Gradients(unittest.TestCase):
     def test_they_are_the_slopes_of_the_loss(self):
         rng = np.random.default_rng(1)
@@ -197,6 +210,44 @@ class Scores(unittest.TestCase):
         narrow = scores.interval(list(many), np.mean)
         self.assertTrue(narrow[0] < 1.2 and narrow[1] > 0.8)
         self.assertGreater(wide[1] - wide[0], narrow[1] - narrow[0])
+
+    def test_splits_are_judged_where_the_trace_sees_their_horizon(self):
+        at = np.repeat(np.arange(0, 3_000, 10), 2)
+        key = np.tile([0, 1], 300)
+        y = np.full((600, WIDTH), np.nan, np.float32)
+        column = COLUMNS["p_split"].start
+        # Partition 0 splits every 500 s, as whoever knows it says; of the other nothing comes.
+        secs = np.where(key == 0, 500 - at % 500, np.nan)
+        y[:, column] = np.where(secs <= 300, 1, np.where(at + 300 <= 3_000, 0, np.nan))
+        y[:, COLUMNS["split_secs"].start] = secs
+        truth = np.nan_to_num(y[:, column])
+        nothing = np.zeros((600, WIDTH), np.float32)
+        rows = SimpleNamespace(
+            x=nothing, y=y, at=at, key=key, left=3_000 - at, weight=np.ones(600, np.float32), begin=0.3,
+            baselines={name: nothing for name in ("persistence", "climatology", "linear", "ninety")},
+            split=lambda share: [at[int(600 * share)]],
+        )
+        said = nothing.copy()
+        said[:, column] = truth
+        told = {one["score"]: one for one in judge.splits(rows, said)}
+        self.assertEqual({name.rsplit(", ", 1)[1] for name in told}, {"300 s"}, "of the others nothing is known")
+        share = truth[(at >= 900) & (at <= 2_700)].mean()
+        brier = told["Brier of splits, 300 s"]
+        self.assertEqual(brier["values"]["model"], 0)
+        self.assertAlmostEqual(brier["values"]["linear"], share, places=3)
+        self.assertEqual(told["recall of splits, 300 s"]["values"]["model"], 1)
+        self.assertGreater(told["mean lead time of splits, 300 s"]["values"]["model"], 200)
+        said[:, column] = 1
+        told = {one["score"]: one for one in judge.splits(rows, said)}
+        self.assertAlmostEqual(told["miscalibration of splits, 300 s"]["values"]["model"], 1 - share, places=3)
+        self.assertAlmostEqual(told["precision of splits, 300 s"]["values"]["model"], share, places=3)
+
+    def test_a_trace_too_short_for_a_window_has_no_score(self):
+        at = np.repeat(np.arange(0, 200, 10), 2)
+        y = np.ones((40, WIDTH), np.float32)
+        rows = SimpleNamespace(y=y, at=at, begin=0.3, split=lambda share: [60])
+        self.assertEqual(judge.written(rows, y, 300), [])
+        self.assertEqual(judge.still(rows, y, 300), [])
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 //! forecast is told.
 
 use super::format::Statement;
+use super::queries::Asked;
 use super::tables::{Named, Tables};
 use super::tailer::Counts;
 use crate::running::Running;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use weft::engine::Partition;
 use weft::forecast::signal::{Ddl, Key, Signal};
 use weft::lineage::ddl::{SchemaChange, Table, recognise};
@@ -31,6 +33,9 @@ pub(super) struct Detached {
     pub partition: String,
     /// µs UTC, as history dates it.
     pub at_us: i64,
+    /// The forecast knows that it is divided.
+    #[serde(default)]
+    pub told: bool,
 }
 
 /// A statement's database and what it changes.
@@ -39,7 +44,7 @@ pub(super) struct Change {
     what: SchemaChange,
 }
 
-/// The schema changes among statements; what is none is only counted.
+/// The schema changes among statements.
 pub(super) fn changes(statements: Vec<Statement>, counts: &mut Counts) -> Vec<Change> {
     counts.statements += statements.len() as u64;
     let found = statements.into_iter().flat_map(|Statement { database, text }| {
@@ -106,16 +111,27 @@ impl Meaning {
         if self.detached.len() >= DETACHED_MAX {
             self.detached.remove(0);
         }
-        self.detached.push(Detached { table: table.name.clone(), partition: shown, at_us });
+        self.detached.push(Detached { table: table.name.clone(), partition: shown, at_us, told: false });
     }
 
     fn attach(&mut self, running: &Running, table: &Table, child: Named<'_>, counts: &mut Counts) -> bool {
         let now_us = running.common.engine.now().0;
-        let recent = |other: &&Detached| other.table == table.name && now_us - other.at_us < TOGETHER_US;
-        let parent = self.detached.iter().rev().find(recent).map(|other| running.partition(&other.partition));
+        let recent = |other: &Detached| other.table == table.name && now_us - other.at_us < TOGETHER_US;
+        let at = self.detached.iter().rposition(recent);
+        let parent = at.and_then(|at| self.detached.get(at)).map(|other| running.partition(&other.partition));
         match parent.and_then(Result::ok) {
             Some(parent) => {
-                self.split(running, &parent, (child.table.to_string(), child), counts);
+                let noted = self.split(running, &parent, (child.table.to_string(), child), counts);
+                let detached = at.and_then(|at| self.detached.get_mut(at)).filter(|other| !other.told);
+                if let Some(detached) = detached {
+                    detached.told = true;
+                    // It may be dropped by now: no child has a past in it then, and it was divided all the same.
+                    if !noted {
+                        let engine = &running.common.engine;
+                        let (at, children, point) = (engine.now(), Vec::new(), None);
+                        engine.signal(Signal::Split { partition: key(&parent), at, children, point });
+                    }
+                }
                 true
             }
             None => {
@@ -125,25 +141,23 @@ impl Meaning {
         }
     }
 
+    /// Notes a split; false when it cannot be.
     fn split(
         &self,
         running: &Running,
         parent: &Partition,
         (name, child): (String, Named<'_>),
         counts: &mut Counts,
-    ) {
+    ) -> bool {
         let row = Child { name: Some(name.clone()), ..Child::default() };
         let split = match running.split_of(parent, How::Ddl, row) {
             Ok(split) => split,
             Err(cause) => {
                 tracing::warn!("a split that a log tells of is not noted: {cause}");
-                return;
+                return false;
             }
         };
         counts.splits += 1;
-        let at = running.common.engine.now();
-        let (children, point) = (Vec::new(), None);
-        running.common.engine.signal(Signal::Split { partition: key(parent), at, children, point });
         // A child that the catalogue knows already is tied at once.
         let number = split.children.iter().position(|child| child.name.as_deref() == Some(&name));
         let files = self.tables.partition(running, &child).filter(|files| files != parent);
@@ -153,6 +167,7 @@ impl Meaning {
                 tracing::debug!(%error, "a child that a log names is not tied yet");
             }
         }
+        true
     }
 
     /// Tells the forecast of a change that is no split.
@@ -197,6 +212,27 @@ fn child_name(running: &Running, parent: &Partition, child: &Table) -> String {
         }
         _ => child.to_string(),
     }
+}
+
+/// Tells the forecast what was read and written; of each whether its files are known.
+pub(super) fn tell_queries(running: &Running, tables: &mut Tables, all: &[Asked]) -> Vec<bool> {
+    let mut told: BTreeMap<Key, (u32, u32)> = BTreeMap::new();
+    let mut known = Vec::with_capacity(all.len());
+    for one in all {
+        let key = tables.key(running, &one.named());
+        known.push(key.is_some());
+        if let Some(key) = key {
+            let (reads, writes) = told.entry(key).or_default();
+            *reads = reads.saturating_add(one.reads);
+            *writes = writes.saturating_add(one.writes);
+        }
+    }
+    let engine = &running.common.engine;
+    let at = engine.now();
+    for (partition, (reads, writes)) in told {
+        engine.signal(Signal::Query { partition, at, reads, writes });
+    }
+    known
 }
 
 fn key(partition: &Partition) -> Key {

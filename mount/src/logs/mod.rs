@@ -1,4 +1,4 @@
-//! Logs of databases, tailed: which statements change partitions.
+//! Logs of databases, tailed: which statements change partitions, and which read and write them.
 //!
 //! - A log is followed through rotation: renamed and begun anew, copied and cut, or under new names.
 //! - A log inside of DATA is read through the engine, never through the mount: the daemon must not wait for itself.
@@ -9,6 +9,7 @@ mod follow;
 mod format;
 mod kept;
 mod meaning;
+mod queries;
 mod setting;
 mod source;
 mod tables;

@@ -2,15 +2,24 @@
 
 use crate::catalogue::{self, Names, Source};
 use crate::running::Running;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use weft::engine::Partition;
+use weft::forecast::Key;
 use weft::lineage::ddl::Table;
+use weft::lineage::find::file_at;
 use weft::lineage::partition::Layout;
 use weft::types::{FileId, FileKind};
 
 /// The catalogue is asked no oftener, and rests so many times as long as it took to answer.
 const ASK_AFTER: Duration = Duration::from_millis(200);
 const REST: u32 = 5;
+/// While statements come that change nothing, it is asked again when it is so old.
+const OLD: Duration = Duration::from_secs(60);
+/// What tables are called is looked up again after so long where no catalogue says that it has changed.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// What a table's rows stand in, in the order of likelihood, by layout (MariaDB: InnoDB, MyISAM, Aria).
+const ROWS_OF_MARIADB: [&str; 3] = [".ibd", ".MYD", ".MAD"];
 /// Directories of databases that are looked into when a log does not say which.
 const DIRS_MAX: usize = 4_096;
 
@@ -23,11 +32,17 @@ pub(super) struct Tables {
     asked: Option<(Instant, Duration)>,
     /// Why the catalogue did not answer.
     pub trouble: Option<String>,
+    /// Paths of tables that statements name, since when.
+    paths: (Instant, HashMap<Spelt, Option<String>>),
 }
+
+/// A table as a log has it: database, table and part.
+type Spelt = (Option<String>, Table, Option<Table>);
 
 impl Tables {
     pub fn new(connection: Option<String>) -> Tables {
-        Tables { connection, names: Names::default(), asked: None, trouble: None }
+        let paths = (Instant::now(), HashMap::new());
+        Tables { connection, names: Names::default(), asked: None, trouble: None, paths }
     }
 
     /// Asks the catalogue again, if it is time; whether what it says is as new as can be. It is a server on this mount:
@@ -47,17 +62,55 @@ impl Tables {
             Err(cause) => self.trouble = Some(cause),
         }
         self.asked = Some((Instant::now(), begun.elapsed()));
+        self.forget();
         true
+    }
+
+    /// Whether what the catalogue said is too old for statements that only read and write.
+    pub fn is_old(&self) -> bool {
+        self.connection.is_some() && self.asked.is_none_or(|(at, _)| at.elapsed() > OLD)
+    }
+
+    fn forget(&mut self) {
+        self.paths = (Instant::now(), HashMap::new());
+    }
+
+    /// The partition of a table that statements read and write, as the forecast calls it, if it has files. It is asked for
+    /// oftener than [`Tables::partition`], and lists no directory.
+    pub fn key(&mut self, running: &Running, of: &Named<'_>) -> Option<Key> {
+        let layout = running.layout();
+        if self.paths.0.elapsed() > REMEMBERED {
+            self.forget();
+        }
+        let spelt = (of.database.map(str::to_owned), of.table.clone(), of.part.cloned());
+        let path = match self.paths.1.get(&spelt) {
+            Some(path) => path.clone(),
+            None => {
+                let path = self.path(layout, running, of);
+                self.paths.1.insert(spelt, path.clone());
+                path
+            }
+        }?;
+        let partition = running.partition(&path).ok()?;
+        let endings = if layout == Layout::Mariadb { &ROWS_OF_MARIADB[..] } else { &[""] };
+        let is_there = |ending: &&str| {
+            let path = [partition.name.as_slice(), ending.as_bytes()].concat();
+            matches!(file_at(&*running.common.engine, &partition.root, &path), Ok(Some(_)))
+        };
+        endings.iter().any(is_there).then(|| Key::from(partition.to_string()))
+    }
+
+    fn path(&self, layout: Layout, running: &Running, of: &Named<'_>) -> Option<String> {
+        match layout {
+            Layout::Mariadb => of.path_of_mariadb(running),
+            _ => of.names().iter().find_map(|name| self.names.path(name)).map(str::to_owned),
+        }
     }
 
     /// The partition of a table, or of a part of it, if it has files.
     pub fn partition(&self, running: &Running, of: &Named<'_>) -> Option<Partition> {
         let layout = running.layout();
-        let path = match layout {
-            Layout::Mariadb => of.path_of_mariadb(running)?,
-            _ => of.names().iter().find_map(|name| self.names.path(name))?.to_owned(),
-        };
-        let partition = running.partition(&path).ok()?;
+        let partition = running.partition(&self.path(layout, running, of)?).ok()?;
         let files = running.common.engine.partition_files(layout, &partition).ok()?;
         (!files.is_empty()).then_some(partition)
     }

@@ -3,7 +3,8 @@
 use super::follow::{Follow, Places};
 use super::format::Parsed;
 use super::kept::Kept;
-use super::meaning::{Change, Meaning, changes};
+use super::meaning::{Change, Meaning, changes, tell_queries};
+use super::queries::Queries;
 use super::setting::Setting;
 use super::tables::Tables;
 use crate::Outcome;
@@ -34,6 +35,9 @@ pub struct Counts {
     pub splits: u64,
     /// Changes of tables whose files are not known.
     pub unknown: u64,
+    /// How often tables were read and written whose files are known, and the others: parents of partitions, views.
+    pub queries: u64,
+    pub queries_unknown: u64,
     /// What is no record of this format, or too long.
     pub skipped: u64,
     /// Why it cannot be read.
@@ -51,6 +55,8 @@ impl Counts {
             changes: 0,
             splits: 0,
             unknown: 0,
+            queries: 0,
+            queries_unknown: 0,
             skipped: 0,
             trouble: None,
         }
@@ -99,13 +105,19 @@ struct Tailer {
     meaning: Meaning,
     /// By the number of their log: changes that wait for the catalogue's next answer.
     waiting: Vec<(usize, Change)>,
+    queries: Queries,
 }
 
-/// Starts to follow the logs of a mount.
+/// Starts to follow the logs of a mount. `tick`: how often the forecast hears of queries, if there is one.
 ///
 /// # Errors
 /// No thread can be started.
-pub fn begin(running: &Arc<Running>, settings: &[Setting], connection: Option<&str>) -> Outcome<()> {
+pub fn begin(
+    running: &Arc<Running>,
+    settings: &[Setting],
+    connection: Option<&str>,
+    tick: Option<Duration>,
+) -> Outcome<()> {
     let by_profile = settings.is_empty().then(|| running.profile());
     let settings = by_profile.map_or_else(|| settings.to_vec(), Setting::of_profile);
     let kept = Kept::load(&running.common.store);
@@ -115,7 +127,8 @@ pub fn begin(running: &Arc<Running>, settings: &[Setting], connection: Option<&s
     };
     let logs = settings.into_iter().map(begun).collect();
     let meaning = Meaning::new(Tables::new(connection.map(str::to_owned)), kept.detached());
-    let mut tailer = Tailer { logs, by_profile, kept, meaning, waiting: Vec::new() };
+    let queries = Queries::new(tick);
+    let mut tailer = Tailer { logs, by_profile, kept, meaning, waiting: Vec::new(), queries };
     let running = Arc::downgrade(running);
     let work = move || {
         while tailer.look(&running) {
@@ -150,6 +163,9 @@ impl Tailer {
             let mut parsed = Parsed::default();
             let looked = follow.look(&mut parsed);
             counts.skipped += parsed.skipped;
+            for statement in &parsed.statements {
+                counts.queries_unknown += self.queries.add(number, statement);
+            }
             let changes = changes(parsed.statements, counts);
             found.extend(changes.into_iter().map(|change| (number, change)));
             match looked {
@@ -162,6 +178,10 @@ impl Tailer {
         drop(entered);
         // What stands in a log before it runs may name what a moment ago was not there.
         let newest = !found.iter().any(|(_, change)| Meaning::asks(change)) || self.meaning.tables.ask();
+        let queries = self.queries.due();
+        if !queries.is_empty() && self.meaning.tables.is_old() {
+            self.meaning.tables.ask();
+        }
         let Some(entered) = running.logs.enter() else { return false };
         for (number, change) in found {
             let Some((.., counts)) = self.logs.get_mut(number) else { continue };
@@ -170,6 +190,12 @@ impl Tailer {
                 false if newest => counts.unknown += 1,
                 false => self.waiting.push((number, change)),
             }
+        }
+        let known = tell_queries(&running, &mut self.meaning.tables, &queries);
+        for (one, known) in queries.iter().zip(known) {
+            let Some((.., counts)) = self.logs.get_mut(one.log) else { continue };
+            let count = if known { &mut counts.queries } else { &mut counts.queries_unknown };
+            *count += u64::from(one.reads) + u64::from(one.writes);
         }
         drop(entered);
         self.tell(&running);

@@ -115,7 +115,10 @@ impl Features {
                 self.of(partition, *at).add_queries(*at, *reads, *writes);
             }
             Signal::Split { partition, at, .. } => {
-                self.of(partition, *at).add_split(*at);
+                // One that is gone by now does not come back for it.
+                if let Some(state) = self.states.get_mut(&**partition) {
+                    state.add_split(*at);
+                }
                 self.splits += 1;
             }
         }

@@ -1,11 +1,12 @@
 //! The forecasts of one moment for one horizon, and what came of them.
 
 use super::BESIDE;
-use crate::forecast::baseline::at;
+use crate::forecast::baseline::{Baseline, at};
 use crate::forecast::features::Features;
 use crate::forecast::predictor::{Forecast, HORIZONS, SPLIT_HORIZONS};
-use crate::forecast::score::{Amount, Binary};
+use crate::forecast::score::{Amount, Binary, Covered};
 use crate::forecast::signal::{Key, Signal};
+use crate::forecast::tick::Union;
 use crate::types::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +19,9 @@ pub struct Said {
     pub bytes: f32,
     /// Probability of a split; NaN of horizons that have none.
     pub split: f32,
+    /// Distinct pages written.
+    pub pages: f32,
+    pub reads: f32,
 }
 
 /// What was said of a partition, and what has come so far.
@@ -26,12 +30,21 @@ pub struct Case {
     pub model: Said,
     /// In the order of [`BESIDE`].
     pub beside: [Said; BESIDE.len()],
-    /// Bytes in as long a stretch before.
-    pub before: f32,
+    /// Seconds to the next split, quantiles: of the model, and of the one baseline that says any ([`TIMED`]). NaN of
+    /// horizons that splits have not.
+    pub times: [[f32; 3]; 2],
+    /// Bytes, pages and reads in as long a stretch before.
+    pub before: [f32; 3],
     pub bytes: f32,
+    pub reads: f32,
+    /// Where it was written; most are not.
+    pub union: Option<Box<Union>>,
     pub written_at: Option<i64>,
     pub split_at: Option<i64>,
 }
+
+/// The baseline that says when a partition splits.
+pub const TIMED: Baseline = Baseline::Linear;
 
 /// See the head of this file.
 #[derive(Clone, Debug)]
@@ -50,8 +63,14 @@ pub struct Batch {
 }
 
 impl Case {
-    pub(super) fn new(model: Said, beside: [Said; BESIDE.len()], before: f32) -> Case {
-        Case { model, beside, before, bytes: 0.0, written_at: None, split_at: None }
+    pub(super) fn new(
+        model: Said,
+        beside: [Said; BESIDE.len()],
+        times: [[f32; 3]; 2],
+        before: [f32; 3],
+    ) -> Case {
+        let (bytes, reads, union) = (0.0, 0.0, None);
+        Case { model, beside, times, before, bytes, reads, union, written_at: None, split_at: None }
     }
 }
 
@@ -61,6 +80,13 @@ pub struct Scores {
     pub write: Binary,
     pub split: Binary,
     pub bytes: Amount,
+    #[serde(default)]
+    pub pages: Amount,
+    #[serde(default)]
+    pub reads: Amount,
+    /// Of the 10, 50 and 90 % quantiles of the time to a split.
+    #[serde(default)]
+    pub times: [Covered; 3],
 }
 
 impl Scores {
@@ -68,6 +94,9 @@ impl Scores {
         self.write.merge(&other.write);
         self.split.merge(&other.split);
         self.bytes.merge(&other.bytes);
+        self.pages.merge(&other.pages);
+        self.reads.merge(&other.reads);
+        self.times.iter_mut().zip(&other.times).for_each(|(sum, more)| sum.merge(more));
     }
 }
 
@@ -96,7 +125,14 @@ fn of_row(row: &[f32], index: usize, horizon: u32) -> Said {
         write: 1.0 - get(at::P_QUIET + index),
         bytes: get(at::BYTES + index),
         split: split_index(horizon).map_or(f32::NAN, |index| get(at::P_SPLIT + index)),
+        pages: get(at::PAGES + index),
+        reads: get(at::READS + index),
     }
+}
+
+fn times_of(row: &[f32], horizon: u32) -> [f32; 3] {
+    let get = |at: usize| row.get(at).copied().unwrap_or(f32::NAN);
+    split_index(horizon).map_or([f32::NAN; 3], |_| [0, 1, 2].map(|index| get(at::SPLIT_SECS + index)))
 }
 
 impl Batch {
@@ -112,11 +148,23 @@ impl Batch {
         let (split_bytes, split_rate) = (features.split_bytes(), features.split_rate());
         for (key, answer) in keys.iter().zip(answers) {
             let (Some(forecast), Some(state)) = (answer, features.state(key)) else { continue };
-            let beside = BESIDE
-                .map(|baseline| of_row(&baseline.row(state, now, split_bytes, split_rate), index, horizon));
-            let before = beside.first().map_or(0.0, |said| said.bytes);
+            let own = forecast.to_row();
+            let mut timed = [f32::NAN; 3];
+            let beside = BESIDE.map(|baseline| {
+                let row = baseline.row(state, now, split_bytes, split_rate);
+                if baseline == TIMED {
+                    timed = times_of(&row, horizon);
+                }
+                of_row(&row, index, horizon)
+            });
+            let before = beside.first().map_or([0.0; 3], |said| [said.bytes, said.pages, said.reads]);
             names.push(key.to_string());
-            cases.push(Case::new(of_row(&forecast.to_row(), index, horizon), beside, before));
+            cases.push(Case::new(
+                of_row(&own, index, horizon),
+                beside,
+                [times_of(&own, horizon), timed],
+                before,
+            ));
         }
         Batch::restored((model, inputs), (now, horizon), names, cases)
     }
@@ -154,7 +202,7 @@ impl Batch {
 
     pub(super) fn take(&mut self, signal: &Signal) {
         let (key, at) = match signal {
-            Signal::Activity { partition, tick } if tick.writes > 0 => (partition, tick.end),
+            Signal::Activity { partition, tick } if tick.writes + tick.reads > 0 => (partition, tick.end),
             Signal::Split { partition, at, .. } => (partition, *at),
             _ => return,
         };
@@ -164,8 +212,12 @@ impl Batch {
         let Some(case) = self.index.get(&**key).and_then(|index| self.cases.get_mut(*index)) else { return };
         match signal {
             Signal::Activity { tick, .. } => {
-                case.bytes += tick.bytes as f32;
-                case.written_at.get_or_insert(at.0);
+                case.reads += tick.reads as f32;
+                if tick.writes > 0 {
+                    case.bytes += tick.bytes as f32;
+                    case.union.get_or_insert_default().add(tick);
+                    case.written_at.get_or_insert(at.0);
+                }
             }
             _ => {
                 case.split_at.get_or_insert(at.0);
@@ -190,22 +242,27 @@ impl Batch {
             return None;
         }
         let mut scores = BTreeMap::new();
-        let mut put = |name: &str, said: &dyn Fn(&Case) -> Option<Said>| {
-            let mut sum = Scores::default();
-            for case in &self.cases {
-                if let Some(said) = said(case) {
-                    self.add(&mut sum, case, said);
-                }
-            }
-            scores.insert(name.to_owned(), sum);
-        };
-        put("model", &|case| Some(case.model));
+        scores.insert("model".to_owned(), self.sum(|case| Some((case.model, case.times[0]))));
         for (index, baseline) in BESIDE.iter().enumerate() {
-            put(baseline.name(), &|case| case.beside.get(index).copied());
+            let times = |case: &Case| if *baseline == TIMED { case.times[1] } else { [f32::NAN; 3] };
+            let sum = self.sum(|case| Some((*case.beside.get(index)?, times(case))));
+            scores.insert(baseline.name().to_owned(), sum);
         }
         let (model, inputs) = (self.model.clone(), self.inputs.clone());
         let (at_us, due_us, horizon) = (self.at_us, due.0, self.horizon);
         Some(Scored { model, inputs, at_us, due_us, horizon, scores })
+    }
+
+    /// The scores of what one said.
+    fn sum(&self, said: impl Fn(&Case) -> Option<(Said, [f32; 3])>) -> Scores {
+        let mut sum = Scores::default();
+        for case in &self.cases {
+            if let Some((said, times)) = said(case) {
+                self.add(&mut sum, case, said);
+                self.add_times(&mut sum, case, times);
+            }
+        }
+        sum
     }
 
     fn add(&self, sum: &mut Scores, case: &Case, said: Said) {
@@ -216,8 +273,23 @@ impl Batch {
         if said.split.is_finite() {
             sum.split.add(f64::from(said.split), case.split_at.is_some(), lead(case.split_at));
         }
-        if said.bytes.is_finite() {
-            sum.bytes.add(f64::from(said.bytes), f64::from(case.bytes), f64::from(case.before));
+        let pages = case.union.as_ref().map_or(0.0, |union| union.pages());
+        let [bytes_before, pages_before, reads_before] = case.before.map(f64::from);
+        for (sum, said, came, before) in [
+            (&mut sum.bytes, said.bytes, f64::from(case.bytes), bytes_before),
+            (&mut sum.pages, said.pages, pages, pages_before),
+            (&mut sum.reads, said.reads, f64::from(case.reads), reads_before),
+        ] {
+            if said.is_finite() {
+                sum.add(f64::from(said), came, before);
+            }
+        }
+    }
+
+    fn add_times(&self, sum: &mut Scores, case: &Case, times: [f32; 3]) {
+        let came = case.split_at.map(|at| (at - self.at_us) as f64 / 1e6);
+        for (sum, said) in sum.times.iter_mut().zip(times).filter(|(_, said)| said.is_finite()) {
+            sum.add(f64::from(said), came, f64::from(self.horizon));
         }
     }
 }

@@ -8,7 +8,7 @@ mod batch;
 mod store;
 mod verdict;
 
-pub use batch::{Batch, Case, Scored, Scores};
+pub use batch::{Batch, Case, Scored, Scores, TIMED};
 pub use verdict::{Belief, Verdict};
 
 use super::baseline::Baseline;

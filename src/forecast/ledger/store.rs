@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 const KEPT: u64 = 256;
 const LEVEL: i32 = 1;
 /// Numbers per case.
-const NUMBERS: usize = 3 * (1 + BESIDE.len()) + 1;
+const NUMBERS: usize = SAID * (1 + BESIDE.len()) + TIMES + BEFORE;
+const SAID: usize = 5;
+const TIMES: usize = 6;
+const BEFORE: usize = 3;
 /// What a row may unpack to.
 const UNPACKED_MAX: usize = 64 << 20;
 
@@ -31,29 +34,38 @@ struct Row {
     #[serde(default)]
     scored: bool,
     /// zstd of the names, a line each, an empty line, and per case: of the model and of each baseline the probability of
-    /// a write, bytes, the probability of a split; then the bytes before. 32-bit floats, little-endian.
+    /// a write, bytes, the probability of a split, pages, reads; then quantiles of the time to a split, three of the model
+    /// and three of a baseline; then bytes, pages and reads before. 32-bit floats, little-endian. A row of an earlier
+    /// build has fewer, and is left out.
     packed: Vec<u8>,
 }
 
 fn numbers(case: &Case) -> [f32; NUMBERS] {
     let mut out = [0.0; NUMBERS];
     let said = std::iter::once(&case.model).chain(&case.beside);
-    let values = said.flat_map(|said| [said.write, said.bytes, said.split]).chain([case.before]);
+    let values = said.flat_map(|said| [said.write, said.bytes, said.split, said.pages, said.reads]);
+    let values = values.chain(case.times.into_iter().flatten()).chain(case.before);
     out.iter_mut().zip(values).for_each(|(slot, value)| *slot = value);
     out
 }
 
 fn case(values: &[f32]) -> Option<Case> {
-    let mut said = values.chunks_exact(3).map(|part| match part {
-        [write, bytes, split] => Said { write: *write, bytes: *bytes, split: *split },
-        _ => Said { write: f32::NAN, bytes: f32::NAN, split: f32::NAN },
-    });
-    let model = said.next()?;
+    let mut rest = values.iter().copied();
+    let mut next = || rest.next();
+    let mut said = || {
+        let (write, bytes, split) = (next()?, next()?, next()?);
+        Some(Said { write, bytes, split, pages: next()?, reads: next()? })
+    };
+    let model = said()?;
     let mut beside = [model; BESIDE.len()];
     for slot in &mut beside {
-        *slot = said.next()?;
+        *slot = said()?;
     }
-    Some(Case::new(model, beside, *values.last()?))
+    let mut times = [[f32::NAN; 3]; 2];
+    for slot in times.iter_mut().flatten() {
+        *slot = next()?;
+    }
+    Some(Case::new(model, beside, times, [next()?, next()?, next()?]))
 }
 
 impl Row {

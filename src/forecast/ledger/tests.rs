@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::forecast::Tick;
+use crate::forecast::score::{Amount, Binary};
 use crate::meta::store::Store;
 use crate::sync::Arc;
 use crate::types::StoreId;
@@ -145,4 +146,60 @@ fn nothing_grows_without_bound() {
         assert!(world.ledger.counts()[1] <= PENDING_MAX as u64);
     }
     assert!(world.ledger.counts()[2] <= SCORED_MAX as u64);
+}
+
+#[test]
+fn pages_reads_and_times_of_splits_are_scored_beside_the_baselines() {
+    let (mut features, mut ledger) = (Features::default(), Ledger::default());
+    let tick = |at_s: i64, pages: u64, reads: u64| {
+        let (end, span_us) = (Timestamp(at_s * 1_000_000), 60_000_000);
+        // Each of 64 parts is one page: the same ones are written over and over.
+        let (bytes, touched, size) = (pages * 4_096, (1 << pages) - 1, 64 * 4_096);
+        let tick =
+            Tick { end, span_us, writes: pages, bytes, pages, touched, size, reads, ..Tick::default() };
+        Signal::Activity { partition: "p".into(), tick }
+    };
+    // Two pages and eight reads each minute so far.
+    (1..=10).for_each(|minute| features.take(&tick(minute * 60, 2, 8)));
+    let at = Timestamp(600_000_000);
+    let forecast = Forecast {
+        pages: [5.0; 4],
+        reads: [0.0; 4],
+        split_secs: [30.0, 100.0, 1e9],
+        p_quiet: [0.0; 4],
+        ..Forecast::default()
+    };
+    let keys: [Key; 1] = ["p".into()];
+    ledger.note("m", "hash", (at, STEP), (&keys, &[Some(forecast)]), &features);
+    // The same five pages in each of five minutes, nothing is read, and after 50 s it splits.
+    let (partition, children, point) = (Key::from("p"), Vec::new(), None);
+    ledger.take(&Signal::Split { partition, at: Timestamp(650_000_000), children, point });
+    (11..=15).for_each(|minute| ledger.take(&tick(minute * 60, 5, 0)));
+    ledger.take(&tick(901, 60, 500));
+    ledger.pass(at, Timestamp(900_000_000));
+    let settled = ledger.settle(Timestamp(900_000_000));
+    let five = settled.iter().find(|scored| scored.horizon == 300).unwrap();
+    let (model, before) = (&five.scores["model"], &five.scores["persistence"]);
+    assert!(model.pages.log_error().unwrap() < 0.01, "{:?}", model.pages);
+    assert!(before.pages.log_error().unwrap() > 0.4, "{:?}", before.pages);
+    assert_eq!((model.reads.absolute, before.reads.absolute), (0.0, 40.0));
+    let below = |scores: &Scores| scores.times.each_ref().map(|one| (one.cases, one.below));
+    assert_eq!(below(model), [(1.0, 0.0), (1.0, 1.0), (0.0, 0.0)]);
+    assert_eq!(below(&five.scores["linear"]), [(0.0, 0.0); 3], "it says never");
+    let one = settled.iter().find(|scored| scored.horizon == 60).unwrap();
+    assert_eq!(below(&one.scores["model"]), [(0.0, 0.0); 3], "splits have no such horizon");
+    // All of it adds up, and older rows without it are read.
+    let mut twice = model.clone();
+    twice.merge(model);
+    assert_eq!((twice.pages.cases, twice.reads.cases, below(&twice)[1]), (2.0, 2.0, (2.0, 2.0)));
+    #[derive(serde::Serialize)]
+    struct Before {
+        write: Binary,
+        split: Binary,
+        bytes: Amount,
+    }
+    let before =
+        Before { write: model.write.clone(), split: model.split.clone(), bytes: model.bytes.clone() };
+    let read: Scores = rmp_serde::from_slice(&rmp_serde::to_vec_named(&before).unwrap()).unwrap();
+    assert_eq!((read.pages.cases, &read.bytes), (0.0, &model.bytes));
 }

@@ -141,9 +141,7 @@ impl Service {
                 for line in &trace.lines {
                     let name = usize::try_from(line.partition).ok().and_then(|index| trace.names.get(index));
                     let Some(partition) = name.map(Key::clone) else { continue };
-                    let signal = replay::signal(partition, &line.what);
-                    self.ledger.take(&signal);
-                    self.features.take(&signal);
+                    self.take(&replay::signal(partition, &line.what));
                     // Of each stretch that was seen something was kept, or it was too short to matter.
                     let at = line.at();
                     self.ledger.pass(Timestamp(before.0.max(at.0 - 6 * self.how.tick_us)), at);
@@ -177,19 +175,42 @@ impl Service {
 
     /// What happened since the last call, up to `now`.
     pub fn tick(&mut self, signals: &[Signal], now: Timestamp) {
-        let mut lines = Vec::new();
-        for signal in signals {
-            self.ledger.take(signal);
-            self.features.take(signal);
-            lines.extend(line(signal));
-        }
-        self.features.pass(now);
         let since = if self.told.0 == 0 { now } else { self.told };
+        // Others than the sweep tell when they like, by clocks of their own, and a trace ascends.
+        let within = |signal: &Signal| {
+            let at = signal.at().0.max(since.0).min(now.0);
+            signal.clone().told_at(Timestamp(at))
+        };
+        let mut signals: Vec<Signal> = signals.iter().map(within).collect();
+        signals.sort_by_key(Signal::at);
+        signals.iter().for_each(|signal| self.take(signal));
+        let lines: Vec<(Key, What)> = signals.iter().filter_map(line).collect();
+        self.features.pass(now);
         self.ledger.pass(since, now);
         self.told = now;
         match self.kept.append(now, &lines) {
             Ok(()) => {}
             Err(error) => self.unkept = Some(format!("ticks cannot be kept: {error}")),
+        }
+    }
+
+    /// Takes in a signal; and that its partition splits, if it grew past a multiple of the size: models are trained on
+    /// such splits. They are not kept: a trace says what was split, and `weft trace features` finds sizes itself.
+    fn take(&mut self, signal: &Signal) {
+        let before = match signal {
+            Signal::Activity { partition, .. } => self.features.state(partition).map(|state| *state.last()),
+            _ => None,
+        };
+        self.ledger.take(signal);
+        self.features.take(signal);
+        if let (Signal::Activity { partition, tick }, Some(before)) = (signal, before)
+            && before.span_us > 0
+            && replay::passes(self.how.split_bytes, before.size, tick.size)
+        {
+            let (partition, children, point) = (Key::clone(partition), Vec::new(), None);
+            let split = Signal::Split { partition, at: tick.end, children, point };
+            self.ledger.take(&split);
+            self.features.take(&split);
         }
     }
 
@@ -311,14 +332,16 @@ impl Service {
 
 /// What is kept of a signal.
 fn line(signal: &Signal) -> Option<(Key, What)> {
-    match signal {
-        Signal::Activity { partition, tick } => Some((Key::clone(partition), What::Tick(*tick))),
-        Signal::Gone { partition, at } => Some((Key::clone(partition), What::Gone { at: *at })),
-        Signal::Split { partition, at, point, .. } => {
-            Some((Key::clone(partition), What::Split { at: *at, point: *point }))
+    let (partition, what) = match signal {
+        Signal::Activity { partition, tick } => (partition, What::Tick(*tick)),
+        Signal::Gone { partition, at } => (partition, What::Gone { at: *at }),
+        Signal::Split { partition, at, point, .. } => (partition, What::Split { at: *at, point: *point }),
+        Signal::Query { partition, at, reads, writes } => {
+            (partition, What::Query { at: *at, reads: *reads, writes: *writes })
         }
-        Signal::Ddl { .. } | Signal::Query { .. } => None,
-    }
+        Signal::Ddl { partition, at, what } => (partition.as_ref()?, What::Ddl { at: *at, what: *what }),
+    };
+    Some((Key::clone(partition), what))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::forecast::features;
 use crate::forecast::ledger::{Belief, Scores, Verdict};
 use crate::forecast::policy::Decision;
 use crate::forecast::predictor::Forecast;
+use crate::forecast::score::{Amount, Binary, Covered};
 use crate::types::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -85,9 +86,13 @@ pub struct ScoreLine {
     pub brier: Option<f64>,
     pub calibration_error: Option<f64>,
     pub lead_secs: Option<f64>,
-    /// Of bytes.
+    /// Of amounts: `bytes`, `pages`, `reads`; with `write` those of bytes.
     pub mase: Option<f64>,
     pub log_error: Option<f64>,
+    /// Of `split`: how often it came by the 10, 50 and 90 % quantiles of its time, of those that lie within the horizon,
+    /// and how many these are.
+    pub covered: Option<[Option<f64>; 3]>,
+    pub covered_cases: Option<[f64; 3]>,
 }
 
 impl Service {
@@ -191,7 +196,7 @@ impl Service {
 }
 
 fn score_lines(name: &str, horizon_secs: u32, scores: &Scores) -> Vec<ScoreLine> {
-    let line = |what, binary: &crate::forecast::score::Binary| ScoreLine {
+    let line = |what, binary: &Binary| ScoreLine {
         name: name.to_owned(),
         horizon_secs,
         what,
@@ -205,6 +210,14 @@ fn score_lines(name: &str, horizon_secs: u32, scores: &Scores) -> Vec<ScoreLine>
         lead_secs: binary.lead(),
         mase: None,
         log_error: None,
+        covered: None,
+        covered_cases: None,
+    };
+    let amount = |what, amount: &Amount| ScoreLine {
+        cases: amount.cases,
+        mase: amount.mase(),
+        log_error: amount.log_error(),
+        ..line(what, &Binary::default())
     };
     let mut lines = Vec::new();
     if scores.write.cases + scores.bytes.cases > 0.0 {
@@ -213,7 +226,14 @@ fn score_lines(name: &str, horizon_secs: u32, scores: &Scores) -> Vec<ScoreLine>
         lines.push(write);
     }
     if scores.split.cases > 0.0 {
-        lines.push(line("split", &scores.split));
+        let mut split = line("split", &scores.split);
+        if scores.times.iter().any(|covered| covered.cases > 0.0) {
+            split.covered = Some(scores.times.each_ref().map(Covered::share));
+            split.covered_cases = Some(scores.times.each_ref().map(|covered| covered.cases));
+        }
+        lines.push(split);
     }
+    let amounts = [("pages", &scores.pages), ("reads", &scores.reads)].into_iter();
+    lines.extend(amounts.filter(|(_, sum)| sum.cases > 0.0).map(|(what, sum)| amount(what, sum)));
     lines
 }

@@ -4,6 +4,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::disk::os::OsDisk;
 use crate::forecast::features;
+use crate::forecast::signal::Ddl;
+use crate::forecast::trace::Line;
 use crate::forecast::{Tick, predictor};
 use crate::types::StoreId;
 
@@ -98,7 +100,10 @@ fn without_a_model_the_standard_rule_goes_on_and_says_why() {
     // The baselines' forecasts are shown all the same, and scored.
     assert!(world.service.shown().iter().all(|shown| shown.forecast.is_some()));
     let (lines, _) = world.service.scores(Timestamp(world.now));
-    assert!(lines.iter().any(|line| line.name == NO_MODEL && line.brier.unwrap() < 0.01), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.name == NO_MODEL && line.brier.is_some_and(|brier| brier < 0.01)),
+        "{lines:?}"
+    );
     let why = world.service.why("base/5/7").unwrap();
     assert!(why.rule.contains("there is no model") && why.features.len() == features::COUNT);
     assert!(world.service.why("base/5/999").is_none());
@@ -178,4 +183,69 @@ fn a_full_disk_is_told_and_nothing_stops() {
     let tick = Tick { end, span_us: TICK, writes: 1, ..Tick::default() };
     world.service.tick(&[Signal::Activity { partition: "p".into(), tick }], end);
     assert!(world.service.state().problem.unwrap().contains("ticks cannot be kept"));
+}
+
+fn mixed(now: i64) -> Vec<Signal> {
+    let key = || Key::from("base/5/1");
+    let at = |offset: i64| Timestamp(now + offset);
+    let tick = Tick { end: at(0), span_us: TICK, writes: 1, bytes: 9, growth: 9, size: 9, ..Tick::default() };
+    vec![
+        // Another thread was a little later than the sweep, and one a little late.
+        Signal::Split { partition: key(), at: at(900), children: Vec::new(), point: None },
+        Signal::Activity { partition: key(), tick },
+        Signal::Query { partition: key(), at: at(-5), reads: 2, writes: 3 },
+        Signal::Ddl { partition: Some(key()), at: at(-2 * TICK), what: Ddl::Detach },
+        Signal::Ddl { partition: None, at: at(0), what: Ddl::Other },
+    ]
+}
+
+#[test]
+fn a_trace_has_splits_queries_and_changes_and_ascends_whoever_told_them_when() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.now += TICK;
+        let signals = mixed(world.now);
+        world.service.tick(&signals, Timestamp(world.now));
+    }
+    let (trace, problems) =
+        kept::read(&OsDisk::new(), world.dir.path(), (Timestamp(0), Timestamp(i64::MAX)), u64::MAX).unwrap();
+    assert_eq!(problems, Vec::<String>::new(), "a line earlier than the one before makes a file unreadable");
+    let count = |is: fn(&What) -> bool| trace.lines.iter().filter(|line| is(&line.what)).count();
+    assert_eq!(count(|what| matches!(what, What::Split { .. })), 3);
+    assert_eq!(count(|what| matches!(what, What::Query { reads: 2, writes: 3, .. })), 3);
+    assert_eq!(count(|what| matches!(what, What::Ddl { what: Ddl::Detach, .. })), 3);
+    assert_eq!(count(|what| matches!(what, What::Tick(_))), 3);
+    assert!(trace.lines.is_sorted_by_key(Line::at));
+}
+
+#[test]
+fn what_a_trace_tells_again_is_what_service_saw_also_of_splits_by_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::new());
+    let how = How { split_bytes: 1_000, ..How::default() };
+    let mut service = Service::new(disk, dir.path(), how);
+    let mut now = START;
+    for (n, size) in [100, 900, 1_100, 1_500, 400, 2_100].into_iter().enumerate() {
+        now += TICK;
+        let mut signals = mixed(now);
+        signals.retain(|signal| !matches!(signal, Signal::Split { .. } | Signal::Ddl { .. }));
+        for signal in &mut signals {
+            if let Signal::Activity { tick, .. } = signal {
+                *tick = Tick { size, writes: n as u64 + 1, ..*tick };
+            }
+        }
+        service.tick(&signals, Timestamp(now));
+        let split = service.features.state("base/5/1").unwrap().last_split();
+        let last = [None, None, Some(3), Some(3), Some(3), Some(6)][n];
+        assert_eq!(split, last.map(|tick| Timestamp(START + tick * TICK)), "{size}");
+    }
+    let (trace, _) =
+        kept::read(&OsDisk::new(), dir.path(), (Timestamp(0), Timestamp(i64::MAX)), u64::MAX).unwrap();
+    assert!(!trace.lines.iter().any(|line| matches!(line.what, What::Split { .. })), "sizes are no record");
+    let mut again = Features::new(Setup { split_bytes: 1_000, most: 100 });
+    replay::Replay::new(&trace, replay::SplitPolicy::Size(1_000)).upto(Timestamp(now), &mut again);
+    assert_eq!(again.rows(Timestamp(now)).hash(), service.features.rows(Timestamp(now)).hash());
+    let names = features::names();
+    let queries = names.iter().position(|name| name == "query_writes").unwrap();
+    assert!(again.rows(Timestamp(now)).values[queries] > 1.0, "queries reach the features");
 }

@@ -58,7 +58,7 @@ impl Instants {
                     Some(Restored::Loss(line.partition))
                 }
                 What::Tick(tick) => usual.take(&tick, line.partition),
-                What::Split { .. } => None,
+                What::Split { .. } | What::Query { .. } | What::Ddl { .. } => None,
             };
             all.extend(found.map(|restored| incident(line.at(), restored)));
         }

@@ -179,7 +179,7 @@ fn lives(trace: &Trace, clock: &Clock, world: &World, instants: &Instants, weigh
                 life.stops.retain(|stop| stop.step < step);
                 (life, step)
             })),
-            What::Split { .. } => {}
+            What::Split { .. } | What::Query { .. } | What::Ddl { .. } => {}
         }
     }
     done.extend(open.into_iter().flatten().map(|life| (life, usize::MAX)));

@@ -85,7 +85,7 @@ impl World {
                 let gone = slot.take();
                 self.wasted += gone.and_then(|gone| gone.shadow).map_or(0.0, |shadow| unused(&shadow));
             }
-            What::Split { .. } => {}
+            What::Split { .. } | What::Query { .. } | What::Ddl { .. } => {}
         }
     }
 

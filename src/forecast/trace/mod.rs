@@ -9,7 +9,7 @@ pub mod npy;
 pub mod replay;
 pub mod text;
 
-use super::signal::Key;
+use super::signal::{Ddl, Key};
 use super::tick::Tick;
 use crate::types::Timestamp;
 
@@ -34,6 +34,17 @@ pub enum What {
     Gone {
         at: Timestamp,
     },
+    /// Statements of a log that named it, up to `at`.
+    Query {
+        at: Timestamp,
+        reads: u32,
+        writes: u32,
+    },
+    /// A statement changes it.
+    Ddl {
+        at: Timestamp,
+        what: Ddl,
+    },
 }
 
 impl Line {
@@ -41,7 +52,7 @@ impl Line {
     pub fn at(&self) -> Timestamp {
         match self.what {
             What::Tick(tick) => tick.end,
-            What::Split { at, .. } | What::Gone { at } => at,
+            What::Split { at, .. } | What::Gone { at } | What::Query { at, .. } | What::Ddl { at, .. } => at,
         }
     }
 }

@@ -46,7 +46,7 @@ impl SplitPolicy {
     fn splits(self, before: Option<u64>, tick: &crate::forecast::Tick) -> bool {
         match self {
             SplitPolicy::Recorded => false,
-            SplitPolicy::Size(bytes) => before.is_some_and(|before| tick.size / bytes > before / bytes),
+            SplitPolicy::Size(bytes) => before.is_some_and(|before| passes(bytes, before, tick.size)),
             SplitPolicy::Every(secs) => {
                 let every = i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1_000_000);
                 let begin = tick.end.0.saturating_sub(tick.span_us);
@@ -54,6 +54,12 @@ impl SplitPolicy {
             }
         }
     }
+}
+
+/// Whether a partition that was `before` bytes and is `size` has passed a multiple of `bytes`: a split by size, in traces and
+/// in service alike.
+pub fn passes(bytes: u64, before: u64, size: u64) -> bool {
+    size / bytes.max(1) > before / bytes.max(1)
 }
 
 /// All splits of a trace: partition, when, point; in order of time.
@@ -67,6 +73,7 @@ pub fn splits(trace: &Trace, policy: SplitPolicy) -> Vec<(u32, Timestamp, Option
         match line.what {
             What::Split { at, point } => found.push((line.partition, at, point)),
             What::Gone { .. } => *size = None,
+            What::Query { .. } | What::Ddl { .. } => {}
             What::Tick(tick) => {
                 if policy.splits(*size, &tick) {
                     found.push((line.partition, tick.end, None));
@@ -84,6 +91,8 @@ pub fn signal(partition: Key, what: &What) -> Signal {
         What::Tick(tick) => Signal::Activity { partition, tick },
         What::Gone { at } => Signal::Gone { partition, at },
         What::Split { at, point } => Signal::Split { partition, at, children: Vec::new(), point },
+        What::Query { at, reads, writes } => Signal::Query { partition, at, reads, writes },
+        What::Ddl { at, what } => Signal::Ddl { partition: Some(partition), at, what },
     }
 }
 
@@ -115,10 +124,7 @@ impl<'a> Replay<'a> {
         {
             self.next_split += 1;
             let Some(partition) = self.name(*number) else { continue };
-            // A partition that went in the same tick does not come back for it.
-            if features.state(&partition).is_some() {
-                features.take(&signal(partition, &What::Split { at: *at, point: *point }));
-            }
+            features.take(&signal(partition, &What::Split { at: *at, point: *point }));
         }
         features.pass(now);
         self.trace.lines.get(begin..self.next).unwrap_or(&[])

@@ -5,15 +5,17 @@
 //! end_us,partition,what,span_us,writes,bytes,appends,overwrites,pages,growth,size,reads,read_bytes,fsyncs,touched
 //! 1764064800000000,base/5/16397,tick,10000000,12,98304,0,12,3,0,81920,4,32768,1,8000000000000001
 //! 1764064810000000,base/5/16397,split,,,,,,,,,,,,0.5
+//! 1764064820000000,base/5/16397,query,,3,,,,,,,120
+//! 1764064820000000,base/5/16397,ddl,,,,,,,,,,,,detach
 //! 1764064820000000,base/5/16397,gone
 //! ```
 //!
 //! `end_us`: µs since 1970, UTC, of the end of the stretch; lines ascend by it. `touched`: 16 hex digits, or of a split
-//! its point. Names with a comma, quote or line break stand in double quotes. Missing fields at a line's end are empty.
+//! its point, or what a statement does. Of `query`, `writes` and `reads` are statements of a log that name it. Names with a comma, quote or line break stand in double quotes. Missing fields at a line's end are empty.
 
 use super::{Line, Trace, What};
 use crate::error::{Error, Result};
-use crate::forecast::signal::Key;
+use crate::forecast::signal::{Ddl, Key};
 use crate::forecast::tick::Tick;
 use crate::types::Timestamp;
 use std::collections::HashMap;
@@ -60,6 +62,11 @@ pub fn line(name: &str, what: &What) -> String {
             writeln!(text, "{},{name},split,,,,,,,,,,,,{point}", at.0)
         }
         What::Gone { at } => writeln!(text, "{},{name},gone", at.0),
+        What::Query { at, reads, writes } => writeln!(text, "{},{name},query,,{writes},,,,,,,{reads}", at.0),
+        What::Ddl { at, what } => {
+            let word = Ddl::NAMED.iter().find(|(ddl, _)| ddl == what).map_or("other", |(_, word)| word);
+            writeln!(text, "{},{name},ddl,,,,,,,,,,,,{word}", at.0)
+        }
     };
     text
 }
@@ -231,6 +238,15 @@ fn what(fields: &[String]) -> std::result::Result<What, String> {
             Ok(What::Split { at, point })
         }
         "gone" => Ok(What::Gone { at }),
+        "query" => {
+            let count = |index, name| number(index, name).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+            Ok(What::Query { at, reads: count(11, "reads")?, writes: count(4, "writes")? })
+        }
+        "ddl" => {
+            // Later writers may know more kinds.
+            let known = Ddl::NAMED.iter().find(|(_, word)| *word == field(14));
+            Ok(What::Ddl { at, what: known.map_or(Ddl::Other, |(what, _)| *what) })
+        }
         "tick" => Ok(What::Tick(Tick {
             end: at,
             span_us: field(3).parse().ok().filter(|span| *span > 0).ok_or("span_us is no length of time")?,
@@ -246,7 +262,7 @@ fn what(fields: &[String]) -> std::result::Result<What, String> {
             fsyncs: number(13, "fsyncs")?,
             touched: u64::from_str_radix(field(14), 16).map_err(|_| "touched is no hexadecimal number")?,
         })),
-        other => Err(format!("`{other}` is not tick, split or gone")),
+        other => Err(format!("`{other}` is not tick, split, gone, query or ddl")),
     }
 }
 
@@ -259,7 +275,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             names in prop::collection::hash_set("[a-z,\" /#.0-9é]{0,12}", 1..5),
-            ticks in prop::collection::vec((0i64..1_000, 0usize..5, any::<u64>(), any::<i64>(), 0u8..4), 0..30),
+            ticks in prop::collection::vec((0i64..1_000, 0usize..5, any::<u64>(), any::<i64>(), 0u8..6), 0..30),
         ) {
             let names: Vec<Key> = names.into_iter().map(Key::from).collect();
             let mut trace = Trace { source: "test".into(), tick_us: 7, names, lines: Vec::new() };
@@ -270,6 +286,8 @@ mod tests {
                 let what = match kind {
                     0 => What::Split { at, point: (count % 2 == 0).then_some(0.25) },
                     1 => What::Gone { at },
+                    2 => What::Query { at, reads: count as u32, writes: growth as u32 },
+                    3 => What::Ddl { at, what: Ddl::NAMED[name + 3].0 },
                     _ => What::Tick(Tick {
                         end: at, span_us: 7, writes: count, growth, touched: count, size: count, ..Tick::default()
                     }),

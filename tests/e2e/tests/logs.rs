@@ -63,6 +63,20 @@ fn until_shadowed(mount: &Mount, partition: &str) {
     }
 }
 
+/// Lines of the trace that a STORE keeps, of one kind and partition: their fields.
+fn traced(mount: &Mount, kind: &str, partition: &str) -> Vec<Vec<String>> {
+    let text = cmd::run(mount.weft().arg("--store").arg(&mount.store).args(["trace", "export"])).ok();
+    let lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<String>>());
+    lines.filter(|fields| fields.len() > 2 && fields[1] == partition && fields[2] == kind).collect()
+}
+
+/// Reads and writes of a partition by the statements that a trace counts.
+fn queries(mount: &Mount, partition: &str) -> (u64, u64) {
+    let lines = traced(mount, "query", partition);
+    let sum = |field: usize| lines.iter().map(|line| line[field].parse::<u64>().unwrap()).sum();
+    (sum(11), sum(4))
+}
+
 fn path_of(server: &Postgres, table: &str) -> String {
     let query = format!("SELECT pg_relation_filepath('{table}')");
     server.connect("postgres").query_one(&query, &[]).unwrap().get(0)
@@ -142,6 +156,8 @@ fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
     assert_eq!(fs::read(to.join(&parent)).unwrap(), fs::read(before.join(&parent)).unwrap());
     server.stop();
     mount.unmount();
+    // However many children: it was divided once. (That it was detached was told in the tick that the crash took.)
+    assert_eq!(traced(&mount, "split", &parent).len(), 1);
 }
 
 #[test]
@@ -182,8 +198,52 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
     for (number, child) in ["shop/orders#P#p9", "shop/orders#P#px"].into_iter().enumerate() {
         assert_eq!(listed[0]["children"][number]["partition"].as_str(), Some(child), "{listed:#}");
     }
+    server.sql("SELECT COUNT(*) FROM shop.orders PARTITION (px, p9)");
+    until("a part is read by its name", &mount, |status| sum(status, "queries") >= 2);
     server.stop();
     mount.unmount();
+    assert_eq!(traced(&mount, "split", "shop/orders#P#pmax").len(), 1);
+    assert_eq!(queries(&mount, "shop/orders#P#px"), (1, 0));
+}
+
+#[test]
+fn what_statements_read_and_write_reaches_the_forecast_and_the_trace() {
+    let place = Place::new();
+    let data = place.dir_for("postgres", "data");
+    let server = Postgres::new(&place, "live", &data)
+        .set("autovacuum=off")
+        .set("log_statement=all")
+        .set("logging_collector=on")
+        .set("log_destination=csvlog");
+    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
+    let mount = configured(
+        Mount::over(&data),
+        &format!("log_catalogue = \"{conninfo}\"\nforecast_tick_secs = 1\nforecast_step_secs = 1\n"),
+    );
+    server.initdb();
+    server.start();
+    server.sql(TABLES);
+    until("the collector's file is found", &mount, |status| sum(status, "changes") >= 2);
+    // The catalogue is asked when something changes.
+    server.sql("CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (100000) TO (100001)");
+    let path = path_of(&server, "orders_all");
+    let before = sum(&mount.status(), "queries");
+    for n in 0..20 {
+        server.sql(&format!("INSERT INTO orders_all VALUES ({n}, 'x')"));
+        server.sql("SELECT count(*) FROM orders_all a JOIN orders_all b USING (id), generate_series(1, 2)");
+        server.sql(&format!("UPDATE public.orders_all SET note = 'FROM nowhere' WHERE id = {n}"));
+    }
+    until("statements are counted", &mount, |status| sum(status, "queries") >= before + 60);
+    let why = || {
+        let why = mount.weft().arg("forecast").arg(&mount.point).args(["--why", &path, "--json"]).output();
+        let why: Value = serde_json::from_slice(&why.unwrap().stdout).unwrap();
+        let features = why["features"].as_array().cloned().unwrap_or_default();
+        features.iter().any(|pair| pair[0] == "query_writes" && pair[1].as_f64() > Some(1.0))
+    };
+    until("the forecast knows", &mount, |_| why());
+    server.stop();
+    mount.unmount();
+    assert_eq!(queries(&mount, &path), (20, 40));
 }
 
 /// Reads that the server's cache answers are known by its own statistics alone.
