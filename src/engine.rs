@@ -14,6 +14,7 @@ mod leases;
 mod options;
 mod partitions;
 mod pruning;
+mod reclaim;
 mod relief;
 mod room;
 mod shadowing;

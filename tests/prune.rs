@@ -10,205 +10,15 @@
 
 mod support;
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::Ticking;
-use support::kv::CrashKv;
+use support::pruned::{STEP_US, STORE, World, check, read_past, retention, settle, try_open, woven_bytes};
 use weft::disk::Disk;
-use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Instant, NewFile, Options, Resolution, Unpaced, Weaving};
+use weft::engine::{Engine, NewFile, Unpaced};
 use weft::error::Result;
-use weft::index::kv::Kv;
-use weft::meta::retention::{Cap, Retention, Tier};
-use weft::types::{FileId, FileKind, Seq, Timestamp};
-
-const DATA: &str = "/data";
-const STORE: &str = "/store";
-const NAMES: [&str; 4] = ["table", "wal", "small", "sparse"];
-/// µs between two instants that are noted.
-const STEP_US: i64 = 1_000;
-
-type Contents = Vec<(&'static str, Vec<u8>)>;
-
-struct Past {
-    ts: Timestamp,
-    seq: Seq,
-    contents: Contents,
-}
-
-struct World {
-    rng: StdRng,
-    disk: SimDisk,
-    kv: Arc<CrashKv>,
-    clock: Arc<Ticking>,
-    now: Contents,
-    past: Vec<Past>,
-}
-
-fn try_open(disk: &SimDisk, kv: &Arc<CrashKv>, clock: &Arc<Ticking>) -> Result<Arc<Engine>> {
-    let mut options = Options::new(Path::new(DATA), Path::new(STORE));
-    options.new_store_id = [5; 16];
-    options.segment_bytes = 1;
-    Engine::open(Arc::new(disk.clone()), Arc::clone(clock) as _, options, &|path| {
-        if disk.stat("test", path)?.is_none() {
-            disk.create_dir("test", path, 0o700)?;
-            kv.clear();
-        }
-        Ok(Arc::clone(kv) as Arc<dyn Kv>)
-    })
-}
-
-impl World {
-    fn new(seed: u64) -> World {
-        let disk = SimDisk::new(seed);
-        disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
-        disk.sync_filesystem("test", Path::new("/")).unwrap();
-        World {
-            rng: StdRng::seed_from_u64(seed),
-            disk,
-            kv: CrashKv::new(),
-            clock: Arc::new(Ticking::new(1_800_000_000_000_000)),
-            now: Vec::new(),
-            past: Vec::new(),
-        }
-    }
-
-    fn open(&self) -> Arc<Engine> {
-        try_open(&self.disk, &self.kv, &self.clock).unwrap()
-    }
-
-    /// Sessions, each of which leaves a sealed segment behind.
-    fn sessions(&mut self, count: usize) {
-        for _ in 0..count {
-            let engine = self.open();
-            for _ in 0..4 {
-                self.work(&engine);
-            }
-            engine.checkpoint().unwrap();
-            engine.abandon();
-            drop(engine);
-            self.disk = self.disk.kill();
-        }
-    }
-
-    /// Pages rewritten whole and in part, a log rewritten at its end and begun anew, holes, a file that comes and goes; then
-    /// an instant is noted.
-    fn work(&mut self, engine: &Engine) {
-        for name in NAMES {
-            if !self.now.iter().any(|(known, _)| *known == name) {
-                let kind = FileKind::Regular;
-                let new =
-                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
-                engine.create(FileId::ROOT, name.as_bytes(), new).unwrap();
-                self.now.push((name, Vec::new()));
-            }
-        }
-        for _ in 0..6 {
-            let page = self.rng.random_range(0..6) * 8192;
-            let bytes = vec![self.rng.random(); 8192];
-            self.write(engine, "table", page, &bytes);
-            let end = self.content("wal").len() % 40_000;
-            let bytes = vec![self.rng.random(); self.rng.random_range(1..9000)];
-            self.write(engine, "wal", end, &bytes);
-            let bytes = vec![self.rng.random(); self.rng.random_range(1..600)];
-            let at = self.rng.random_range(0..5000);
-            self.write(engine, "small", at, &bytes);
-            let at = self.rng.random_range(0..60_000);
-            self.write(engine, "sparse", at, &[7; 10]);
-        }
-        // Written seldom: it comes to rest.
-        if self.past.is_empty() || self.rng.random_bool(0.1) {
-            if self.past.is_empty() {
-                let kind = FileKind::Regular;
-                let new =
-                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
-                engine.create(FileId::ROOT, b"seldom", new).unwrap();
-                self.now.push(("seldom", Vec::new()));
-                self.write(engine, "seldom", 0, &[3; 50_000]);
-            }
-            let at = self.rng.random_range(0..40_000);
-            let bytes = vec![self.rng.random(); 5_000];
-            self.write(engine, "seldom", at, &bytes);
-        }
-        if self.rng.random_bool(0.3) {
-            engine.unlink(FileId::ROOT, b"table").unwrap();
-            self.now.retain(|(name, _)| *name != "table");
-        }
-        self.clock.pass(STEP_US);
-        let ts = engine.now();
-        let Resolution::Found(found) = engine.resolve(Instant::Time(ts)).unwrap() else { panic!() };
-        self.past.push(Past { ts, seq: found.seq, contents: self.now.clone() });
-    }
-
-    fn content(&mut self, name: &str) -> &mut Vec<u8> {
-        &mut self.now.iter_mut().find(|(known, _)| *known == name).unwrap().1
-    }
-
-    fn write(&mut self, engine: &Engine, name: &str, at: usize, bytes: &[u8]) {
-        let (id, _) = engine.lookup(FileId::ROOT, name.as_bytes()).unwrap();
-        engine.write(id, at as u64, bytes, false).unwrap();
-        let content = self.content(name);
-        content.resize(content.len().max(at + bytes.len()), 0);
-        content[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-}
-
-/// Reads what an instant shows; ESTALE when it was pruned.
-fn read_past(engine: &Engine, seq: Seq, contents: &Contents) -> Result<()> {
-    let view = engine.view(seq)?;
-    let listed = view.read_dir(FileId::ROOT, None, 99)?;
-    let mut names: Vec<&str> = contents.iter().map(|(name, _)| *name).collect();
-    names.sort_unstable();
-    assert!(listed.iter().map(|entry| entry.name.as_slice()).eq(names.iter().map(|name| name.as_bytes())));
-    for (name, content) in contents {
-        let (file, attr) = view.lookup(FileId::ROOT, name.as_bytes())?.unwrap();
-        assert_eq!(attr.size, content.len() as u64, "{name} at {seq}");
-        let mut bytes = vec![0; content.len()];
-        view.read(file, 0, &mut bytes)?;
-        assert!(bytes == *content, "{name} at {seq}");
-    }
-    Ok(())
-}
-
-/// Each instant is what it was, or stands for the one before that is kept, or is refused.
-fn check(engine: &Engine, past: &[Past]) {
-    let thinned = engine.thinned();
-    for Past { ts, seq, contents } in past {
-        match (engine.resolve(Instant::Time(*ts)).unwrap(), thinned.at_or_before(*seq)) {
-            (Resolution::Found(found), Some(shown)) => assert_eq!((found.seq, found.meant), (shown, *seq)),
-            (Resolution::Pruned { oldest }, None) => assert!(oldest > *ts),
-            other => panic!("{seq}: {other:?}"),
-        }
-        match thinned.keeps(*seq) {
-            true => read_past(engine, *seq, contents).unwrap(),
-            false => assert!(engine.view(*seq).err().unwrap().is(libc::ESTALE)),
-        }
-    }
-}
-
-fn settle(engine: &Engine) -> Result<()> {
-    engine.checkpoint()?;
-    while engine.index_some()? {}
-    while let Weaving::Wove(_) = engine.weave(&Unpaced)? {}
-    Ok(())
-}
-
-/// One instant in `every` steps of all but the last `all` ones, of the last `reach`.
-fn retention(all: i64, every: i64, reach: i64) -> Retention {
-    let us = |steps: i64| (steps * STEP_US) as u64;
-    let tiers = vec![Tier { every_us: us(every), for_us: Some(us(reach)) }];
-    Retention { all_us: Some(us(all)), tiers, ..Retention::everything() }
-}
-
-fn woven_bytes(disk: &SimDisk) -> u64 {
-    let dir = Path::new(STORE).join("woven");
-    let entries = disk.read_dir("test", &dir).unwrap();
-    let path = |name: &[u8]| dir.join(std::str::from_utf8(name).unwrap());
-    entries.iter().map(|entry| disk.stat("test", &path(&entry.name)).unwrap().unwrap().attr.size).sum()
-}
+use weft::meta::retention::{Cap, Retention};
+use weft::types::{FileId, FileKind};
 
 #[test]
 fn kept_instants_stay_exactly_and_space_comes_back() {
@@ -452,4 +262,53 @@ fn what_nobody_writes_comes_to_rest_and_its_next_overwrite_saves_it_again() {
     drop(engine);
     let engine = world.open();
     check(&engine, &world.past);
+}
+
+/// How far a dry run may be off: one in so many bytes of the files that it looked at, and some for the smallest.
+const DRY_SHARE: u64 = 10;
+const DRY_BYTES: u64 = 16 << 10;
+
+#[test]
+fn what_a_dry_run_says_is_what_comes_back() {
+    for (seed, kept) in [(7, (6, 5, 20)), (8, (3, 2, 40)), (9, (0, 4, 0)), (10, (20, 3, 40))] {
+        let mut world = World::new(seed);
+        // Cold files come to rest, and then history holds nothing of them.
+        if seed % 2 == 0 {
+            let engine = world.open();
+            let new = NewFile {
+                kind: FileKind::Regular,
+                mode: 0o600,
+                rdev: 0,
+                target: Vec::new(),
+                uid: 0,
+                gid: 0,
+                umask: 0,
+            };
+            engine.create(FileId::ROOT, b"cold", new).unwrap();
+            world.now.push(("cold", Vec::new()));
+            let bytes: Vec<u8> = (0..300_000).map(|_| world.rng.random()).collect();
+            world.write(&engine, "cold", 0, &bytes);
+            engine.checkpoint().unwrap();
+            engine.abandon();
+            drop(engine);
+            world.disk = world.disk.kill();
+        }
+        world.sessions(8);
+        let engine = world.open();
+        settle(&engine).unwrap();
+        engine.tag("held", world.past[9].seq).unwrap();
+        for kept in [kept, (kept.0 / 2, kept.1 + 1, kept.2 / 2)] {
+            engine.set_retention(retention(kept.0, kept.1, kept.2));
+            let said = engine.prune(&Unpaced, true).unwrap();
+            let before = woven_bytes(&world.disk);
+            let done = engine.prune(&Unpaced, false).unwrap();
+            let came = before - woven_bytes(&world.disk);
+            let estimate = said.thinning.before_bytes - said.thinning.after_bytes;
+            assert_eq!((said.points, said.points_gone), (done.points, done.points_gone));
+            let off = estimate.abs_diff(came);
+            let may = said.thinning.before_bytes / DRY_SHARE + DRY_BYTES;
+            assert!(off <= may, "{seed} {kept:?}: {estimate} said, {came} came back: {said:?} {done:?}");
+        }
+        check(&engine, &world.past);
+    }
 }

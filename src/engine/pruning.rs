@@ -3,6 +3,7 @@
 use super::Engine;
 use super::budget::{self, Budget};
 use super::holds::Held;
+use super::reclaim::Witnesses;
 use super::relief::Relief;
 use crate::error::Result;
 use crate::format::event::Event;
@@ -53,6 +54,8 @@ pub struct Pruned {
     /// What is in use and would else go.
     pub pinned: Vec<Held>,
     pub thinning: Thinning,
+    /// Bytes of base files and of files in limbo that went.
+    pub bases_bytes: u64,
 }
 
 /// The pruner as an engine has it.
@@ -61,6 +64,7 @@ pub(super) struct Pruning {
     /// Files that were judged, and by which points. Held through a pruning: one at a time.
     judged: Mutex<HashMap<Range, u64>>,
     let_go: Mutex<Option<LetGo>>,
+    pub(super) witnesses: Witnesses,
     pub(super) relief: Relief,
 }
 
@@ -70,6 +74,7 @@ impl Pruning {
             retention: Mutex::new(retention),
             judged: Mutex::new(HashMap::new()),
             let_go: Mutex::new(None),
+            witnesses: Witnesses::default(),
             relief: Relief::default(),
         }
     }
@@ -119,17 +124,16 @@ impl Engine {
             oldest_us: self.time_of_first(&thinned, before).0,
             pinned,
             thinning: Thinning::default(),
+            bases_bytes: 0,
         };
-        if dry {
-            judged.clear();
-        }
-        if !dry && self.rest(&thinned)? {
+        if dry || self.rest(&thinned)? {
             judged.clear();
         }
         self.carry_out(&thinned, &mut judged, pace, dry, &mut pruned.thinning)?;
         if dry {
             judged.clear();
         }
+        pruned.bases_bytes = self.reclaim(&thinned, pace, dry)?;
         Ok(pruned)
     }
 
@@ -232,7 +236,10 @@ impl Engine {
         if thinned.upto() == Seq::ZERO {
             return Ok(());
         }
-        let needs = Remaining::new(&self.index, &self.live, thinned.clone());
+        let mut needs = Remaining::new(&self.index, &self.live, thinned.clone());
+        if dry && thinned.first() > self.live.birth.lock().0 {
+            needs = needs.resting(self.live.would_rest(thinned.first(), &self.index)?.into_iter().collect());
+        }
         let groups = self.thinnable(thinned.upto())?;
         judged.retain(|range, _| groups.iter().flatten().any(|(known, ..)| known == range));
         let thin = |group: &[Thinnable]| {

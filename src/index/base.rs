@@ -95,6 +95,14 @@ pub(super) fn put(kv: &dyn Kv, records: &[(BasePage, BaseRecord)]) -> Result<()>
     }
 }
 
+/// Removes the records of pages.
+pub(super) fn forget(kv: &dyn Kv, pages: &[BasePage]) -> Result<()> {
+    let removals: HashSet<_> =
+        pages.iter().map(|page| base_key(page.file, page.adoption, page.page)).collect();
+    let removals = removals.into_iter().map(|key| (Space::Base, key)).collect();
+    kv.commit(Batch { removals, ..Batch::default() })
+}
+
 /// The record of one page.
 pub(super) fn get(kv: &dyn Kv, page: BasePage) -> Result<Option<BaseRecord>> {
     let value = kv.get(Space::Base, &base_key(page.file, page.adoption, page.page))?;

@@ -276,6 +276,12 @@ impl Index {
         base::put(&*self.kv, records)
     }
 
+    /// Forgets pre-images that nobody needs any more; idempotent.
+    pub fn forget_bases(&self, pages: &[BasePage]) -> Result<()> {
+        let _turn = self.writer.lock();
+        base::forget(&*self.kv, pages)
+    }
+
     /// The pre-image of a page, if one was saved.
     pub fn base(&self, page: BasePage) -> Result<Option<BaseRecord>> {
         base::get(&*self.kv, page)

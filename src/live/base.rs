@@ -11,7 +11,7 @@ use crate::index::{BasePage, BaseRecord, Index};
 use crate::sync::{Arc, Mutex};
 use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, Seq, StoreId};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A base file is closed when it is this long.
 const FILE_MAX: u64 = 1 << 30;
@@ -169,6 +169,43 @@ impl BaseStore {
         Ok(SavedRun { read, next: None })
     }
 
+    /// Base files that are written no more, but for the newest there is: by its number the next one is known.
+    pub fn closed(&self) -> Result<Vec<u64>> {
+        let mut numbers = list_dir(&*self.disk, &self.dir)?;
+        let current = self.writer.lock().number;
+        numbers.pop();
+        numbers.retain(|number| *number < current);
+        Ok(numbers)
+    }
+
+    /// The pages that a base file holds, batch by batch, until `each` says false; the bytes of the file.
+    pub fn each_batch(&self, number: u64, mut each: impl FnMut(&[BaseEntry]) -> Result<bool>) -> Result<u64> {
+        let file = self.handle(number)?;
+        let mut offset = 0;
+        let mut header = [0; PAGE_LEN];
+        while file.read_at("base.look", &mut header, offset)? == PAGE_LEN
+            && let Some(entries) = decode_header(&header, self.store)
+            && each(&entries)?
+        {
+            offset += (entries.len() as u64 + 1) * PAGE;
+        }
+        file.len("base.look")
+    }
+
+    /// Removes a base file of which no page is needed; the index is to forget them first.
+    pub fn remove(&self, number: u64) -> Result<()> {
+        self.open.lock().remove(&number);
+        match self.disk.unlink("base.remove", &self.path(number)) {
+            Err(error) if !error.is(libc::ENOENT) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes removals durable.
+    pub fn sync_dir(&self) -> Result<()> {
+        self.disk.sync_dir("base.remove", &self.dir)
+    }
+
     fn handle(&self, number: u64) -> Result<Arc<dyn DiskFile>> {
         let mut open = self.open.lock();
         if let Some(file) = open.get(&number) {
@@ -195,7 +232,7 @@ pub struct SavedRun {
     pub next: Option<PageNo>,
 }
 
-fn file_path(dir: &std::path::Path, number: u64) -> PathBuf {
+fn file_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:010}.base"))
 }
 
@@ -212,8 +249,12 @@ fn located(entries: &[BaseEntry], number: u64, offset: u64) -> Vec<(BasePage, Ba
 }
 
 fn list(disk: &dyn Disk, paths: &Paths) -> Result<Vec<u64>> {
+    list_dir(disk, &paths.base_dir())
+}
+
+fn list_dir(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
     let mut numbers: Vec<u64> = disk
-        .read_dir("base.list", &paths.base_dir())?
+        .read_dir("base.list", dir)?
         .iter()
         .filter_map(|entry| std::str::from_utf8(&entry.name).ok()?.strip_suffix(".base")?.parse().ok())
         .collect();

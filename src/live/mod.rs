@@ -36,6 +36,7 @@ pub mod scatter;
 mod sparse;
 mod tags;
 pub mod tree;
+pub mod unneeded;
 pub mod walk;
 pub mod xattrs;
 

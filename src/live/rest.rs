@@ -29,13 +29,28 @@ impl Live {
         let mut count = 0;
         for node in nodes.iter().filter(|node| node.kind == FileKind::Regular) {
             let Some(size) = unwritten(index, node.file, first, upto)? else { continue };
-            if come_to_rest(node, first, size) {
+            if come_to_rest(node, first, size, true) {
                 let rested = RestedState { file: node.file, since: first, size };
                 self.rested.lock().insert(node.file, rested);
                 count += 1;
             }
         }
         Ok(count)
+    }
+
+    /// The files that [`Live::rest`] would let come to rest; nothing is changed.
+    pub fn would_rest(&self, first: Seq, index: &Index) -> Result<Vec<FileId>> {
+        let upto = index.watermark().seq;
+        let nodes: Vec<_> = self.tree.read().nodes.values().cloned().collect();
+        let mut found = Vec::new();
+        for node in nodes.iter().filter(|node| node.kind == FileKind::Regular) {
+            if let Some(size) = unwritten(index, node.file, first, upto)?
+                && come_to_rest(node, first, size, false)
+            {
+                found.push(node.file);
+            }
+        }
+        Ok(found)
     }
 
     /// The files at rest, as a checkpoint keeps them.
@@ -71,8 +86,8 @@ fn unwritten(index: &Index, file: FileId, first: Seq, upto: Seq) -> Result<Optio
     Ok(attr.map(|attr| attr.size))
 }
 
-/// Whether the live file holds it whole; then it is the base.
-fn come_to_rest(node: &Node, first: Seq, size: u64) -> bool {
+/// Whether the live file holds it whole; then it is the base, if it is to `change`.
+fn come_to_rest(node: &Node, first: Seq, size: u64, change: bool) -> bool {
     let mut state = node.lock();
     let fits = state.attr.nlink > 0 && state.attr.size == size;
     let content = &mut state.content;
@@ -84,7 +99,7 @@ fn come_to_rest(node: &Node, first: Seq, size: u64) -> bool {
         && content.shrink.is_none()
         && content.live_len >= size
         && content.base.as_ref().is_none_or(|base| !base.leans_on_live());
-    if fits && whole {
+    if fits && whole && change {
         content.base = Some(Base::new(first, size));
     }
     fits && whole

@@ -10,11 +10,21 @@ use crate::types::PAGE;
 use std::collections::BTreeSet;
 
 impl Shadows {
-    /// Removes a shadow with all its snapshots. Not served any more from the beginning of the call on; after an error
-    /// what is left goes at the next opening.
+    /// Removes a shadow with all its snapshots. Not served any more from the beginning of the call on; what an error leaves
+    /// of it goes with [`Shadows::remove_left`].
     pub fn remove(&self, id: u64) -> Result<()> {
         let _turn = self.turn.lock();
         self.get(id).map_or(Ok(()), |shadow| self.remove_whole(&shadow))
+    }
+
+    /// Removes what removals that failed have left: until then it takes space, and after a crash it would be a shadow again.
+    pub fn remove_left(&self) -> Result<()> {
+        if self.left.lock().is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock();
+        let left: Vec<u64> = self.left.lock().iter().copied().collect();
+        left.into_iter().try_for_each(|id| self.remove_files(id))
     }
 
     fn remove_whole(&self, shadow: &Shadow) -> Result<()> {
@@ -22,18 +32,27 @@ impl Shadows {
             self.take_out(snapshot);
             snapshot.retire();
         }
-        let named =
-            shadow.snapshots.iter().map(|snapshot| self.dir.snapshot(shadow.id, snapshot.head.number));
-        named.into_iter().try_for_each(|path| self.dir.remove(&path))?;
-        // Durably: a name that comes back must find its bytes.
-        self.dir.sync()?;
+        self.remove_files(shadow.id)
+    }
+
+    /// Removes all files of a shadow that is not served any more.
+    fn remove_files(&self, id: u64) -> Result<()> {
+        self.left.lock().insert(id);
+        let (mut names, mut data) = (Vec::new(), Vec::new());
         for entry in self.dir.disk.read_dir("shadow.list", &self.dir.path)? {
             match Dir::named(&entry.name) {
-                Named::Data(name) if name.0 == shadow.id => self.dir.remove_data(name)?,
+                Named::Snapshot(shadow, number) if shadow == id => names.push(self.dir.snapshot(id, number)),
+                Named::Data(name) if name.0 == id => data.push(name),
                 _ => {}
             }
         }
-        self.dir.sync()
+        names.iter().try_for_each(|path| self.dir.remove(path))?;
+        // Durably: a name that comes back must find its bytes.
+        self.dir.sync()?;
+        data.into_iter().try_for_each(|name| self.dir.remove_data(name))?;
+        self.dir.sync()?;
+        self.left.lock().remove(&id);
+        Ok(())
     }
 
     /// Removes the oldest snapshot of a shadow that has others, and frees what the next one does not need: later ones
@@ -51,8 +70,13 @@ impl Shadows {
         };
         self.take_out(oldest);
         oldest.retire();
-        self.dir.remove(&self.dir.snapshot(id, oldest.head.number))?;
-        self.dir.sync()?;
+        let named =
+            self.dir.remove(&self.dir.snapshot(id, oldest.head.number)).and_then(|()| self.dir.sync());
+        if named.is_err() {
+            // A name that may come back must not find its bytes gone: the others go with it.
+            let rest = self.get(id).map_or(Ok(()), |shadow| self.remove_whole(&shadow));
+            return named.and(rest);
+        }
         let needed: BTreeSet<_> = leads_to(next, &kept).collect();
         let own = oldest.head.files.iter().map(|file| (id, oldest.head.number, file.file));
         for name in leads_to(oldest, &before).chain(own).filter(|name| !needed.contains(name)) {

@@ -9,7 +9,7 @@ use crate::index::Index;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, RwLock};
 use crate::types::{FileId, PAGE, PageSet, Seq, StoreId, Timestamp};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 /// One shadow: its snapshots, and what it is of.
@@ -103,6 +103,8 @@ pub struct Shadows {
     any: AtomicBool,
     /// One makes or removes at a time.
     pub(super) turn: Mutex<()>,
+    /// Shadows of which a removal that failed has left files.
+    pub(super) left: Mutex<BTreeSet<u64>>,
     /// False once the filesystem said that it has no reflinks.
     pub(super) reflinks: AtomicBool,
     /// Bytes read from history and from shadows for the making, and bytes written.
@@ -120,6 +122,7 @@ impl Shadows {
             state: RwLock::new(State { next: 1, ..State::default() }),
             any: AtomicBool::new(false),
             turn: Mutex::new(()),
+            left: Mutex::new(BTreeSet::new()),
             reflinks: AtomicBool::new(true),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),

@@ -232,6 +232,31 @@ impl Pen<'_> {
     }
 }
 
+/// Bytes that the pieces of versions would take.
+pub(super) fn weigh<'a>(
+    versions: impl Iterator<Item = &'a Version>,
+    read: impl Fn(&Version, &mut [u8]) -> Result<()>,
+) -> Result<u64> {
+    let (mut writer, mut packer) = (DataWriter::new(), Packer::new(LEVEL)?);
+    let mut bytes = [0; crate::types::PAGE_LEN];
+    let mut sum = 0;
+    let mut pack = |writer: &mut DataWriter| -> Result<u64> {
+        Ok(packer.pack(PieceKind::Data, &writer.finish())?.len() as u64)
+    };
+    for version in versions {
+        let bytes = bytes.get_mut(..usize::from(version.len)).unwrap_or(&mut []);
+        read(version, bytes)?;
+        writer.push((version.file, version.page), usize::from(version.start), bytes)?;
+        if writer.len_bytes() >= PIECE || writer.count() >= RECORDS_MAX {
+            sum += pack(&mut writer)?;
+        }
+    }
+    if writer.count() > 0 {
+        sum += pack(&mut writer)?;
+    }
+    Ok(sum)
+}
+
 /// What was packed, against what it was made from: `raw`, one version behind the other.
 fn compare(piece: &[u8], versions: &[Version], raw: &[u8]) -> Result<()> {
     let data = Data::decode(unpack(PieceKind::Data, piece)?)?;

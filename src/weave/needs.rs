@@ -20,13 +20,41 @@ pub struct Remaining<'a> {
     index: &'a Index,
     live: &'a Live,
     thinned: Thinned,
+    /// Files that would come to rest where history begins: what they show from then on is in their live files.
+    resting: HashSet<FileId>,
     /// Whether a file was there at an instant.
     known: Mutex<HashMap<(FileId, Seq), bool>>,
 }
 
 impl<'a> Remaining<'a> {
     pub fn new(index: &'a Index, live: &'a Live, thinned: Thinned) -> Remaining<'a> {
-        Remaining { index, live, thinned, known: Mutex::new(HashMap::new()) }
+        Remaining { index, live, thinned, resting: HashSet::new(), known: Mutex::new(HashMap::new()) }
+    }
+
+    /// What would remain if these files came to rest.
+    pub fn resting(self, resting: HashSet<FileId>) -> Remaining<'a> {
+        Remaining { resting, ..self }
+    }
+
+    /// Whether an instant shows bytes of what a page of a file held at its adoption.
+    pub fn needs_base(&self, file: FileId, adopted: Seq, page: PageNo) -> Result<bool> {
+        let at = self.thinned.at_or_after(adopted);
+        if at == adopted {
+            return Ok(true);
+        }
+        if !self.is_there(file, at)?
+            || self.index.adoption(file, at)?.is_some_and(|known| known.seq > adopted)
+        {
+            return Ok(false);
+        }
+        let mut written = self.index.written_page(file, page, at, adopted)?;
+        Ok(written.full.is_none() && written.uncover())
+    }
+
+    /// Whether an instant, or something open, leads to a file since its adoption.
+    pub fn needs_file(&self, file: FileId, adopted: Seq) -> Result<bool> {
+        let at = self.thinned.at_or_after(adopted);
+        Ok(at == adopted || self.live.knows(file) || self.is_there(file, at)?)
     }
 
     /// Whether a view of an instant leads to a file, or something open does.
@@ -51,6 +79,8 @@ impl<'a> Remaining<'a> {
             return Ok(HashSet::new());
         }
         let floor = self.index.adoption(file, at)?.map_or(Seq::ZERO, |adoption| adoption.seq);
+        let first = self.thinned.first();
+        let floor = if self.resting.contains(&file) && at >= first { floor.max(first) } else { floor };
         Ok(self.index.written_page(file, page, at, floor)?.seqs().collect())
     }
 }

@@ -8,13 +8,13 @@
 //!   all: names, attributes and `weft log` know nothing of it.
 
 use super::Pace;
-use super::make::{Packed, Pen, pen};
+use super::make::{Packed, Pen, pen, weigh};
 use super::source::{Version, cut};
 use super::weaver::{UNFINISHED, Weaver};
 use crate::error::{Error, Result};
 use crate::format::event::Event;
 use crate::format::woven::WovenHeader;
-use crate::format::woven::contents::{Contents, SegmentPart};
+use crate::format::woven::contents::{Contents, SegmentPart, Span};
 use crate::format::woven::places::WovenPlace;
 use crate::index::{Index, Unneeded};
 use crate::journal::woven::WovenFile;
@@ -23,6 +23,10 @@ use std::collections::HashMap;
 
 /// A file is made anew when at least one in so many of its bytes is not needed.
 const WORTH: u64 = 8;
+
+/// Bytes of versions that are packed at most to know what files would take, and how many neighbours at a time.
+const WEIGHED: u64 = 16 << 20;
+const STRETCH: u64 = 1 << 20;
 
 /// Says which versions are needed.
 pub trait Needs {
@@ -105,6 +109,7 @@ impl Weaver {
         let Some(needed) = judge(&found.versions, needs, pace)? else { return Ok(None) };
         let mut told = tally(&opened, &found.versions, &needed);
         if dry {
+            told.after_bytes = self.estimate(&opened, (&parts, &found), &needed, &told)?;
             return Ok(Some(told));
         }
         if told.unneeded_bytes > 0 {
@@ -121,6 +126,51 @@ impl Weaver {
             None => return Ok(None),
         }
         Ok(Some(told))
+    }
+
+    /// Bytes that would be left of some files: as they are where nothing is put together, else what a sample of the
+    /// versions that stay takes when it is packed, and all else in its share.
+    fn estimate(
+        &self,
+        files: &[WovenFile],
+        (parts, found): (&[Part<'_>], &Found),
+        needed: &[bool],
+        told: &Thinning,
+    ) -> Result<u64> {
+        if files.len() == 1 && !told.is_worth_it() {
+            return Ok(told.before_bytes);
+        }
+        let (taken, of_all) = sample(&found.versions);
+        let stays = found.versions.iter().zip(needed).zip(taken);
+        let sampled =
+            stays.filter(|((_, needed), taken)| **needed && *taken).map(|((version, _), _)| version);
+        let data = (weigh(sampled, self.reading(parts, found))? as f64 * of_all) as u64;
+        let lens = |spans: &[Span]| -> u64 { spans.iter().map(|span| u64::from(span.len)).sum() };
+        let data_before: u64 = files.iter().map(|file| lens(&file.contents().data)).sum();
+        let all_parts = files.iter().flat_map(|file| &file.contents().segments);
+        let places: u64 =
+            all_parts.flat_map(|part| &part.places).map(|place| u64::from(place.span.len)).sum();
+        let stay = needed.iter().filter(|needed| **needed).count() as f64;
+        let places_after = (places as f64 * stay / needed.len().max(1) as f64) as u64;
+        Ok(told.before_bytes.saturating_sub(data_before + places) + data + places_after)
+    }
+
+    /// Reads a version from the file that has it.
+    fn reading<'a>(
+        &'a self,
+        parts: &[Part<'a>],
+        found: &'a Found,
+    ) -> impl Fn(&Version, &mut [u8]) -> Result<()> + 'a {
+        let by_segment: HashMap<SegmentNo, &WovenFile> =
+            parts.iter().map(|part| (part.part.header.number, part.file)).collect();
+        move |version, bytes| {
+            let file = by_segment.get(&version.segment);
+            let place = found.places.get(&(version.segment, version.address));
+            match (file, place) {
+                (Some(file), Some(place)) => self.segments.woven().version(file, *place, bytes),
+                _ => Err(Error::corrupt("thin.read", "a version has no place")),
+            }
+        }
     }
 
     /// Writes the file that holds all of `parts`, and removes those that did.
@@ -155,16 +205,7 @@ impl Weaver {
     }
 
     fn write_parts(&self, mut pen: Pen<'_>, parts: &[Part<'_>], found: &Found) -> Result<Option<u64>> {
-        let by_segment: HashMap<SegmentNo, &WovenFile> =
-            parts.iter().map(|part| (part.part.header.number, part.file)).collect();
-        let read = |version: &Version, bytes: &mut [u8]| {
-            let file = by_segment.get(&version.segment);
-            let place = found.places.get(&(version.segment, version.address));
-            match (file, place) {
-                (Some(file), Some(place)) => self.segments.woven().version(file, *place, bytes),
-                _ => Err(Error::corrupt("thin.read", "a version has no place")),
-            }
-        };
+        let read = self.reading(parts, found);
         let Some((data, held)) = pen.versions(&found.versions, read)? else { return Ok(None) };
         let mut held_by: HashMap<SegmentNo, Vec<_>> = HashMap::new();
         for place in held {
@@ -267,6 +308,23 @@ fn tally(files: &[WovenFile], versions: &[Version], needed: &[bool]) -> Thinning
     let goes = u128::from(before_bytes) * u128::from(unneeded_bytes) / u128::from(payload_bytes.max(1));
     let after_bytes = before_bytes - goes as u64;
     Thinning { files: files.len() as u64, payload_bytes, unneeded_bytes, before_bytes, after_bytes }
+}
+
+/// Which versions a sample takes, and how many times as much all of them are: stretches of neighbours, since these are
+/// packed together.
+fn sample(versions: &[Version]) -> (Vec<bool>, f64) {
+    let bytes = |versions: &[Version]| -> u64 { versions.iter().map(|version| u64::from(version.len)).sum() };
+    let all = bytes(versions);
+    let every = all.div_ceil(WEIGHED).max(1);
+    let (mut taken, mut seen, mut within) = (Vec::with_capacity(versions.len()), 0, 0);
+    for page in versions.chunk_by(|a, b| (a.file, a.page) == (b.file, b.page)) {
+        let takes = seen / STRETCH % every == 0;
+        let here = bytes(page);
+        within += if takes { here } else { 0 };
+        seen += here;
+        taken.resize(taken.len() + page.len(), takes);
+    }
+    (taken, all as f64 / within.max(1) as f64)
 }
 
 /// The writes that are not needed whole.

@@ -5,6 +5,7 @@
 
 pub mod kv;
 pub mod model;
+pub mod pruned;
 pub mod trees;
 
 use std::sync::atomic::{AtomicI64, Ordering};

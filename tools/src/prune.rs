@@ -52,6 +52,14 @@ fn text(pruned: &Value) -> String {
         bytes(size("unneeded_bytes") as f64),
         bytes(size("payload_bytes") as f64)
     ));
+    let bases = number(pruned, "bases_bytes");
+    if bases > 0 {
+        text.push_str(&format!(
+            "{} of what was there before {}\n",
+            bytes(bases as f64),
+            if is_dry { "would come back, too" } else { "came back, too" }
+        ));
+    }
     for held in pruned.get("pinned").and_then(Value::as_array).into_iter().flatten() {
         text.push_str(&format!("held at seq {} by {}\n", field(held, "seq"), field(held, "by")));
     }

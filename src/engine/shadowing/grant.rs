@@ -147,6 +147,9 @@ impl Engine {
 
     /// What broke goes, and is made anew.
     pub(super) fn drop_broken(&self) {
+        if let Err(error) = self.shadowing.shadows.remove_left() {
+            tracing::warn!(%error, "files of shadows that were removed cannot be removed yet");
+        }
         for shadow in self.shadowing.shadows.list().into_iter().filter(|shadow| shadow.broken().is_some()) {
             self.shadowing.broken.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = self.shadowing.shadows.remove(shadow.id) {

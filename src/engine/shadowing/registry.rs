@@ -55,8 +55,8 @@ impl Shadowing {
 }
 
 impl Engine {
-    /// Brings the tables up to what is there. That it cannot be done costs what they tell, and nothing else.
-    pub(super) fn note_shadows(&self) {
+    /// Brings the tables up to what is there, by hand. That it cannot be done costs what they tell, and nothing else.
+    pub fn note_shadows(&self) {
         if let Err(error) = self.try_note_shadows() {
             tracing::warn!(%error, "the list of shadows cannot be kept");
         }

@@ -8,20 +8,18 @@ use std::marker::PhantomData;
 /// What becomes of a table when the file is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loss {
-    /// It is made again from the journal.
+    /// It is made again from what stands elsewhere in STORE.
     Rebuilt,
     /// It is gone, or begins again.
     Gone,
 }
 
-/// All tables there are, what stands in them in words, and what becomes of them when the file is lost.
+/// All tables there are, what stands in them in words, and what becomes of them when the file is lost. What an event tells
+/// has no table: tags, leases, how far pruning has come (decision 0054).
 pub const TABLES: &[(&str, &str, Loss)] = &[
     ("losses", "the record of earlier losses", Loss::Gone),
-    ("tags", "tags", Loss::Rebuilt),
-    ("leases", "leases", Loss::Rebuilt),
-    ("retention", "how far pruning has come", Loss::Gone),
-    ("shadows", "the list of shadows", Loss::Gone),
-    ("snapshots", "the snapshots of shadows", Loss::Gone),
+    ("shadows", "the list of shadows, but for what they served in earlier sessions", Loss::Rebuilt),
+    ("snapshots", "the list of their snapshots", Loss::Rebuilt),
     ("forecasts", "forecasts", Loss::Gone),
     ("scores", "scores of forecasts", Loss::Gone),
     ("lineage", "lineage of partitions", Loss::Gone),

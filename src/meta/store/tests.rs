@@ -11,7 +11,7 @@ use std::time::Duration;
 const OURS: StoreId = StoreId([3; 16]);
 const DIR: &str = "/store";
 const SHADOWS: Table<(String, Seq), Row> = Table::new("shadows", 1);
-const TAGS: Table<u64, u64> = Table::new("tags", 1);
+const NUMBERS: Table<u64, u64> = Table::new("splits", 1);
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Row {
@@ -99,8 +99,8 @@ fn rows_come_back_by_key_range_and_first_part() {
             assert!(tx.range(&SHADOWS, key("b", 5)..key("a", 3))?.is_empty());
             let last = tx.last(&SHADOWS, ..key("base/5/16", 0))?;
             assert_eq!(last, Some((key("base/5/1", 40), row(40))));
-            assert_eq!((tx.count(&SHADOWS)?, tx.count(&TAGS)?), (80, 0));
-            assert_eq!(tx.get(&TAGS, &1)?, None, "a table that nobody has written");
+            assert_eq!((tx.count(&SHADOWS)?, tx.count(&NUMBERS)?), (80, 0));
+            assert_eq!(tx.get(&NUMBERS, &1)?, None, "a table that nobody has written");
             Ok(())
         })
         .unwrap();
@@ -319,9 +319,9 @@ fn apply(model: &mut BTreeMap<u64, u64>, deed: &Deed) {
 fn perform(store: &Store, deed: &Deed) -> Result<()> {
     match deed {
         Deed::Put(rows) => {
-            store.write(|tx| rows.iter().try_for_each(|(key, value)| tx.put(&TAGS, key, value)))
+            store.write(|tx| rows.iter().try_for_each(|(key, value)| tx.put(&NUMBERS, key, value)))
         }
-        Deed::Remove(from, to) => store.write(|tx| tx.remove_range(&TAGS, *from..*to)),
+        Deed::Remove(from, to) => store.write(|tx| tx.remove_range(&NUMBERS, *from..*to)),
         Deed::Reopen => Ok(()),
     }
 }
@@ -359,7 +359,7 @@ proptest! {
         let (models, torn_one) = run(&torn);
         let image = torn.cut(seed ^ 1);
         let store = on(&image).unwrap();
-        let rows = store.read(|tx| tx.range(&TAGS, ..)).unwrap();
+        let rows = store.read(|tx| tx.range(&NUMBERS, ..)).unwrap();
         prop_assert_eq!(store.losses().unwrap(), vec![]);
         let found: BTreeMap<u64, u64> = rows.into_iter().collect();
         let allowed = models.last().cloned().into_iter().chain(torn_one);

@@ -1,0 +1,192 @@
+//! The space of what was there before Weft comes back when no instant shows it any more, whatever is cut or fails then.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at what it did not expect"
+)]
+
+mod support;
+
+use rand::Rng;
+use std::path::Path;
+use support::pruned::{DATA, STORE, World, check, retention, settle, try_open};
+use weft::disk::{Disk, OpenHow};
+use weft::engine::{Engine, Unpaced};
+use weft::error::Result;
+use weft::meta::retention::Retention;
+use weft::types::FileId;
+
+/// Files that were there before Weft: two are written page by page, and one is removed whole.
+const OLD: [&str; 3] = ["old", "older", "dropped"];
+const BYTES: usize = 200_000;
+
+fn world(seed: u64) -> World {
+    let mut world = World::new(seed);
+    for name in OLD {
+        let bytes: Vec<u8> = (0..BYTES).map(|_| world.rng.random()).collect();
+        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+        let file = world.disk.open("test", &Path::new(DATA).join(name), how).unwrap();
+        file.write_at("test", &bytes, 0).unwrap();
+        world.now.push((name, bytes));
+    }
+    world.disk.sync_filesystem("test", Path::new("/")).unwrap();
+    world
+}
+
+/// Sessions in each of which a stretch of the old files is overwritten; in the second one of them is removed. At last all of
+/// `old` has been overwritten, and half of `older`.
+fn sessions(world: &mut World) {
+    for session in 0..5 {
+        let engine = world.open();
+        world.work(&engine);
+        let at = session * 40_000;
+        let bytes: Vec<u8> = (0..40_000).map(|_| world.rng.random()).collect();
+        world.write(&engine, "old", at, &bytes);
+        world.write(&engine, "older", at / 2, &bytes[..20_000]);
+        if session == 1 {
+            engine.unlink(FileId::ROOT, b"dropped").unwrap();
+            world.now.retain(|(name, _)| *name != "dropped");
+        }
+        (0..3).for_each(|_| world.work(&engine));
+        engine.checkpoint().unwrap();
+        engine.abandon();
+        drop(engine);
+        world.disk = world.disk.kill();
+    }
+}
+
+/// Base files and files in limbo.
+fn kept_files(world: &World) -> (usize, usize) {
+    let count = |dir: &Path| world.disk.read_dir("test", dir).unwrap().len();
+    let limbo = count(&Path::new(DATA).join(".weft/limbo")) + count(&Path::new(STORE).join("limbo"));
+    (count(&Path::new(STORE).join("base")), limbo)
+}
+
+#[test]
+fn what_was_there_before_goes_when_no_instant_shows_it() {
+    let mut world = world(1);
+    sessions(&mut world);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    let all = kept_files(&world);
+    assert!(all.0 >= 4 && all.1 == 1, "{all:?}");
+    check(&engine, &world.past);
+    // As long as the first instant is held, all of it is needed.
+    engine.tag("first", world.past[0].seq).unwrap();
+    engine.set_retention(retention(4, 3, 4));
+    assert_eq!(engine.prune(&Unpaced, false).unwrap().bases_bytes, 0);
+    assert_eq!(kept_files(&world), all);
+    check(&engine, &world.past);
+
+    engine.untag("first").unwrap();
+    let before = engine.status().base_bytes;
+    let said = engine.prune(&Unpaced, true).unwrap();
+    assert!(said.bases_bytes > 200_000, "{said:?}");
+    assert_eq!(kept_files(&world), all, "a dry run changes nothing");
+    let done = engine.prune(&Unpaced, false).unwrap();
+    assert_eq!(done.bases_bytes, said.bases_bytes);
+    let left = kept_files(&world);
+    assert!(left.0 < all.0 && left.0 > 0 && left.1 == 0, "{all:?} to {left:?}");
+    assert!(engine.status().base_bytes + 200_000 < before, "{before} to {}", engine.status().base_bytes);
+    check(&engine, &world.past);
+    assert_eq!(engine.prune(&Unpaced, false).unwrap().bases_bytes, 0);
+
+    // Everything goes on: overwritten once more, cut off, an index made anew, unmounted, pruned to the last.
+    world.write(&engine, "older", 90_000, &[7; 50_000]);
+    world.work(&engine);
+    engine.checkpoint().unwrap();
+    check(&engine, &world.past);
+    drop(engine);
+    for crash in [0, 9] {
+        world.disk = world.disk.cut(crash);
+        world.kv = world.kv.crash(crash);
+        let engine = world.open();
+        check(&engine, &world.past);
+        drop(engine);
+    }
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(Retention { all_us: Some(0), ..Retention::everything() });
+    engine.prune(&Unpaced, false).unwrap();
+    check(&engine, &world.past);
+    assert_eq!(kept_files(&world).0, 1, "the newest stays: numbers follow from it");
+    world.work(&engine);
+    engine.close().unwrap();
+    drop(engine);
+    let engine = world.open();
+    check(&engine, &world.past);
+    for (name, bytes) in &world.now {
+        let (file, _) = engine.lookup(FileId::ROOT, name.as_bytes()).unwrap();
+        let mut found = vec![0; bytes.len()];
+        engine.read(file, 0, &mut found).unwrap();
+        assert!(found == *bytes, "{name}");
+    }
+}
+
+fn prune(engine: &Engine) -> Result<()> {
+    settle(engine)?;
+    engine.set_retention(retention(5, 3, 5));
+    engine.prune(&Unpaced, false)?;
+    engine.set_retention(retention(0, 1, 0));
+    engine.prune(&Unpaced, false).map(|_| ())
+}
+
+#[test]
+fn a_cut_at_each_operation_of_it_leaves_every_instant_that_remains() {
+    let mut first = world(2);
+    sessions(&mut first);
+    for at in 0.. {
+        let mut world = World::new(at);
+        (world.disk, world.kv) = (first.disk.kill(), first.kv.crash(0));
+        let engine = try_open(&world.disk, &world.kv, &first.clock).unwrap();
+        world.disk.cut_at(world.disk.operations() + at);
+        let ended = prune(&engine).is_ok() && !world.disk.is_dead();
+        drop(engine);
+        (world.disk, world.kv) = (world.disk.cut(at), world.kv.crash(at % 3));
+        world.disk.cut_at(world.disk.operations() + at * 7 % 60);
+        drop(try_open(&world.disk, &world.kv, &first.clock));
+        (world.disk, world.kv) = (world.disk.cut(at + 1), world.kv.crash(at % 2));
+        let engine = try_open(&world.disk, &world.kv, &first.clock).unwrap();
+        check(&engine, &first.past);
+        prune(&engine).unwrap();
+        check(&engine, &first.past);
+        assert_eq!(kept_files(&world).1, 0, "cut at {at}");
+        assert!(engine.status().problems.is_empty(), "{:?}", engine.status().problems);
+        // An index made anew asks for nothing that is gone.
+        engine.close().unwrap();
+        drop(engine);
+        world.kv.clear();
+        let engine = try_open(&world.disk, &world.kv, &first.clock).unwrap();
+        check(&engine, &first.past);
+        if ended {
+            assert!(at > 30, "{at} operations say little");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_failing_operation_of_it_takes_nothing_and_the_next_pruning_goes_on() {
+    for op in ["base.remove", "limbo.remove", "base.look", "limbo.list", "base.open"] {
+        for nth in [1, 2] {
+            let mut world = world(3);
+            sessions(&mut world);
+            let engine = world.open();
+            settle(&engine).unwrap();
+            world.disk.fail(op, nth, libc::EIO);
+            let failed = prune(&engine).is_err();
+            assert!(failed || nth > 1, "{op}");
+            check(&engine, &world.past);
+            world.disk.clear_faults();
+            prune(&engine).unwrap();
+            check(&engine, &world.past);
+            assert_eq!(kept_files(&world).1, 0, "{op}");
+            engine.close().unwrap();
+            drop(engine);
+            let engine = world.open();
+            check(&engine, &world.past);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A world whose history is pruned: files of several habits, instants that are noted with what they had, and what of them
+//! remains.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at what it did not expect")]
+
+use super::Ticking;
+use super::kv::CrashKv;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::path::Path;
+use std::sync::Arc;
+use weft::disk::Disk;
+use weft::disk::sim::SimDisk;
+use weft::engine::{Engine, Instant, NewFile, Options, Resolution, Unpaced, Weaving};
+use weft::error::Result;
+use weft::index::kv::Kv;
+use weft::meta::retention::{Retention, Tier};
+use weft::types::{FileId, FileKind, Seq, Timestamp};
+
+pub const DATA: &str = "/data";
+pub const STORE: &str = "/store";
+const NAMES: [&str; 4] = ["table", "wal", "small", "sparse"];
+/// µs between two instants that are noted.
+pub const STEP_US: i64 = 1_000;
+
+pub type Contents = Vec<(&'static str, Vec<u8>)>;
+
+pub struct Past {
+    pub ts: Timestamp,
+    pub seq: Seq,
+    pub contents: Contents,
+}
+
+pub struct World {
+    pub rng: StdRng,
+    pub disk: SimDisk,
+    pub kv: Arc<CrashKv>,
+    pub clock: Arc<Ticking>,
+    pub now: Contents,
+    pub past: Vec<Past>,
+}
+
+pub fn try_open(disk: &SimDisk, kv: &Arc<CrashKv>, clock: &Arc<Ticking>) -> Result<Arc<Engine>> {
+    let mut options = Options::new(Path::new(DATA), Path::new(STORE));
+    options.new_store_id = [5; 16];
+    options.segment_bytes = 1;
+    Engine::open(Arc::new(disk.clone()), Arc::clone(clock) as _, options, &|path| {
+        if disk.stat("test", path)?.is_none() {
+            disk.create_dir("test", path, 0o700)?;
+            kv.clear();
+        }
+        Ok(Arc::clone(kv) as Arc<dyn Kv>)
+    })
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let disk = SimDisk::new(seed);
+        disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
+        disk.sync_filesystem("test", Path::new("/")).unwrap();
+        World {
+            rng: StdRng::seed_from_u64(seed),
+            disk,
+            kv: CrashKv::new(),
+            clock: Arc::new(Ticking::new(1_800_000_000_000_000)),
+            now: Vec::new(),
+            past: Vec::new(),
+        }
+    }
+
+    pub fn open(&self) -> Arc<Engine> {
+        try_open(&self.disk, &self.kv, &self.clock).unwrap()
+    }
+
+    /// Sessions, each of which leaves a sealed segment behind.
+    pub fn sessions(&mut self, count: usize) {
+        for _ in 0..count {
+            let engine = self.open();
+            for _ in 0..4 {
+                self.work(&engine);
+            }
+            engine.checkpoint().unwrap();
+            engine.abandon();
+            drop(engine);
+            self.disk = self.disk.kill();
+        }
+    }
+
+    /// Pages rewritten whole and in part, a log rewritten at its end and begun anew, holes, a file that comes and goes; then
+    /// an instant is noted.
+    pub fn work(&mut self, engine: &Engine) {
+        for name in NAMES {
+            if !self.now.iter().any(|(known, _)| *known == name) {
+                let kind = FileKind::Regular;
+                let new =
+                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
+                engine.create(FileId::ROOT, name.as_bytes(), new).unwrap();
+                self.now.push((name, Vec::new()));
+            }
+        }
+        for _ in 0..6 {
+            let page = self.rng.random_range(0..6) * 8192;
+            let bytes = vec![self.rng.random(); 8192];
+            self.write(engine, "table", page, &bytes);
+            let end = self.content("wal").len() % 40_000;
+            let bytes = vec![self.rng.random(); self.rng.random_range(1..9000)];
+            self.write(engine, "wal", end, &bytes);
+            let bytes = vec![self.rng.random(); self.rng.random_range(1..600)];
+            let at = self.rng.random_range(0..5000);
+            self.write(engine, "small", at, &bytes);
+            let at = self.rng.random_range(0..60_000);
+            self.write(engine, "sparse", at, &[7; 10]);
+        }
+        // Written seldom: it comes to rest.
+        if self.past.is_empty() || self.rng.random_bool(0.1) {
+            if self.past.is_empty() {
+                let kind = FileKind::Regular;
+                let new =
+                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
+                engine.create(FileId::ROOT, b"seldom", new).unwrap();
+                self.now.push(("seldom", Vec::new()));
+                self.write(engine, "seldom", 0, &[3; 50_000]);
+            }
+            let at = self.rng.random_range(0..40_000);
+            let bytes = vec![self.rng.random(); 5_000];
+            self.write(engine, "seldom", at, &bytes);
+        }
+        if self.rng.random_bool(0.3) {
+            engine.unlink(FileId::ROOT, b"table").unwrap();
+            self.now.retain(|(name, _)| *name != "table");
+        }
+        self.clock.pass(STEP_US);
+        let ts = engine.now();
+        let Resolution::Found(found) = engine.resolve(Instant::Time(ts)).unwrap() else { panic!() };
+        self.past.push(Past { ts, seq: found.seq, contents: self.now.clone() });
+    }
+
+    pub fn content(&mut self, name: &str) -> &mut Vec<u8> {
+        &mut self.now.iter_mut().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    pub fn write(&mut self, engine: &Engine, name: &str, at: usize, bytes: &[u8]) {
+        let (id, _) = engine.lookup(FileId::ROOT, name.as_bytes()).unwrap();
+        engine.write(id, at as u64, bytes, false).unwrap();
+        let content = self.content(name);
+        content.resize(content.len().max(at + bytes.len()), 0);
+        content[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+/// Reads what an instant shows; ESTALE when it was pruned.
+pub fn read_past(engine: &Engine, seq: Seq, contents: &Contents) -> Result<()> {
+    let view = engine.view(seq)?;
+    let listed = view.read_dir(FileId::ROOT, None, 99)?;
+    let mut names: Vec<&str> = contents.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    assert!(listed.iter().map(|entry| entry.name.as_slice()).eq(names.iter().map(|name| name.as_bytes())));
+    for (name, content) in contents {
+        let (file, attr) = view.lookup(FileId::ROOT, name.as_bytes())?.unwrap();
+        assert_eq!(attr.size, content.len() as u64, "{name} at {seq}");
+        let mut bytes = vec![0; content.len()];
+        view.read(file, 0, &mut bytes)?;
+        assert!(bytes == *content, "{name} at {seq}");
+    }
+    Ok(())
+}
+
+/// Each instant is what it was, or stands for the one before that is kept, or is refused.
+pub fn check(engine: &Engine, past: &[Past]) {
+    let thinned = engine.thinned();
+    for Past { ts, seq, contents } in past {
+        match (engine.resolve(Instant::Time(*ts)).unwrap(), thinned.at_or_before(*seq)) {
+            (Resolution::Found(found), Some(shown)) => assert_eq!((found.seq, found.meant), (shown, *seq)),
+            (Resolution::Pruned { oldest }, None) => assert!(oldest > *ts),
+            other => panic!("{seq}: {other:?}"),
+        }
+        match thinned.keeps(*seq) {
+            true => read_past(engine, *seq, contents).unwrap(),
+            false => assert!(engine.view(*seq).err().unwrap().is(libc::ESTALE)),
+        }
+    }
+}
+
+pub fn settle(engine: &Engine) -> Result<()> {
+    engine.checkpoint()?;
+    while engine.index_some()? {}
+    while let Weaving::Wove(_) = engine.weave(&Unpaced)? {}
+    Ok(())
+}
+
+/// One instant in `every` steps of all but the last `all` ones, of the last `reach`.
+pub fn retention(all: i64, every: i64, reach: i64) -> Retention {
+    let us = |steps: i64| (steps * STEP_US) as u64;
+    let tiers = vec![Tier { every_us: us(every), for_us: Some(us(reach)) }];
+    Retention { all_us: Some(us(all)), tiers, ..Retention::everything() }
+}
+
+pub fn woven_bytes(disk: &SimDisk) -> u64 {
+    let dir = Path::new(STORE).join("woven");
+    let entries = disk.read_dir("test", &dir).unwrap();
+    let path = |name: &[u8]| dir.join(std::str::from_utf8(name).unwrap());
+    entries.iter().map(|entry| disk.stat("test", &path(&entry.name)).unwrap().unwrap().attr.size).sum()
+}
