@@ -353,6 +353,8 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
     if let (Some(connection), Some(tick)) = (plan.config.pg_stat(), tick) {
         statistics::begin(&running, connection, tick)?;
     }
+    // Where the server is asked, what it says counts, and not its log as well.
+    let tick = tick.filter(|_| plan.config.pg_stat().is_none());
     logs::begin(&running, &plan.config.log, plan.config.log_catalogue(), tick)?;
     Ok(running)
 }
