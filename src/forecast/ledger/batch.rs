@@ -10,6 +10,7 @@ use crate::forecast::tick::Union;
 use crate::types::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// What one said of one partition; NaN where it said nothing.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -54,12 +55,26 @@ pub struct Batch {
     pub inputs: String,
     pub at_us: i64,
     pub horizon: u32,
-    pub keys: Vec<String>,
+    /// Whose cases they are: batches of the same partitions share this.
+    pub(super) names: Arc<Names>,
     pub cases: Vec<Case>,
     /// Up to when what happened was told, without a gap.
     told_us: i64,
     unseen_us: i64,
-    index: HashMap<String, usize>,
+}
+
+/// Partitions in an order, and where each stands in it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    keys: Vec<Key>,
+    index: HashMap<Key, usize>,
+}
+
+impl Names {
+    fn new(keys: Vec<Key>) -> Arc<Names> {
+        let index = keys.iter().enumerate().map(|(index, key)| (Key::clone(key), index)).collect();
+        Arc::new(Names { keys, index })
+    }
 }
 
 impl Case {
@@ -158,7 +173,7 @@ impl Batch {
                 of_row(&row, index, horizon)
             });
             let before = beside.first().map_or([0.0; 3], |said| [said.bytes, said.pages, said.reads]);
-            names.push(key.to_string());
+            names.push(Key::clone(key));
             cases.push(Case::new(
                 of_row(&own, index, horizon),
                 beside,
@@ -173,26 +188,31 @@ impl Batch {
     pub(super) fn restored(
         (model, inputs): (&str, &str),
         (at, horizon): (Timestamp, u32),
-        keys: Vec<String>,
+        keys: Vec<Key>,
         cases: Vec<Case>,
     ) -> Batch {
-        let mut batch = Batch {
+        Batch {
             model: model.to_owned(),
             inputs: inputs.to_owned(),
             at_us: at.0,
             horizon,
-            keys,
+            names: Names::new(keys),
             cases,
             told_us: at.0,
             unseen_us: 0,
-            index: HashMap::new(),
-        };
-        batch.number();
-        batch
+        }
     }
 
-    fn number(&mut self) {
-        self.index = self.keys.iter().enumerate().map(|(index, key)| (key.clone(), index)).collect();
+    /// The partitions, in the order of the cases.
+    pub fn keys(&self) -> &[Key] {
+        &self.names.keys
+    }
+
+    /// Takes the names of another batch, where they are the same.
+    pub(super) fn share(&mut self, names: &Arc<Names>) {
+        if self.names.keys == names.keys {
+            self.names = Arc::clone(names);
+        }
     }
 
     /// When its horizon has passed.
@@ -209,7 +229,9 @@ impl Batch {
         if at.0 <= self.at_us || at > self.due() {
             return;
         }
-        let Some(case) = self.index.get(&**key).and_then(|index| self.cases.get_mut(*index)) else { return };
+        let Some(case) = self.names.index.get(key).and_then(|index| self.cases.get_mut(*index)) else {
+            return;
+        };
         match signal {
             Signal::Activity { tick, .. } => {
                 case.reads += tick.reads as f32;

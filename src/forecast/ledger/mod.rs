@@ -61,7 +61,7 @@ impl Ledger {
             if newest.is_some_and(|newest| at.0 < newest.saturating_add(interval_us(horizon, step_us))) {
                 continue;
             }
-            let batch = Batch::new((model, inputs), (at, index), (keys, answers), features);
+            let mut batch = Batch::new((model, inputs), (at, index), (keys, answers), features);
             if batch.cases.is_empty() {
                 continue;
             }
@@ -70,6 +70,7 @@ impl Ledger {
                 self.unseen += 1;
             }
             self.made += batch.cases.len() as u64;
+            self.share(&mut batch);
             self.pending.insert((at, horizon), batch);
             made.push((at, horizon));
         }
@@ -110,9 +111,17 @@ impl Ledger {
     }
 
     /// Takes back a batch that waits, as it was stored: what happened since has to be told again.
-    pub fn restore(&mut self, id: BatchId, batch: Batch) {
+    pub fn restore(&mut self, id: BatchId, mut batch: Batch) {
         if self.pending.len() < PENDING_MAX {
+            self.share(&mut batch);
             self.pending.insert(id, batch);
+        }
+    }
+
+    /// Partitions seldom change: one list of their names serves all.
+    fn share(&self, batch: &mut Batch) {
+        if let Some((_, last)) = self.pending.last_key_value() {
+            batch.share(&last.names);
         }
     }
 

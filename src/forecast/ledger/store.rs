@@ -4,6 +4,7 @@
 use super::batch::{Batch, Case, Said, Scored};
 use super::{BESIDE, BatchId, Ledger, SCORED_MAX};
 use crate::error::Result;
+use crate::forecast::signal::Key;
 use crate::meta::store::{Store, Table};
 use crate::types::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -72,7 +73,7 @@ impl Row {
     fn of(batch: &Batch) -> Row {
         // No name of a file holds a line's end in any database; one that does is of no use after a restart.
         let mut bytes: Vec<u8> = Vec::new();
-        for key in &batch.keys {
+        for key in batch.keys() {
             bytes.extend_from_slice(key.replace('\n', "?").as_bytes());
             bytes.push(b'\n');
         }
@@ -89,8 +90,7 @@ impl Row {
     fn batch(&self, (at, horizon): BatchId) -> Option<Batch> {
         let bytes = zstd::bulk::decompress(&self.packed, UNPACKED_MAX).ok()?;
         let end = if bytes.first() == Some(&b'\n') { 0 } else { find_end(&bytes)? };
-        let keys: Vec<String> =
-            String::from_utf8_lossy(bytes.get(..end)?).lines().map(str::to_owned).collect();
+        let keys: Vec<Key> = String::from_utf8_lossy(bytes.get(..end)?).lines().map(Key::from).collect();
         let values: Vec<f32> = bytes
             .get(end + 1..)?
             .chunks_exact(4)
