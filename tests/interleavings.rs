@@ -894,3 +894,139 @@ fn check_prefix(engine: &Engine, written: FileId, writes_acked: u64, moves_acked
         _ => panic!("size {size} never was"),
     }
 }
+
+// -- leases against pruning --
+
+/// What came of asking for one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Asked {
+    /// It is held, and that outlives a crash.
+    Durable,
+    /// It is held until the engine ends.
+    Held,
+    /// The instant is pruned.
+    Refused,
+}
+
+/// A sealed segment with an instant that no retention wants, of which the bytes are `old`.
+fn pruneable(bed: &mut Bed, old: &[u8]) -> (FileId, Timestamp, Seq) {
+    let engine = bed.open();
+    let file = engine.lookup(ROOT, b"a").unwrap().0;
+    engine.write(file, 0, old, false).unwrap();
+    let ts = engine.now();
+    let seq = resolve(&engine, ts).unwrap().seq;
+    engine.write(file, 0, &vec![3; old.len()], false).unwrap();
+    bed.clock.pass(HOUR);
+    engine.checkpoint().unwrap();
+    drop(engine);
+    bed.disk = bed.disk.kill();
+    (file, ts, seq)
+}
+
+/// Asks for a lease, once by the instant's time and once by its number; what is granted is read at once.
+fn ask(bed: &Bed, engine: &Engine, (file, ts, seq): (FileId, Timestamp, Seq), old: &[u8]) -> Option<Asked> {
+    let granted = match pick(2) {
+        0 => engine.lease(seq, "a test").map(Some),
+        _ => {
+            engine.resolve_leased(Instant::Time(ts), "a test").map(|(resolution, granted)| match resolution {
+                Resolution::Found(found) => {
+                    assert_eq!(found.seq, seq, "what is thinned was all there was");
+                    granted
+                }
+                Resolution::Pruned { .. } => None,
+                other => panic!("{ts:?} is {other:?}"),
+            })
+        }
+    };
+    let granted = match granted {
+        Err(error) if error.is(libc::ESTALE) => return Some(Asked::Refused),
+        other => bed.alive(other)?,
+    };
+    let Some(granted) = granted else { return Some(Asked::Refused) };
+    let view = match engine.view(seq) {
+        Err(error) if error.is(libc::ESTALE) => panic!("an instant was leased, and pruned"),
+        other => bed.alive(other)?,
+    };
+    see(bed, &view, file, old)?;
+    Some(if granted.lease.durable { Asked::Durable } else { Asked::Held })
+}
+
+/// What a view shows is what it was, unless the power is gone.
+fn see(bed: &Bed, view: &View, file: FileId, expected: &[u8]) -> Option<()> {
+    let mut bytes = vec![0xee; expected.len() + 7];
+    let got = bed.alive(view.read(file, 0, &mut bytes))?;
+    assert!(bytes[..got] == *expected, "the past changed");
+    Some(())
+}
+
+fn prune_all(bed: &Bed, engine: &Engine) -> Option<()> {
+    let everything = weft::meta::retention::Retention::everything();
+    engine.set_retention(weft::meta::retention::Retention { all_us: Some(0), ..everything });
+    bed.alive(engine.prune(&weft::engine::Unpaced, false)).map(|_| ())
+}
+
+#[test]
+fn a_lease_is_refused_or_its_instant_stays_while_history_is_pruned() {
+    explore(|| {
+        let old = pattern(6_000);
+        let mut bed = Bed::new(&[("a", b"before")]);
+        let instant = pruneable(&mut bed, &old);
+        let (file, _, seq) = instant;
+        let engine = bed.open();
+        engine.checkpoint().unwrap();
+        while engine.index_some().unwrap() {}
+        while let weft::engine::Weaving::Wove(_) = engine.weave(&weft::engine::Unpaced).unwrap() {}
+        if pick(3) == 0 {
+            bed.cut_within(40);
+        }
+        let pruners: Vec<_> = (0..1 + pick(2))
+            .map(|_| {
+                let (bed, engine) = (bed.clone(), Arc::clone(&engine));
+                thread::spawn(move || prune_all(&bed, &engine))
+            })
+            .collect();
+        let askers: Vec<_> = (0..2)
+            .map(|_| {
+                let (bed, engine, old) = (bed.clone(), Arc::clone(&engine), old.clone());
+                thread::spawn(move || ask(&bed, &engine, instant, &old))
+            })
+            .collect();
+        // An open view, without a lease, holds as long as it is open.
+        match engine.view(seq) {
+            Err(error) if error.is(libc::ESTALE) => {}
+            view => {
+                if let Some(view) = bed.alive(view) {
+                    see(&bed, &view, file, &old);
+                }
+            }
+        }
+        pruners.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+        let asked: Vec<Option<Asked>> = askers.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let granted = asked.iter().any(|asked| matches!(asked, Some(Asked::Durable | Asked::Held)));
+        let refused = asked.contains(&Some(Asked::Refused)) && !bed.disk.is_dead();
+        if !bed.disk.is_dead() {
+            assert_eq!(
+                engine.thinned().keeps(seq),
+                granted || !engine.thinned().kept().is_empty(),
+                "{asked:?}"
+            );
+            if granted {
+                prune_all(&bed, &engine);
+                check_past(&engine.view(seq).unwrap(), file, &old);
+            }
+        }
+        drop(engine);
+        let engine = bed.recover();
+        if asked.contains(&Some(Asked::Durable)) {
+            prune_all(&bed, &engine);
+            check_past(&engine.view(seq).unwrap(), file, &old);
+            engine.end_lease(seq.0).unwrap();
+        } else if refused && !granted {
+            // What was decided is durable once pruning has ended.
+            assert!(engine.view(seq).err().is_some_and(|error| error.is(libc::ESTALE)), "it came back");
+        }
+        let mut now = vec![0; old.len()];
+        engine.read(file, 0, &mut now).unwrap();
+        assert!(now.iter().all(|byte| *byte == 3));
+    });
+}

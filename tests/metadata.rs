@@ -67,13 +67,16 @@ struct World {
     past: Vec<(Seq, Vec<u8>)>,
 }
 
+/// Snapshots: their Seqs and digests.
+type Digests = Vec<(u64, String)>;
+
 /// What is the same whatever became of the metadata store.
 #[derive(PartialEq, Debug)]
 struct Kept {
     tags: Vec<(Vec<u8>, Seq)>,
     leases: Vec<(Seq, String)>,
     thinned: Vec<Seq>,
-    shadows: Vec<(u64, String, String, bool, Vec<(u64, String)>)>,
+    shadows: Vec<(u64, String, String, bool, Digests)>,
 }
 
 /// What only the metadata store knows, as counts of rows.
@@ -299,7 +302,7 @@ fn known(engine: &Engine) -> Known {
 }
 
 /// The tables of shadows: number and bytes served, and the digests of the snapshots.
-fn noted(engine: &Engine) -> (Vec<(u64, u64)>, Vec<(u64, String)>) {
+fn noted(engine: &Engine) -> (Vec<(u64, u64)>, Digests) {
     let (shadows, snapshots) =
         engine.meta().read(|tx| Ok((tx.range(&SHADOWS, ..)?, tx.range(&SNAPSHOTS, ..)?))).unwrap();
     let digests = snapshots.into_iter().map(|((_, seq), row)| (seq.0, row.blake3));

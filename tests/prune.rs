@@ -312,3 +312,30 @@ fn what_a_dry_run_says_is_what_comes_back() {
         check(&engine, &world.past);
     }
 }
+
+#[test]
+fn what_was_open_in_a_view_holds_its_instant_as_long_as_a_lease_runs() {
+    let mut world = World::new(11);
+    world.sessions(4);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(Retention { all_us: Some(0), ..Retention::everything() });
+    let (used, ended, only_seen) = (world.past[4].seq, world.past[6].seq, world.past[8].seq);
+    for seq in [used, ended] {
+        let view = engine.view(seq).unwrap();
+        engine.open_past(seq);
+        engine.release_past(seq);
+        drop(view);
+    }
+    drop(engine.view(only_seen).unwrap());
+    let lease = engine.lease(ended, "a test").unwrap().lease;
+    engine.end_lease(lease.id).unwrap();
+    engine.prune(&Unpaced, false).unwrap();
+    assert!([used, ended, only_seen].map(|seq| engine.thinned().keeps(seq)) == [true, false, false]);
+    assert!(engine.held().iter().any(|held| held.seq == used && held.by.contains("just now")));
+    check(&engine, &world.past);
+    world.clock.pass(601_000_000);
+    engine.prune(&Unpaced, false).unwrap();
+    assert!(!engine.thinned().keeps(used) && engine.held().is_empty());
+    check(&engine, &world.past);
+}

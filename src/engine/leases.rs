@@ -97,7 +97,7 @@ impl Engine {
     /// A lease on an instant that was resolved; durable, unless it says why not. `ESTALE`: it was pruned.
     pub fn lease(&self, at: Seq, by: &str) -> Result<Granted> {
         let noted = {
-            let _decision = self.holds.decide();
+            let _decision = self.decide_holds();
             if !self.live.thinned.lock().keeps(at) {
                 return Err(Error::errno(OP, libc::ESTALE));
             }
@@ -126,6 +126,7 @@ impl Engine {
         let ended = self.told(at, known, now_us);
         let seq = self.record_lease(&mut leases, at, 0, "", now_us)?;
         drop(leases);
+        self.forget_use(at);
         self.live.journal.commit_wait(seq)?;
         Ok(ended)
     }
@@ -146,7 +147,7 @@ impl Engine {
     pub fn lease_what_is_open(&self) {
         let noted: Vec<Noted> = {
             // What has a handle is held: it remains, while nothing else can be decided.
-            let decision = self.holds.decide();
+            let decision = self.decide_holds();
             decision.with_handles().into_iter().map(|at| self.note_lease(at, "an open view")).collect()
         };
         if let Some(last) = noted.iter().map(|noted| noted.event).max() {

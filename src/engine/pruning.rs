@@ -183,8 +183,10 @@ impl Engine {
             self.let_go(&plan);
         }
         // From here on nobody can hold an instant that goes: whoever comes sees what was decided.
-        let decision = self.holds.decide();
-        let (kept, gone, pinned) = difference(&known, &plan, self.held_by(&decision));
+        let decision = self.decide_holds();
+        // What only the kernel remembers would be let go.
+        let used = dry && self.pruning.let_go.lock().is_some();
+        let (kept, gone, pinned) = difference(&known, &plan, self.held_by(&decision, used));
         let points_gone = gone.len() as u64;
         let mut thinned = known.clone();
         if dry || plan.upto == known.upto() && gone.is_empty() {
@@ -207,7 +209,7 @@ impl Engine {
     /// Views of what is to go are in the kernel's cache, perhaps without anyone who has them open.
     fn let_go(&self, plan: &Plan) {
         let going = || -> HashSet<Seq> {
-            let viewed = self.holds.viewed();
+            let viewed = self.idle_views();
             viewed.into_iter().filter(|seq| *seq <= plan.upto && !plan.points.contains(seq)).collect()
         };
         let Some(let_go) = self.pruning.let_go.lock().clone() else { return };

@@ -318,7 +318,7 @@ fn sample(versions: &[Version]) -> (Vec<bool>, f64) {
     let every = all.div_ceil(WEIGHED).max(1);
     let (mut taken, mut seen, mut within) = (Vec::with_capacity(versions.len()), 0, 0);
     for page in versions.chunk_by(|a, b| (a.file, a.page) == (b.file, b.page)) {
-        let takes = seen / STRETCH % every == 0;
+        let takes = (seen / STRETCH).is_multiple_of(every);
         let here = bytes(page);
         within += if takes { here } else { 0 };
         seen += here;
