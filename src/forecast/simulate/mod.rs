@@ -6,7 +6,8 @@
 //!   before, and the bytes of the partition. Without a shadow: since it was first seen.
 //! - Instants: drawn by hash, at which the whole site is restored; and incidents, at which one partition is: just before a
 //!   burst of writes, a split, the loss of its contents.
-//! - A decision knows what was told up to then, and is made by `super::policy`; only the oracle knows more.
+//! - A decision knows what was told up to then, and is made by `super::policy`; only the oracle knows more. Beside forecasts the
+//!   standard rule goes on, as it does on a mount.
 
 mod clock;
 mod instants;
@@ -38,9 +39,9 @@ pub enum Policy {
     None,
     /// The standard rule.
     Standard,
-    /// The policy, with fading means for forecasts.
+    /// The policy, with fading means for forecasts, and the standard rule beside it.
     Ewma,
-    /// The policy, with a model's forecasts.
+    /// The policy, with a model's forecasts, and the standard rule beside it.
     Model,
     /// The least cost that the budget can buy, by someone who knows what comes.
     Oracle,

@@ -12,7 +12,7 @@ use crate::forecast::predictor::{Forecast, Predictor, WIDTH};
 use crate::forecast::purse::Purse;
 use crate::forecast::signal::Key;
 use crate::forecast::trace::replay::Replay;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// See the head of this file.
 pub(super) struct Run<'a> {
@@ -96,13 +96,23 @@ impl<'a> Run<'a> {
         }
         let (numbers, mut candidates): (Vec<u32>, Vec<Candidate>) = candidates.into_iter().unzip();
         self.fill_in(step, &mut candidates, model)?;
-        let costs = &self.site.how.costs;
         let decisions = match self.policy {
             Policy::Standard => policy::standard(&candidates, &mut self.purse),
-            _ => policy::decide(&candidates, costs, &mut self.purse),
+            _ => self.with_forecasts(&candidates),
         };
         self.bake(step, &numbers, &candidates, &decisions);
         Ok(())
+    }
+
+    /// What forecasts find worth it, and then, as on a mount, what the standard rule finds due of the rest.
+    fn with_forecasts(&mut self, candidates: &[Candidate]) -> Vec<Decision> {
+        let mut decisions = policy::decide(candidates, &self.site.how.costs, &mut self.purse);
+        decisions.retain(|decision| decision.bake);
+        let baked: HashSet<&str> = decisions.iter().map(|decision| decision.partition.as_str()).collect();
+        let is_left = |candidate: &&Candidate| !baked.contains(&*candidate.key);
+        let left: Vec<Candidate> = candidates.iter().filter(is_left).cloned().collect();
+        decisions.extend(policy::standard(&left, &mut self.purse));
+        decisions
     }
 
     /// Hears what happened in a step.
