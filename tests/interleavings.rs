@@ -1000,7 +1000,7 @@ fn a_lease_is_refused_or_its_instant_stays_while_history_is_pruned() {
                 }
             }
         }
-        pruners.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+        pruners.into_iter().for_each(|thread| assert!(thread.join().is_ok()));
         let asked: Vec<Option<Asked>> = askers.into_iter().map(|thread| thread.join().unwrap()).collect();
         let granted = asked.iter().any(|asked| matches!(asked, Some(Asked::Durable | Asked::Held)));
         let refused = asked.contains(&Some(Asked::Refused)) && !bed.disk.is_dead();

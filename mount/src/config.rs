@@ -393,7 +393,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert_eq!(active.lines().count(), 36);
+        assert_eq!(active.lines().count(), 37);
         assert_eq!(Config::parse(&active).unwrap(), Config::default());
     }
 

@@ -183,7 +183,10 @@ fn whole_or_lost(disk: &SimDisk, what: &str) -> bool {
         (0, 0) => true,
         (0, 1) => {
             let told = lost[0].to_string();
-            assert!(told.contains("the list of shadows") && told.contains("Made again: tags"), "{told}");
+            assert!(
+                told.contains("the list of shadows") && told.contains("Made again: the list of shadows"),
+                "{told}"
+            );
             store.write(|tx| tx.put(&SHADOWS, &key("t", 1), &row(1))).unwrap();
             true
         }
