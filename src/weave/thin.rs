@@ -109,7 +109,9 @@ impl Weaver {
         let Some(needed) = judge(&found.versions, needs, pace)? else { return Ok(None) };
         let mut told = tally(&opened, &found.versions, &needed);
         if dry {
-            told.after_bytes = self.estimate(&opened, (&parts, &found), &needed, &told)?;
+            // What a sample makes of little to drop may be more than there is.
+            told.after_bytes =
+                self.estimate(&opened, (&parts, &found), &needed, &told)?.min(told.before_bytes);
             return Ok(Some(told));
         }
         if told.unneeded_bytes > 0 {
