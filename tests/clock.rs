@@ -14,11 +14,12 @@ use rand::{Rng, SeedableRng};
 use std::path::Path;
 use std::sync::Arc;
 use support::Ticking;
+use support::bed::{self, STORE};
 use support::kv::CrashKv;
 use weft::clock::Clock;
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Found, Instant, NewFile, Options, Resolution};
+use weft::engine::{Engine, Found, Instant, Resolution};
 use weft::error::Result;
 use weft::format::event::Event;
 use weft::index::kv::Kv;
@@ -26,10 +27,8 @@ use weft::journal::reader::{Check, Reader, Step};
 use weft::journal::recovery::START;
 use weft::journal::segment::Segments;
 use weft::past::offline::Offline;
-use weft::types::{FileId, FileKind, Seq, StoreId, Timestamp};
+use weft::types::{FileId, Seq, StoreId, Timestamp};
 
-const DATA: &str = "/data";
-const STORE: &str = "/store";
 const SECOND: i64 = 1_000_000;
 const HOUR: i64 = 3_600 * SECOND;
 /// 2026-11-23T10:00:00Z.
@@ -46,22 +45,14 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let disk = SimDisk::new(1);
-        disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
-        disk.sync_filesystem("test", Path::new("/")).unwrap();
-        Bed { disk, kv: CrashKv::new(), clock: Arc::new(Ticking::new(TEN)) }
+        Bed { disk: bed::disk(1), kv: CrashKv::new(), clock: Arc::new(Ticking::new(TEN)) }
     }
 
     fn try_open(&self) -> Result<Arc<Engine>> {
-        let mut options = Options::new(Path::new(DATA), Path::new(STORE));
-        options.new_store_id = [5; 16];
         let (kv, clock) = (Arc::clone(&self.kv), Arc::clone(&self.clock));
-        Engine::open(
-            Arc::new(self.disk.clone()),
-            clock,
-            options,
-            &move |_| Ok(Arc::clone(&kv) as Arc<dyn Kv>),
-        )
+        Engine::open(Arc::new(self.disk.clone()), clock, bed::options(), &move |_| {
+            Ok(Arc::clone(&kv) as Arc<dyn Kv>)
+        })
     }
 
     fn open(&self) -> Arc<Engine> {
@@ -79,15 +70,7 @@ impl Bed {
 }
 
 fn create(engine: &Engine) -> FileId {
-    let new = NewFile {
-        kind: FileKind::Regular,
-        mode: 0o600,
-        rdev: 0,
-        target: Vec::new(),
-        uid: 0,
-        gid: 0,
-        umask: 0,
-    };
+    let new = bed::regular();
     engine.create(FileId::ROOT, b"f", new).unwrap().0
 }
 

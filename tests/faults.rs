@@ -13,33 +13,22 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 use support::Ticking;
+use support::bed::{self, STORE};
 use support::kv::CrashKv;
 use weft::clock::Clock;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, NewFile, Options, Resolution};
+use weft::engine::{Engine, Instant, Resolution};
 use weft::error::{Error, Kind, Result};
 use weft::index::kv::Kv;
-use weft::types::{FileId, FileKind, Seq, Timestamp};
-
-const DATA: &str = "/data";
-const STORE: &str = "/store";
+use weft::types::{FileId, Seq, Timestamp};
 
 fn disk() -> SimDisk {
-    let disk = SimDisk::new(1);
-    disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
-    disk.sync_filesystem("test", Path::new("/")).unwrap();
-    disk
-}
-
-fn options() -> Options {
-    let mut options = Options::new(Path::new(DATA), Path::new(STORE));
-    options.new_store_id = [5; 16];
-    options
+    bed::disk(1)
 }
 
 fn try_open(disk: &SimDisk, kv: &Arc<CrashKv>, clock: Arc<dyn Clock>) -> Result<Arc<Engine>> {
-    Engine::open(Arc::new(disk.clone()), clock, options(), &|_| Ok(Arc::clone(kv) as Arc<dyn Kv>))
+    Engine::open(Arc::new(disk.clone()), clock, bed::options(), &|_| Ok(Arc::clone(kv) as Arc<dyn Kv>))
 }
 
 fn open(disk: &SimDisk, kv: &Arc<CrashKv>) -> Arc<Engine> {
@@ -47,15 +36,7 @@ fn open(disk: &SimDisk, kv: &Arc<CrashKv>) -> Arc<Engine> {
 }
 
 fn create(engine: &Engine, name: &str) -> Result<FileId> {
-    let new = NewFile {
-        kind: FileKind::Regular,
-        mode: 0o600,
-        umask: 0,
-        rdev: 0,
-        target: Vec::new(),
-        uid: 0,
-        gid: 0,
-    };
+    let new = bed::regular();
     Ok(engine.create(FileId::ROOT, name.as_bytes(), new)?.0)
 }
 
@@ -233,7 +214,7 @@ fn instants_before_history_and_in_the_future_are_told_apart() {
 }
 
 fn writeback(disk: &SimDisk, kv: &Arc<CrashKv>, reserve_mib: u64) -> Arc<Engine> {
-    let mut options = options();
+    let mut options = bed::options();
     options.capture = weft::engine::Capture::Writeback;
     options.reserve_bytes = reserve_mib << 20;
     options.keep_free_bytes = 0;

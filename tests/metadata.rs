@@ -16,22 +16,20 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::Ticking;
+use support::bed::{self, STORE};
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, ForecastLimits, Instant, Layout, NewFile, Options, Partition, Resolution};
+use weft::engine::{Engine, ForecastLimits, Instant, Layout, NewFile, Partition, Resolution};
 use weft::engine::{Subject, Unpaced, Weaving};
 use weft::error::Result;
 use weft::forecast::tick::Tick;
 use weft::forecast::{Key, Signal};
-use weft::index::kv::Kv;
 use weft::lineage::splits::{Child, How, Tie};
 use weft::meta::retention::Retention;
 use weft::meta::store::{TABLES, Table};
 use weft::types::{FileId, FileKind, PageSet, Seq, Timestamp};
 
-const DATA: &str = "/data";
-const STORE: &str = "/store";
 const META: &str = "/store/meta.redb";
 const SHADOW: &str = "/store/shadow";
 const PARENT: &str = "16384";
@@ -104,12 +102,9 @@ fn pages(from: u64, end: u64) -> PageSet {
 
 impl World {
     fn new(seed: u64) -> World {
-        let disk = SimDisk::new(seed);
-        disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
-        disk.sync_filesystem("test", Path::new("/")).unwrap();
         World {
             rng: StdRng::seed_from_u64(seed),
-            disk,
+            disk: bed::disk(seed),
             kv: CrashKv::new(),
             clock: Arc::new(Ticking::new(1_800_000_000_000_000)),
             now: Vec::new(),
@@ -118,21 +113,11 @@ impl World {
     }
 
     fn try_open(&self) -> Result<Arc<Engine>> {
-        let mut options = Options::new(Path::new(DATA), Path::new(STORE));
-        options.new_store_id = [5; 16];
+        let mut options = bed::options();
         options.segment_bytes = 1;
         options.lease_us = i64::MAX / 8;
         options.forecast = ForecastLimits { on: true, ..ForecastLimits::default() };
-        let (disk, kv) = (self.disk.clone(), Arc::clone(&self.kv));
-        let engine =
-            Engine::open(Arc::new(self.disk.clone()), Arc::clone(&self.clock) as _, options, &move |path| {
-                if disk.stat("test", path)?.is_none() {
-                    disk.create_dir("test", path, 0o700)?;
-                    kv.clear();
-                }
-                Ok(Arc::clone(&kv) as Arc<dyn Kv>)
-            })?;
-        Ok(engine)
+        bed::open(&self.disk, &self.kv, &self.clock, options)
     }
 
     /// As a daemon does at its start.

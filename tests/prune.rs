@@ -13,12 +13,13 @@ mod support;
 use rand::Rng;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::pruned::{STEP_US, STORE, World, check, read_past, retention, settle, try_open, woven_bytes};
+use support::bed::{self, STORE};
+use support::pruned::{STEP_US, World, check, read_past, retention, settle, try_open, woven_bytes};
 use weft::disk::Disk;
-use weft::engine::{Engine, NewFile, Unpaced};
+use weft::engine::{Engine, Unpaced};
 use weft::error::Result;
 use weft::meta::retention::{Cap, Retention};
-use weft::types::{FileId, FileKind};
+use weft::types::FileId;
 
 #[test]
 fn kept_instants_stay_exactly_and_space_comes_back() {
@@ -202,15 +203,7 @@ fn above_the_cap_history_is_shortened_down_to_the_minimum() {
 fn what_nobody_writes_comes_to_rest_and_its_next_overwrite_saves_it_again() {
     let mut world = World::new(6);
     let engine = world.open();
-    let new = NewFile {
-        kind: FileKind::Regular,
-        mode: 0o600,
-        rdev: 0,
-        target: Vec::new(),
-        uid: 0,
-        gid: 0,
-        umask: 0,
-    };
+    let new = bed::regular();
     for name in ["cold", "gone"] {
         engine.create(FileId::ROOT, name.as_bytes(), new.clone()).unwrap();
         world.now.push((name, Vec::new()));
@@ -275,15 +268,7 @@ fn what_a_dry_run_says_is_what_comes_back() {
         // Cold files come to rest, and then history holds nothing of them.
         if seed % 2 == 0 {
             let engine = world.open();
-            let new = NewFile {
-                kind: FileKind::Regular,
-                mode: 0o600,
-                rdev: 0,
-                target: Vec::new(),
-                uid: 0,
-                gid: 0,
-                umask: 0,
-            };
+            let new = bed::regular();
             engine.create(FileId::ROOT, b"cold", new).unwrap();
             world.now.push(("cold", Vec::new()));
             let bytes: Vec<u8> = (0..300_000).map(|_| world.rng.random()).collect();

@@ -17,18 +17,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::Ticking;
+use support::bed::{self, STORE};
 use support::kv::CrashKv;
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Instant, NewFile, Options, Resolution, SetAttr, ShadowReason, Subject, Unpaced};
+use weft::engine::{Engine, Instant, Resolution, SetAttr, ShadowReason, Subject, Unpaced};
 use weft::engine::{Weaving, Wish};
 use weft::error::{Kind, Result};
-use weft::index::kv::Kv;
 use weft::meta::retention::{Retention, Tier};
-use weft::types::{FileId, FileKind, PageSet, Seq};
+use weft::types::{FileId, PageSet, Seq};
 
-const DATA: &str = "/data";
-const STORE: &str = "/store";
 const PAGE: usize = 4096;
 /// Tables: the last one comes and goes.
 const NAMES: [&str; 3] = ["16384", "16385", "16386"];
@@ -95,10 +93,8 @@ fn read_past(engine: &Engine, past: &Past) -> bool {
 
 impl World {
     fn new(seed: u64) -> World {
-        let disk = SimDisk::new(seed);
+        let disk = bed::disk(seed);
         disk.set_reflinks(seed.is_multiple_of(2));
-        disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
-        disk.sync_filesystem("test", Path::new("/")).unwrap();
         World {
             rng: StdRng::seed_from_u64(seed),
             disk,
@@ -110,18 +106,10 @@ impl World {
     }
 
     fn try_open(&self) -> Result<Arc<Engine>> {
-        let mut options = Options::new(Path::new(DATA), Path::new(STORE));
-        options.new_store_id = [5; 16];
+        let mut options = bed::options();
         options.segment_bytes = 1;
         options.shadow.snapshots = 2;
-        let (disk, kv) = (self.disk.clone(), Arc::clone(&self.kv));
-        Engine::open(Arc::new(self.disk.clone()), Arc::clone(&self.clock) as _, options, &move |path| {
-            if disk.stat("test", path)?.is_none() {
-                disk.create_dir("test", path, 0o700)?;
-                kv.clear();
-            }
-            Ok(Arc::clone(&kv) as Arc<dyn Kv>)
-        })
+        bed::open(&self.disk, &self.kv, &self.clock, options)
     }
 
     fn open(&self) -> Arc<Engine> {
@@ -147,15 +135,7 @@ impl World {
         if self.now.contains_key(name) {
             return engine.lookup(FileId::ROOT, name.as_bytes()).map(|(file, _)| file);
         }
-        let new = NewFile {
-            kind: FileKind::Regular,
-            mode: 0o600,
-            rdev: 0,
-            target: Vec::new(),
-            uid: 0,
-            gid: 0,
-            umask: 0,
-        };
+        let new = bed::regular();
         let (file, _) = engine.create(FileId::ROOT, name.as_bytes(), new)?;
         self.now.insert(name, Vec::new());
         let bytes: Vec<u8> = (0..40 * PAGE).map(|_| self.rng.random()).collect();

@@ -11,7 +11,8 @@ mod support;
 
 use rand::Rng;
 use std::path::Path;
-use support::pruned::{DATA, STORE, World, check, retention, settle, try_open};
+use support::bed::{DATA, STORE};
+use support::pruned::{World, check, retention, settle, try_open};
 use weft::disk::{Disk, OpenHow};
 use weft::engine::{Engine, Unpaced};
 use weft::error::Result;

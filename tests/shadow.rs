@@ -15,16 +15,14 @@ use rand::{Rng, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::Ticking;
+use support::bed::{self, DATA};
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, NewFile, Options, Resolution, SetAttr, ShadowReason, Subject, Wish};
+use weft::engine::{Engine, Instant, Resolution, SetAttr, ShadowReason, Subject, Wish};
 use weft::error::{Kind, Result};
-use weft::index::kv::Kv;
-use weft::types::{FileId, FileKind, PageSet, Seq};
+use weft::types::{FileId, PageSet, Seq};
 
-const DATA: &str = "/data";
-const STORE: &str = "/store";
 const SHADOW: &str = "/store/shadow";
 const NAME: &str = "16384";
 const PAGE: usize = 4096;
@@ -72,19 +70,11 @@ impl World {
     }
 
     fn try_open(&self) -> Result<Arc<Engine>> {
-        let mut options = Options::new(Path::new(DATA), Path::new(STORE));
-        options.new_store_id = [5; 16];
+        let mut options = bed::options();
         options.shadow.bytes = self.limit;
         options.shadow.snapshots = 2;
         options.shadow.after_bytes = 1 << 20;
-        let (disk, kv) = (self.disk.clone(), Arc::clone(&self.kv));
-        Engine::open(Arc::new(self.disk.clone()), Arc::clone(&self.clock) as _, options, &move |path| {
-            if disk.stat("test", path)?.is_none() {
-                disk.create_dir("test", path, 0o700)?;
-                kv.clear();
-            }
-            Ok(Arc::clone(&kv) as Arc<dyn Kv>)
-        })
+        bed::open(&self.disk, &self.kv, &self.clock, options)
     }
 
     fn open(&self) -> Arc<Engine> {
@@ -410,15 +400,7 @@ fn over_the_budget_the_least_useful_goes_and_what_was_asked_for_stays() {
     let mut world = World::new(8, 40, false);
     world.limit = 3 * 45 * PAGE as u64;
     let engine = world.open();
-    let new = NewFile {
-        kind: FileKind::Regular,
-        mode: 0o600,
-        umask: 0,
-        rdev: 0,
-        target: Vec::new(),
-        uid: 0,
-        gid: 0,
-    };
+    let new = bed::regular();
     for name in ["1", "2", "3"] {
         let (file, _) = engine.create(FileId::ROOT, name.as_bytes(), new.clone()).unwrap();
         engine.write(file, 0, &[7; 40 * PAGE], false).unwrap();

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use support::Ticking;
+use support::bed::{self, DATA, STORE};
 use support::kv::CrashKv;
 use support::model::{Body, Model, Named, ROOT};
 use support::trees::{difference, plain_difference};
@@ -32,13 +33,10 @@ use weft::engine::{
     ShadowReason, Unpaced, Weaving, Wish,
 };
 use weft::error::{Kind, Result};
-use weft::index::kv::Kv;
 use weft::live::exclude::Patterns;
 use weft::meta::retention::{Retention, Tier};
 use weft::types::{FileId, FileKind, PageSet, Seq};
 
-const DATA: &str = "/data";
-const STORE: &str = "/store";
 /// The further roots that histories may have.
 const ROOTS: [&str; 3] = ["wal", "ts1", "ts2"];
 
@@ -213,17 +211,7 @@ impl History {
     }
 
     fn try_open(&self) -> Result<Arc<Engine>> {
-        let kv = Arc::clone(&self.kv);
-        let clock = Arc::clone(&self.clock);
-        let disk = self.disk.clone();
-        Engine::open(Arc::new(self.disk.clone()), clock, self.options(), &move |path| {
-            // The map stands for a directory: when that was removed, it is empty.
-            if disk.stat("test", path)?.is_none() {
-                disk.create_dir("test", path, 0o700)?;
-                kv.clear();
-            }
-            Ok(Arc::clone(&kv) as Arc<dyn Kv>)
-        })
+        bed::open(&self.disk, &self.kv, &self.clock, self.options())
     }
 
     /// The power goes; the index keeps all, what it had persisted, or nothing.

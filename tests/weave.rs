@@ -15,16 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::Ticking;
+use support::bed::{self, STORE};
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, NewFile, Options, Pace, Resolution, Unpaced, Weaving};
+use weft::engine::{Engine, Instant, Pace, Resolution, Unpaced, Weaving};
 use weft::error::{Error, Kind, Result};
-use weft::index::kv::Kv;
-use weft::types::{FileId, FileKind, Seq, Timestamp};
+use weft::types::{FileId, Seq, Timestamp};
 
-const DATA: &str = "/data";
-const STORE: &str = "/store";
 const NAMES: [&str; 3] = ["table", "wal", "small"];
 
 /// What each file held at an instant.
@@ -47,26 +45,16 @@ struct World {
 }
 
 fn try_open(disk: &SimDisk, kv: &Arc<CrashKv>, clock: &Arc<Ticking>) -> Result<Arc<Engine>> {
-    let mut options = Options::new(Path::new(DATA), Path::new(STORE));
-    options.new_store_id = [5; 16];
+    let mut options = bed::options();
     options.segment_bytes = 1;
-    Engine::open(Arc::new(disk.clone()), Arc::clone(clock) as _, options, &|path| {
-        if disk.stat("test", path)?.is_none() {
-            disk.create_dir("test", path, 0o700)?;
-            kv.clear();
-        }
-        Ok(Arc::clone(kv) as Arc<dyn Kv>)
-    })
+    bed::open(disk, kv, clock, options)
 }
 
 impl World {
     fn new(seed: u64) -> World {
-        let disk = SimDisk::new(seed);
-        disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
-        disk.sync_filesystem("test", Path::new("/")).unwrap();
         World {
             rng: StdRng::seed_from_u64(seed),
-            disk,
+            disk: bed::disk(seed),
             kv: CrashKv::new(),
             clock: Arc::new(Ticking::new(1_000_000)),
             now: NAMES.map(|name| (name, Vec::new())).to_vec(),
@@ -96,10 +84,7 @@ impl World {
     fn work(&mut self, engine: &Engine) {
         for name in NAMES {
             if engine.lookup(FileId::ROOT, name.as_bytes()).is_err() {
-                let kind = FileKind::Regular;
-                let new =
-                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
-                engine.create(FileId::ROOT, name.as_bytes(), new).unwrap();
+                engine.create(FileId::ROOT, name.as_bytes(), bed::regular()).unwrap();
             }
         }
         for _ in 0..8 {

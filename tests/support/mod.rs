@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod bed;
 pub mod kv;
 pub mod model;
 pub mod pruned;

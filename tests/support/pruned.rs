@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at what it did not expect")]
 
 use super::Ticking;
+use super::bed::{self, STORE};
 use super::kv::CrashKv;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -11,14 +12,11 @@ use std::path::Path;
 use std::sync::Arc;
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Instant, NewFile, Options, Resolution, Unpaced, Weaving};
+use weft::engine::{Engine, Instant, Resolution, Unpaced, Weaving};
 use weft::error::Result;
-use weft::index::kv::Kv;
 use weft::meta::retention::{Retention, Tier};
-use weft::types::{FileId, FileKind, Seq, Timestamp};
+use weft::types::{FileId, Seq, Timestamp};
 
-pub const DATA: &str = "/data";
-pub const STORE: &str = "/store";
 const NAMES: [&str; 4] = ["table", "wal", "small", "sparse"];
 /// µs between two instants that are noted.
 pub const STEP_US: i64 = 1_000;
@@ -41,26 +39,16 @@ pub struct World {
 }
 
 pub fn try_open(disk: &SimDisk, kv: &Arc<CrashKv>, clock: &Arc<Ticking>) -> Result<Arc<Engine>> {
-    let mut options = Options::new(Path::new(DATA), Path::new(STORE));
-    options.new_store_id = [5; 16];
+    let mut options = bed::options();
     options.segment_bytes = 1;
-    Engine::open(Arc::new(disk.clone()), Arc::clone(clock) as _, options, &|path| {
-        if disk.stat("test", path)?.is_none() {
-            disk.create_dir("test", path, 0o700)?;
-            kv.clear();
-        }
-        Ok(Arc::clone(kv) as Arc<dyn Kv>)
-    })
+    bed::open(disk, kv, clock, options)
 }
 
 impl World {
     pub fn new(seed: u64) -> World {
-        let disk = SimDisk::new(seed);
-        disk.create_dir("test", Path::new(DATA), 0o755).unwrap();
-        disk.sync_filesystem("test", Path::new("/")).unwrap();
         World {
             rng: StdRng::seed_from_u64(seed),
-            disk,
+            disk: bed::disk(seed),
             kv: CrashKv::new(),
             clock: Arc::new(Ticking::new(1_800_000_000_000_000)),
             now: Vec::new(),
@@ -91,10 +79,7 @@ impl World {
     pub fn work(&mut self, engine: &Engine) {
         for name in NAMES {
             if !self.now.iter().any(|(known, _)| *known == name) {
-                let kind = FileKind::Regular;
-                let new =
-                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
-                engine.create(FileId::ROOT, name.as_bytes(), new).unwrap();
+                engine.create(FileId::ROOT, name.as_bytes(), bed::regular()).unwrap();
                 self.now.push((name, Vec::new()));
             }
         }
@@ -114,10 +99,7 @@ impl World {
         // Written seldom: it comes to rest.
         if self.past.is_empty() || self.rng.random_bool(0.1) {
             if self.past.is_empty() {
-                let kind = FileKind::Regular;
-                let new =
-                    NewFile { kind, mode: 0o600, rdev: 0, target: Vec::new(), uid: 0, gid: 0, umask: 0 };
-                engine.create(FileId::ROOT, b"seldom", new).unwrap();
+                engine.create(FileId::ROOT, b"seldom", bed::regular()).unwrap();
                 self.now.push(("seldom", Vec::new()));
                 self.write(engine, "seldom", 0, &[3; 50_000]);
             }
