@@ -88,6 +88,13 @@ pub trait Disk: Send + Sync {
     /// cannot; then there is no `new`. `EEXIST` when it is there already.
     fn reflink(&self, op: Op, existing: &Path, new: &Path) -> Result<bool>;
     fn unlink(&self, op: Op, path: &Path) -> Result<()>;
+    /// Unlinks a file that may be gone already.
+    fn unlink_if_there(&self, op: Op, path: &Path) -> Result<()> {
+        match self.unlink(op, path) {
+            Err(error) if error.is(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
     fn symlink(&self, op: Op, target: &[u8], path: &Path) -> Result<()>;
     fn read_link(&self, op: Op, path: &Path) -> Result<Vec<u8>>;
     /// A fifo, socket or device.

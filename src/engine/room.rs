@@ -21,14 +21,24 @@ impl Engine {
 
     /// Does what may find the disk of STORE full: then history is shortened, down to the minimum, before that is told.
     pub(super) fn roomy<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
+        self.with_room(act, || self.live.is_short(), &|| !self.is_over())
+    }
+
+    /// Does what may find no space; where history is `short` of it, there is to be `enough` before that is told.
+    fn with_room<T>(
+        &self,
+        act: impl Fn() -> Result<T>,
+        short: impl Fn() -> bool,
+        enough: &dyn Fn() -> bool,
+    ) -> Result<T> {
         let mut done = act();
         // Others may have taken what there was room for.
         for _ in 0..TRIES {
             match &done {
-                Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => {}
+                Err(error) if error.is(libc::ENOSPC) && short() => {}
                 _ => break,
             }
-            match self.relieve() {
+            match self.relieve_until(enough) {
                 Ok(true) => done = act(),
                 Ok(false) => break,
                 Err(cause) => {
@@ -45,19 +55,9 @@ impl Engine {
     pub(super) fn reserve(&self, file: FileId, end: u64, (len, keep_size): (u64, bool)) -> Result<()> {
         const MOST: u64 = 256 << 20;
         let act = || self.live.has_room(file, len).and_then(|()| self.live.reserve(file, end, keep_size));
-        match self.roomy(act) {
-            Err(error) if error.is(libc::ENOSPC) && len <= MOST && self.live.is_beside_store(file)? => {
-                match self.relieve_until(&|| self.live.has_room(file, len).is_ok()) {
-                    Ok(true) => act(),
-                    Ok(false) => Err(error),
-                    Err(cause) => {
-                        tracing::warn!(error = %cause, "history could not be shortened to make room");
-                        Err(error)
-                    }
-                }
-            }
-            other => other,
-        }
+        // What cannot be told is taken for another filesystem.
+        let beside = || len <= MOST && self.live.is_beside_store(file).unwrap_or(false);
+        self.with_room(|| self.roomy(act), beside, &|| self.live.has_room(file, len).is_ok())
     }
 
     /// The same for what changes names and attributes; it waits for the thread that looks after the space.

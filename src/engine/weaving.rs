@@ -163,7 +163,7 @@ impl Engine {
     fn weave_all(&self) -> Result<()> {
         self.checkpoint()?;
         self.indexer.wait_for(self.live.journal.durable())?;
-        let budget = Budget::new(self.weaver.limits.rates(), &self.weaver.hurry, self.threads.stopping());
+        let budget = Budget::new(self.weaver.rates(), &self.weaver.hurry, self.threads.stopping());
         while let Outcome::Wove(_) = self.weave(&budget)? {}
         Ok(())
     }

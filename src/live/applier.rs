@@ -334,10 +334,7 @@ impl Live {
     fn remove_live(&self, node: &Node) -> Result<()> {
         let path = self.paths.live(node.root, node.file)?;
         self.pool.forget(&path);
-        match self.disk.unlink("applier.unlink", &path) {
-            Err(error) if error.is(libc::ENOENT) => Ok(()),
-            other => other,
-        }
+        self.disk.unlink_if_there("applier.unlink", &path)
     }
 
     /// The oldest event that some live file has not seen.

@@ -195,10 +195,7 @@ impl BaseStore {
     /// Removes a base file of which no page is needed; the index is to forget them first.
     pub fn remove(&self, number: u64) -> Result<()> {
         self.open.lock().remove(&number);
-        match self.disk.unlink("base.remove", &self.path(number)) {
-            Err(error) if !error.is(libc::ENOENT) => Err(error),
-            _ => Ok(()),
-        }
+        self.disk.unlink_if_there("base.remove", &self.path(number))
     }
 
     /// Makes removals durable.

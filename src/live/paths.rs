@@ -156,6 +156,12 @@ fn limbo_name(file: FileId, adopted: Seq) -> String {
     format!("{}.{}", file.0, adopted.0)
 }
 
+/// What a name in limbo is of.
+pub(super) fn limbo_named(name: &[u8]) -> Option<(FileId, Seq)> {
+    let (file, adopted) = std::str::from_utf8(name).ok()?.split_once('.')?;
+    Some((FileId(file.parse().ok()?), Seq(adopted.parse().ok()?)))
+}
+
 /// A path's text as bytes joined below another.
 pub fn join_bytes(base: &Path, name: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;

@@ -192,8 +192,11 @@ impl Live {
     /// Whether a file's bytes and history take space from the same filesystem.
     pub fn is_beside_store(&self, file: FileId) -> Result<bool> {
         let dir = &self.paths.root(self.node(file)?.root)?.dir;
-        let device = |path: &Path| self.disk.space("live.space", path).map(|space| space.device);
-        Ok(device(dir)? == device(&self.paths.store)?)
+        Ok(self.device(dir)? == self.device(&self.paths.store)?)
+    }
+
+    fn device(&self, dir: &Path) -> Result<u64> {
+        self.disk.space("live.space", dir).map(|space| space.device)
     }
 
     /// New names and sizes are refused while STORE or the root is full.
@@ -232,8 +235,8 @@ impl Live {
         if self.room.any_full().is_none() {
             return false;
         }
-        let Ok(store) = self.disk.space("live.space", &self.paths.store) else { return false };
-        self.room.looks.lock().iter().any(|(_, look)| look.full && look.device == store.device)
+        let Ok(device) = self.device(&self.paths.store) else { return false };
+        self.room.looks.lock().iter().any(|(_, look)| look.full && look.device == device)
     }
 
     /// Looks again at all roots; from the housekeeper.

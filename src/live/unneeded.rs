@@ -6,6 +6,7 @@
 //! - Nothing of a base file goes alone: a page that does not fit its checksum ends its file for whoever reads all of it.
 
 use super::Live;
+use super::paths::{join_bytes, limbo_named};
 use crate::error::Result;
 use crate::format::base::BaseEntry;
 use crate::types::{FileId, Seq};
@@ -44,8 +45,8 @@ impl Live {
         let mut found = Vec::new();
         for dir in dirs {
             for entry in self.disk.read_dir("limbo.list", &dir)? {
-                let Some((file, adopted)) = named(&entry.name) else { continue };
-                let path = super::paths::join_bytes(&dir, &entry.name);
+                let Some((file, adopted)) = limbo_named(&entry.name) else { continue };
+                let path = join_bytes(&dir, &entry.name);
                 let bytes = self.disk.stat("limbo.list", &path)?.map_or(0, |stat| stat.allocated);
                 found.push(InLimbo { file, adopted, bytes, dir: dir.clone(), path });
             }
@@ -58,18 +59,10 @@ impl Live {
         let mut dirs: Vec<&PathBuf> = Vec::new();
         for InLimbo { dir, path, .. } in files {
             self.pool.forget(path);
-            match self.disk.unlink("limbo.remove", path) {
-                Err(error) if !error.is(libc::ENOENT) => return Err(error),
-                _ => dirs.push(dir),
-            }
+            self.disk.unlink_if_there("limbo.remove", path)?;
+            dirs.push(dir);
         }
         dirs.dedup();
         dirs.into_iter().try_for_each(|dir| self.disk.sync_dir("limbo.remove", dir))
     }
-}
-
-/// FileId and adoption, from a name in limbo.
-fn named(name: &[u8]) -> Option<(FileId, Seq)> {
-    let (file, adopted) = std::str::from_utf8(name).ok()?.split_once('.')?;
-    Some((FileId(file.parse().ok()?), Seq(adopted.parse().ok()?)))
 }

@@ -114,10 +114,7 @@ impl Dir {
 
     /// Removes a file that may be gone already.
     pub(super) fn remove(&self, path: &Path) -> Result<()> {
-        match self.disk.unlink("shadow.remove", path) {
-            Err(error) if !error.is(libc::ENOENT) => Err(error),
-            _ => Ok(()),
-        }
+        self.disk.unlink_if_there("shadow.remove", path)
     }
 }
 

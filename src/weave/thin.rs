@@ -244,10 +244,8 @@ impl Weaver {
                 continue;
             }
             for (old_first, old_last) in superseded {
-                match self.disk.unlink("thin.remove", &woven.path(*old_first, *old_last)) {
-                    Err(error) if !error.is(libc::ENOENT) => return Err(error),
-                    _ => removed = true,
-                }
+                self.disk.unlink_if_there("thin.remove", &woven.path(*old_first, *old_last))?;
+                removed = true;
             }
         }
         if removed { self.disk.sync_dir("thin.remove", woven.dir()) } else { Ok(()) }

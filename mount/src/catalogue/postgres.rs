@@ -49,14 +49,17 @@ const RELATIONS: &str = "
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE pg_relation_filenode(c.oid) IS NOT NULL";
 
+/// All databases that may be connected to.
+fn databases(conninfo: &str) -> Outcome<Vec<String>> {
+    let failed = told("listing the databases");
+    let rows = connect(conninfo, None)?.query(DATABASES, &[]).map_err(&failed)?;
+    rows.iter().map(|row| row.try_get(0).map_err(&failed)).collect()
+}
+
 /// The names of all relations of all databases that may be connected to.
 pub(super) fn names(conninfo: &str) -> Outcome<Names> {
-    let mut client = connect(conninfo, None)?;
-    let rows = client.query(DATABASES, &[]).map_err(told("listing the databases"))?;
-    drop(client);
     let mut names = Names::default();
-    for row in rows {
-        let database: String = row.try_get(0).map_err(told("listing the databases"))?;
+    for database in databases(conninfo)? {
         let mut client = connect(conninfo, Some(&database))?;
         for row in client.query(RELATIONS, &[]).map_err(told("listing the relations"))? {
             let text =
@@ -94,17 +97,13 @@ pub struct Touched {
 /// # Errors
 /// One line with what the server said.
 pub fn touched(conninfo: &str) -> Outcome<Vec<Touched>> {
-    let doing = "asking for statistics";
-    let mut client = connect(conninfo, None)?;
-    let databases = client.query(DATABASES, &[]).map_err(told(doing))?;
-    drop(client);
+    let failed = told("asking for statistics");
     let mut all = Vec::new();
-    for row in databases {
-        let database: String = row.try_get(0).map_err(told(doing))?;
+    for database in databases(conninfo)? {
         let mut client = connect(conninfo, Some(&database))?;
-        for row in client.query(TOUCHED, &[]).map_err(told(doing))? {
-            let Some(path) = row.try_get::<_, Option<String>>(0).map_err(told(doing))? else { continue };
-            let count = |at: usize| row.try_get::<_, i64>(at).map_err(told(doing)).map(i64::unsigned_abs);
+        for row in client.query(TOUCHED, &[]).map_err(&failed)? {
+            let Some(path) = row.try_get::<_, Option<String>>(0).map_err(&failed)? else { continue };
+            let count = |at: usize| row.try_get::<_, i64>(at).map_err(&failed).map(i64::unsigned_abs);
             all.push(Touched { path, reads: count(1)?, writes: count(2)? });
         }
     }

@@ -79,8 +79,10 @@ impl Engine {
         let now = self.now();
         let mut collector = self.forecasting.collector.lock();
         let Collector { sizes, gathered, .. } = &mut *collector;
-        let name = |key: &str| key.rsplit_once(':').map_or(key, |(_, name)| name).as_bytes().to_vec();
-        let large = sizes.iter().filter(|(key, size)| **size >= LEAST_BYTES && !is_log(&name(key)));
+        let large = sizes.iter().filter(|(key, size)| {
+            let name = key.rsplit_once(':').map_or(&***key, |(_, name)| name);
+            **size >= LEAST_BYTES && !is_log(name.as_bytes())
+        });
         let mut candidates: Vec<Candidate> = large
             .map(|(key, size)| {
                 let made = made.get(&**key).copied();
