@@ -5,7 +5,7 @@ use super::budget::{self, Budget};
 use super::holds::Held;
 use super::reclaim::Witnesses;
 use super::relief::Relief;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::event::Event;
 use crate::format::event::Record;
 use crate::index::Index;
@@ -226,7 +226,7 @@ impl Engine {
         }
     }
 
-    /// Thins the woven files that lie in what is thinned.
+    /// Thins the files that lie in what is thinned. What is damaged stays as it is, and keeps nothing else.
     fn carry_out(
         &self,
         thinned: &Thinned,
@@ -242,14 +242,26 @@ impl Engine {
         if dry && thinned.first() > self.live.birth.lock().0 {
             needs = needs.resting(self.live.would_rest(thinned.first(), &self.index)?.into_iter().collect());
         }
+        let weaver = self.weaver.weaver();
+        let mut full = None;
+        for number in weaver.waiting(self.settled().min(thinned.upto()))? {
+            match weaver.thin_journal(number, &needs, &self.index, pace, dry) {
+                Ok(Some(done)) => told.add(&done),
+                Ok(None) => return Ok(()),
+                // Of the next, less may be needed.
+                Err(error) if error.is(libc::ENOSPC) => full = Some(error),
+                Err(error) if error.kind == Kind::Corrupt => warn_of_damage(&error),
+                Err(error) => return Err(error),
+            }
+        }
         let groups = self.thinnable(thinned.upto())?;
         judged.retain(|range, _| groups.iter().flatten().any(|(known, ..)| known == range));
         let thin = |group: &[Thinnable]| {
             let files: Vec<Range> = group.iter().map(|(range, ..)| *range).collect();
-            self.weaver.weaver().thin(&files, &needs, &self.index, pace, dry)
+            weaver.thin(&files, &needs, &self.index, pace, dry)
         };
         // What is put together takes space beside what it is made of. Where there is too little, less is put together.
-        let (mut groups, mut full) = (VecDeque::from(groups), None);
+        let mut groups = VecDeque::from(groups);
         while let Some(group) = groups.pop_front() {
             let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
             let (range, seqs) = ((first.0.0, last.0.1), (first.1.0, last.1.1));
@@ -269,6 +281,7 @@ impl Engine {
                     }
                     full = Some(error);
                 }
+                Err(error) if error.kind == Kind::Corrupt => warn_of_damage(&error),
                 Err(error) => return Err(error),
             }
         }
@@ -343,6 +356,10 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
 pub(super) fn index_rested(live: &Live, index: &Index) -> Result<()> {
     let rested = live.rested();
     rested.iter().try_for_each(|rested| index.put_adoption(rested.file, rested.since, rested.size))
+}
+
+fn warn_of_damage(error: &Error) {
+    tracing::warn!(%error, "a part of history is damaged and is not thinned; `weft verify` says what it is");
 }
 
 /// A woven file, its first and last event, its bytes.

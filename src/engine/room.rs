@@ -21,33 +21,12 @@ impl Engine {
 
     /// Does what may find the disk of STORE full: then history is shortened, down to the minimum, before that is told.
     pub(super) fn roomy<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
-        self.with_room(act, || self.live.is_short(), &|| !self.is_over())
+        with_room(act, || self.live.is_short(), || self.relieve())
     }
 
-    /// Does what may find no space; where history is `short` of it, there is to be `enough` before that is told.
-    fn with_room<T>(
-        &self,
-        act: impl Fn() -> Result<T>,
-        short: impl Fn() -> bool,
-        enough: &dyn Fn() -> bool,
-    ) -> Result<T> {
-        let mut done = act();
-        // Others may have taken what there was room for.
-        for _ in 0..TRIES {
-            match &done {
-                Err(error) if error.is(libc::ENOSPC) && short() => {}
-                _ => break,
-            }
-            match self.relieve_until(enough) {
-                Ok(true) => done = act(),
-                Ok(false) => break,
-                Err(cause) => {
-                    tracing::warn!(error = %cause, "history could not be shortened to make room");
-                    break;
-                }
-            }
-        }
-        done
+    /// The same for what changes names and attributes; it waits for the thread that looks after the space.
+    pub(super) fn roomy_name<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
+        with_room(act, || self.live.is_short(), || Ok(self.await_relief()))
     }
 
     /// Reserves space in DATA: where history takes it from the same filesystem, history is shortened first. Not for so much
@@ -57,18 +36,8 @@ impl Engine {
         let act = || self.live.has_room(file, len).and_then(|()| self.live.reserve(file, end, keep_size));
         // What cannot be told is taken for another filesystem.
         let beside = || len <= MOST && self.live.is_beside_store(file).unwrap_or(false);
-        self.with_room(|| self.roomy(act), beside, &|| self.live.has_room(file, len).is_ok())
-    }
-
-    /// The same for what changes names and attributes; it waits for the thread that looks after the space.
-    pub(super) fn roomy_name<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
-        match act() {
-            Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => match self.await_relief() {
-                true => act(),
-                false => Err(error),
-            },
-            other => other,
-        }
+        let relieve = || self.relieve_until(&|| self.live.has_room(file, len).is_ok());
+        with_room(|| self.roomy(act), beside, relieve)
     }
 
     /// Takes pages from the kernel's writeback cache. Whoever wrote them has been told that they are written: so the
@@ -114,5 +83,83 @@ impl Engine {
     /// Space of the filesystem beneath a root.
     pub fn space(&self, root: RootId) -> Result<Space> {
         self.live.space(root)
+    }
+}
+
+/// Does what may find no space; where history is `short` of it, history is relieved before that is told.
+fn with_room<T>(
+    act: impl Fn() -> Result<T>,
+    short: impl Fn() -> bool,
+    relieve: impl Fn() -> Result<bool>,
+) -> Result<T> {
+    let mut done = act();
+    let mut again = true;
+    // Others may have taken what there was room for.
+    for _ in 0..TRIES {
+        if !matches!(&done, Err(error) if error.is(libc::ENOSPC)) {
+            break;
+        }
+        if short() {
+            match relieve() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(cause) => {
+                    tracing::warn!(error = %cause, "history could not be shortened to make room");
+                    break;
+                }
+            }
+        } else if !std::mem::take(&mut again) {
+            // Not room that another had made meanwhile: it is another filesystem that is full.
+            break;
+        }
+        done = act();
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn full() -> Error {
+        Error::errno("test", libc::ENOSPC)
+    }
+
+    #[test]
+    fn room_that_another_made_meanwhile_is_used() {
+        let calls = Cell::new(0);
+        let act = || {
+            calls.set(calls.get() + 1);
+            if calls.get() == 1 { Err(full()) } else { Ok(calls.get()) }
+        };
+        assert_eq!(with_room(act, || false, || panic!("nothing is short")).unwrap(), 2);
+    }
+
+    #[test]
+    fn what_history_has_no_part_in_is_refused_after_a_second_try() {
+        let calls = Cell::new(0);
+        let act = || -> Result<()> {
+            calls.set(calls.get() + 1);
+            Err(full())
+        };
+        assert!(with_room(act, || false, || panic!("nothing is short")).unwrap_err().is(libc::ENOSPC));
+        assert_eq!(calls.get(), 2);
+    }
+
+    #[test]
+    fn relief_that_others_use_up_is_asked_for_again_but_not_for_ever() {
+        let (calls, relieved) = (Cell::new(0), Cell::new(0));
+        let act = || -> Result<()> {
+            calls.set(calls.get() + 1);
+            Err(full())
+        };
+        let relieve = || {
+            relieved.set(relieved.get() + 1);
+            Ok(true)
+        };
+        assert!(with_room(act, || true, relieve).unwrap_err().is(libc::ENOSPC));
+        assert_eq!((calls.get(), relieved.get()), (TRIES + 1, TRIES));
+        assert!(with_room(act, || true, || Ok(false)).is_err());
     }
 }

@@ -1,7 +1,9 @@
 //! Writing a woven file. Everything that goes in is taken out again, from the bytes that are written, and compared.
 
 use super::Pace;
-use super::source::{Source, Version, cut};
+use super::found::Found;
+use super::source::{Source, Version};
+use super::weaver::Lean;
 use crate::disk::{Disk, DiskFile, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::woven::contents::{Contents, Keyed, SegmentPart, Span};
@@ -25,8 +27,8 @@ const CHUNK: usize = 1 << 20;
 /// Figures of a woven segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Made {
-    pub payload_bytes: u64,
-    pub woven_bytes: u64,
+    /// Bytes of writes that were left out.
+    pub unneeded_bytes: u64,
 }
 
 /// A file that grows at its end.
@@ -56,32 +58,42 @@ impl Out {
     }
 }
 
-/// Writes the woven form of a segment to `path`, durably; `None` when told to stop.
+/// Writes the woven form of a segment to `path`, durably, without what `lean` says; `None` when told to stop.
 pub(super) fn make(
     disk: &dyn Disk,
     segments: &Arc<Segments>,
     source: &Source,
     path: &Path,
+    lean: Option<&Lean<'_>>,
     pace: &dyn Pace,
 ) -> Result<Option<Made>> {
     let (header, number) = (source.header, source.header.number);
-    let begin = WovenHeader { store: header.store, first: number, last: number, thinned: false };
+    let begin = WovenHeader { store: header.store, first: number, last: number, thinned: lean.is_some() };
     let mut pen = pen(disk, path, &begin, pace)?;
-    let mut versions = Vec::new();
-    let Some(groups) = pen.groups(segments, source, &mut versions)? else { return Ok(None) };
-    versions.sort_unstable();
-    let read = |version: &Version, bytes: &mut [u8]| {
-        let got = source.file.read_at("weave.read", bytes, version.address)?;
-        same(got == bytes.len(), "a version that its segment holds")
-    };
+    let mut found = Found::default();
+    let Some(groups) = pen.groups(segments, source, &mut found)? else { return Ok(None) };
+    found.versions.sort_unstable();
+    let Some(unneeded_bytes) = drop_unneeded(&mut found, lean, pace)? else { return Ok(None) };
+    let versions = found.versions;
+    let read = |version: &Version, bytes: &mut [u8]| source.version(version, bytes);
     let Some((data, held)) = pen.versions(&versions, read)? else { return Ok(None) };
     let places = pen.places(held)?;
     let (groups, places) = (pen.put_all(groups)?, pen.put_all(places)?);
     let payload_bytes = versions.iter().map(|version| u64::from(version.len)).sum();
     let part = SegmentPart { header, end: source.end, groups, places };
     let contents = Contents { segments: vec![part], data, payload_bytes, journal_bytes: source.end };
-    let woven_bytes = pen.finish(&contents)?;
-    Ok(Some(Made { payload_bytes, woven_bytes }))
+    pen.finish(&contents)?;
+    Ok(Some(Made { unneeded_bytes }))
+}
+
+/// Has the index forget what no instant needs, and drops it; its bytes. `None` when told to stop.
+fn drop_unneeded(found: &mut Found, lean: Option<&Lean<'_>>, pace: &dyn Pace) -> Result<Option<u64>> {
+    let Some(Lean { needs, index }) = lean else { return Ok(Some(0)) };
+    let Some(needed) = found.judge(*needs, pace)? else { return Ok(None) };
+    let (_, unneeded_bytes) = found.tally(&needed);
+    index.forget(&found.unneeded(&needed))?;
+    found.keep(needed);
+    Ok(Some(unneeded_bytes))
 }
 
 /// Begins a file for what is put together of others, at `path`.
@@ -124,7 +136,7 @@ impl Pen<'_> {
         &mut self,
         segments: &Arc<Segments>,
         source: &Source,
-        versions: &mut Vec<Version>,
+        found: &mut Found,
     ) -> Result<Option<Packed>> {
         let mut packed = Packed::new();
         let (mut raw, mut first) = (Vec::new(), 0);
@@ -144,7 +156,7 @@ impl Pen<'_> {
             Ok(())
         };
         let whole = source.groups(segments, self.pace, |offset, mut head, records| {
-            cut((number, offset), records, versions);
+            found.take((number, offset), records, |_| true);
             if raw.is_empty() {
                 first = offset;
             }

@@ -7,14 +7,16 @@
 //! - Addresses stay (docs/decisions/0030): neither the index nor any open view, handle or reader knows of it.
 //! - Nothing waits for the weaver, and it stops between two pieces when told to.
 
+mod found;
 mod make;
 mod needs;
 mod source;
 mod thin;
 mod weaver;
 
+pub use found::Needs;
 pub use needs::Remaining;
-pub use thin::{Needs, Range, Thinning};
+pub use thin::{Range, Thinning};
 pub use weaver::{Outcome, Weaver, Woven};
 
 /// What holds the weaver back.

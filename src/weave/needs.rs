@@ -3,7 +3,7 @@
 //! A version is needed if bytes of it show at the first remaining instant at or after it: what is covered there is
 //! covered at every later one, too.
 
-use super::thin::Needs;
+use super::found::Needs;
 use crate::error::Result;
 use crate::index::Index;
 use crate::live::Live;

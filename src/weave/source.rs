@@ -48,6 +48,16 @@ impl Source {
         Ok(Source { header, end, file: segments.open(number)? })
     }
 
+    /// Reads the bytes of a version.
+    pub(super) fn version(&self, version: &Version, bytes: &mut [u8]) -> Result<()> {
+        let got = self.file.read_at("weave.read", bytes, version.address)?;
+        if got == bytes.len() {
+            return Ok(());
+        }
+        Err(Error::corrupt("weave.read", "a version that its segment holds cannot be read")
+            .offset(version.address))
+    }
+
     /// Goes through the groups, every payload compared with its checksum; hands each one's offset, header and records
     /// as bytes, and its records. `false`: told to stop.
     pub(super) fn groups(

@@ -6,33 +6,25 @@
 //!   here the next time.
 //! - The new file is durable under its name, and read back, before an old one goes. Addresses stay; records of events stay
 //!   all: names, attributes and `weft log` know nothing of it.
+//! - What is not woven yet is woven so: that takes far less room than weaving it whole first, and a full disk may have no
+//!   more.
 
 use super::Pace;
+use super::found::{Found, Needs};
 use super::make::{Packed, Pen, pen, weigh};
-use super::source::{Version, cut};
-use super::weaver::{UNFINISHED, Weaver};
+use super::source::{Source, Version};
+use super::weaver::{Lean, Outcome, UNFINISHED, Weaver};
 use crate::error::{Error, Result};
-use crate::format::event::Event;
 use crate::format::woven::WovenHeader;
 use crate::format::woven::contents::{Contents, SegmentPart, Span};
 use crate::format::woven::places::WovenPlace;
-use crate::index::{Index, Unneeded};
+use crate::index::Index;
 use crate::journal::woven::WovenFile;
-use crate::types::{FileId, PageNo, SegmentNo, Seq};
+use crate::types::SegmentNo;
 use std::collections::HashMap;
 
 /// A file is made anew when at least one in so many of its bytes is not needed.
 const WORTH: u64 = 8;
-
-/// Bytes of versions that are packed at most to know what files would take, and how many neighbours at a time.
-const WEIGHED: u64 = 16 << 20;
-const STRETCH: u64 = 1 << 20;
-
-/// Says which versions are needed.
-pub trait Needs {
-    /// Of each of the versions of a page, by rising Seq, whether some instant that remains shows bytes of it.
-    fn needed(&self, file: FileId, page: PageNo, seqs: &[Seq]) -> Result<Vec<bool>>;
-}
 
 /// First and last segment of a woven file.
 pub type Range = (SegmentNo, SegmentNo);
@@ -70,14 +62,14 @@ struct Part<'a> {
     groups: Packed,
 }
 
-/// What stands in some files.
+/// What stands in some files, and where.
 #[derive(Default)]
-struct Found {
-    versions: Vec<Version>,
-    places: HashMap<(SegmentNo, u64), WovenPlace>,
-    /// Range and size of each write.
-    writes: HashMap<Seq, (FileId, (u64, u64, u64))>,
+struct Inside {
+    found: Found,
+    places: Places,
 }
+
+type Places = HashMap<(SegmentNo, u64), WovenPlace>;
 
 impl Weaver {
     /// Thins neighbouring woven files into one. `None`: told to stop; nothing has changed but the index. A `dry` run
@@ -94,80 +86,130 @@ impl Weaver {
         let woven = self.segments.woven();
         let opened = files.iter().map(|(first, last)| woven.open_now(*first, *last));
         let opened: Vec<WovenFile> = opened.collect::<Result<_>>()?;
-        let mut found = Found::default();
+        let mut inside = Inside::default();
         let mut parts = Vec::new();
         for file in &opened {
             for part in &file.contents().segments {
-                let groups = read_part(file, part, &mut found)?;
+                let groups = read_part(file, part, &mut inside)?;
                 parts.push(Part { file, part, groups });
                 if !pace.go_on(file.len_bytes() / file.contents().segments.len().max(1) as u64) {
                     return Ok(None);
                 }
             }
         }
+        let Inside { mut found, places } = inside;
         found.versions.sort_unstable();
-        let Some(needed) = judge(&found.versions, needs, pace)? else { return Ok(None) };
-        let mut told = tally(&opened, &found.versions, &needed);
+        let Some(needed) = found.judge(needs, pace)? else { return Ok(None) };
+        let (payload_bytes, unneeded_bytes) = found.tally(&needed);
+        let before_bytes = opened.iter().map(WovenFile::len_bytes).sum();
+        let files_made = opened.len() as u64;
+        let mut told = Thinning {
+            files: files_made,
+            payload_bytes,
+            unneeded_bytes,
+            before_bytes,
+            after_bytes: before_bytes,
+        };
+        let stays = opened.len() == 1 && !told.is_worth_it();
         if dry {
-            // What a sample makes of little to drop may be more than there is.
-            told.after_bytes =
-                self.estimate(&opened, (&parts, &found), &needed, &told)?.min(told.before_bytes);
+            if !stays {
+                let data = self.weigh(&found, &needed, self.reading(&parts, &places))?;
+                // What a sample makes of little to drop may be more than there is.
+                told.after_bytes = estimate(&opened, data, &needed, before_bytes).min(before_bytes);
+            }
             return Ok(Some(told));
         }
-        if told.unneeded_bytes > 0 {
-            index.forget(&unneeded(&found, &needed))?;
+        if unneeded_bytes > 0 {
+            index.forget(&found.unneeded(&needed))?;
         }
-        if opened.len() == 1 && !told.is_worth_it() {
-            told.after_bytes = told.before_bytes;
+        if stays {
             return Ok(Some(told));
         }
-        let mut flags = needed.into_iter();
-        found.versions.retain(|_| flags.next().unwrap_or(true));
-        match self.put_together(files, &parts, &found, pace)? {
+        found.keep(needed);
+        match self.put_together(files, &parts, (&found, &places), pace)? {
             Some(bytes) => told.after_bytes = bytes,
             None => return Ok(None),
         }
         Ok(Some(told))
     }
 
-    /// Bytes that would be left of some files: as they are where nothing is put together, else what a sample of the
-    /// versions that stay takes when it is packed, and all else in its share.
-    fn estimate(
+    /// Weaves a journal segment, as [`Weaver::step`] does, without the versions that no remaining instant needs.
+    pub fn thin_journal(
         &self,
-        files: &[WovenFile],
-        (parts, found): (&[Part<'_>], &Found),
-        needed: &[bool],
-        told: &Thinning,
-    ) -> Result<u64> {
-        if files.len() == 1 && !told.is_worth_it() {
-            return Ok(told.before_bytes);
+        number: SegmentNo,
+        needs: &dyn Needs,
+        index: &Index,
+        pace: &dyn Pace,
+        dry: bool,
+    ) -> Result<Option<Thinning>> {
+        let mut damaged = self.turn.lock();
+        if damaged.contains(&number) || !self.segments.list_journal()?.contains(&number) {
+            return Ok(Some(Thinning::default()));
         }
-        let (taken, of_all) = sample(&found.versions);
-        let stays = found.versions.iter().zip(needed).zip(taken);
-        let sampled =
-            stays.filter(|((_, needed), taken)| **needed && *taken).map(|((version, _), _)| version);
-        let data = (weigh(sampled, self.reading(parts, found))? as f64 * of_all) as u64;
-        let lens = |spans: &[Span]| -> u64 { spans.iter().map(|span| u64::from(span.len)).sum() };
-        let data_before: u64 = files.iter().map(|file| lens(&file.contents().data)).sum();
-        let all_parts = files.iter().flat_map(|file| &file.contents().segments);
-        let places: u64 =
-            all_parts.flat_map(|part| &part.places).map(|place| u64::from(place.span.len)).sum();
-        let stay = needed.iter().filter(|needed| **needed).count() as f64;
-        let places_after = (places as f64 * stay / needed.len().max(1) as f64) as u64;
-        Ok(told.before_bytes.saturating_sub(data_before + places) + data + places_after)
+        if dry {
+            return self.would_thin_journal(number, needs, pace);
+        }
+        let lean = Lean { needs, index };
+        let done = match self.weave_noting(number, Some(&lean), pace, &mut damaged)? {
+            Outcome::Wove(done) => done,
+            Outcome::Nothing | Outcome::Stopped => return Ok(None),
+        };
+        Ok(Some(Thinning {
+            files: 1,
+            payload_bytes: done.payload_bytes + done.unneeded_bytes,
+            unneeded_bytes: done.unneeded_bytes,
+            before_bytes: done.journal_bytes,
+            after_bytes: done.woven_bytes,
+        }))
+    }
+
+    fn would_thin_journal(
+        &self,
+        number: SegmentNo,
+        needs: &dyn Needs,
+        pace: &dyn Pace,
+    ) -> Result<Option<Thinning>> {
+        let source = Source::open(&self.segments, number)?;
+        let (mut found, mut records_bytes) = (Found::default(), 0);
+        let whole = source.groups(&self.segments, pace, |offset, head, records| {
+            found.take((number, offset), records, |_| true);
+            records_bytes += head.len() as u64;
+            Ok(())
+        })?;
+        if !whole {
+            return Ok(None);
+        }
+        found.versions.sort_unstable();
+        let Some(needed) = found.judge(needs, pace)? else { return Ok(None) };
+        let (payload_bytes, unneeded_bytes) = found.tally(&needed);
+        let data = self.weigh(&found, &needed, |version, bytes| source.version(version, bytes))?;
+        // The heads of groups, as if they could not be packed: they are little beside the data.
+        let after_bytes = (data + records_bytes).min(source.end);
+        Ok(Some(Thinning { files: 1, payload_bytes, unneeded_bytes, before_bytes: source.end, after_bytes }))
+    }
+
+    /// Bytes that the needed versions would take, from a sample.
+    fn weigh(
+        &self,
+        found: &Found,
+        needed: &[bool],
+        read: impl Fn(&Version, &mut [u8]) -> Result<()>,
+    ) -> Result<u64> {
+        let (sample, of_all) = found.sample(needed);
+        Ok((weigh(sample, read)? as f64 * of_all) as u64)
     }
 
     /// Reads a version from the file that has it.
     fn reading<'a>(
         &'a self,
         parts: &[Part<'a>],
-        found: &'a Found,
+        places: &'a Places,
     ) -> impl Fn(&Version, &mut [u8]) -> Result<()> + 'a {
         let by_segment: HashMap<SegmentNo, &WovenFile> =
             parts.iter().map(|part| (part.part.header.number, part.file)).collect();
         move |version, bytes| {
             let file = by_segment.get(&version.segment);
-            let place = found.places.get(&(version.segment, version.address));
+            let place = places.get(&(version.segment, version.address));
             match (file, place) {
                 (Some(file), Some(place)) => self.segments.woven().version(file, *place, bytes),
                 _ => Err(Error::corrupt("thin.read", "a version has no place")),
@@ -180,7 +222,7 @@ impl Weaver {
         &self,
         files: &[Range],
         parts: &[Part<'_>],
-        found: &Found,
+        inside: (&Found, &Places),
         pace: &dyn Pace,
     ) -> Result<Option<u64>> {
         let (Some((first, _)), Some((_, last))) = (files.first(), files.last()) else { return Ok(None) };
@@ -189,7 +231,7 @@ impl Weaver {
         let unfinished = path.with_extension(UNFINISHED);
         let header = WovenHeader { store: self.segments.store(), first: *first, last: *last, thinned: true };
         let made =
-            pen(&*self.disk, &unfinished, &header, pace).and_then(|pen| self.write_parts(pen, parts, found));
+            pen(&*self.disk, &unfinished, &header, pace).and_then(|pen| self.write_parts(pen, parts, inside));
         if !matches!(made, Ok(Some(_))) {
             let _ = self.disk.unlink("weave.drop", &unfinished);
         }
@@ -206,8 +248,13 @@ impl Weaver {
         Ok(Some(bytes))
     }
 
-    fn write_parts(&self, mut pen: Pen<'_>, parts: &[Part<'_>], found: &Found) -> Result<Option<u64>> {
-        let read = self.reading(parts, found);
+    fn write_parts(
+        &self,
+        mut pen: Pen<'_>,
+        parts: &[Part<'_>],
+        (found, places): (&Found, &Places),
+    ) -> Result<Option<u64>> {
+        let read = self.reading(parts, places);
         let Some((data, held)) = pen.versions(&found.versions, read)? else { return Ok(None) };
         let mut held_by: HashMap<SegmentNo, Vec<_>> = HashMap::new();
         for place in held {
@@ -253,94 +300,32 @@ impl Weaver {
 }
 
 /// Takes in what a segment holds; its groups pieces, as they stand.
-fn read_part(file: &WovenFile, part: &SegmentPart, found: &mut Found) -> Result<Packed> {
+fn read_part(file: &WovenFile, part: &SegmentPart, inside: &mut Inside) -> Result<Packed> {
     let number = part.header.number;
     for place in file.places_of(part)? {
-        found.places.insert((number, place.address), place);
+        inside.places.insert((number, place.address), place);
     }
     let mut packed = Packed::new();
     for piece in file.groups_of(part) {
         let (first, bytes, groups) = piece?;
         for group in groups.all() {
             let (offset, records) = group?;
-            let from = found.versions.len();
-            cut((number, offset), &records, &mut found.versions);
-            let cuts = found.versions.split_off(from);
-            let places = &found.places;
-            let here = cuts.into_iter().filter(|cut| places.contains_key(&(number, cut.address)));
-            found.versions.extend(here);
-            for record in &records {
-                if let Event::Write { file, offset, len, size, .. } = record.event {
-                    let end = offset.saturating_add(u64::from(len));
-                    found.writes.insert(record.seq, (file, (offset, end, size)));
-                }
-            }
+            let places = &inside.places;
+            let there = |version: &Version| places.contains_key(&(number, version.address));
+            inside.found.take((number, offset), &records, there);
         }
         packed.push((first, bytes));
     }
     Ok(packed)
 }
 
-/// Whether each of the versions is needed; `None` when told to stop.
-fn judge(versions: &[Version], needs: &dyn Needs, pace: &dyn Pace) -> Result<Option<Vec<bool>>> {
-    let mut needed = Vec::with_capacity(versions.len());
-    for (count, chunk) in versions.chunk_by(|a, b| (a.file, a.page) == (b.file, b.page)).enumerate() {
-        let Some(Version { file, page, .. }) = chunk.first() else { continue };
-        let seqs: Vec<Seq> = chunk.iter().map(|version| version.seq).collect();
-        needed.append(&mut needs.needed(*file, *page, &seqs)?);
-        if count % 256 == 0 && !pace.go_on(0) {
-            return Ok(None);
-        }
-    }
-    match needed.len() == versions.len() {
-        true => Ok(Some(needed)),
-        false => Err(Error::corrupt("thin.judge", "not every version was judged")),
-    }
-}
-
-fn tally(files: &[WovenFile], versions: &[Version], needed: &[bool]) -> Thinning {
-    let bytes = |wanted: fn(bool) -> bool| -> u64 {
-        let judged = versions.iter().zip(needed);
-        judged.filter(|(_, needed)| wanted(**needed)).map(|(version, _)| u64::from(version.len)).sum()
-    };
-    let (payload_bytes, unneeded_bytes) = (bytes(|_| true), bytes(|needed| !needed));
-    let before_bytes: u64 = files.iter().map(WovenFile::len_bytes).sum();
-    let goes = u128::from(before_bytes) * u128::from(unneeded_bytes) / u128::from(payload_bytes.max(1));
-    let after_bytes = before_bytes - goes as u64;
-    Thinning { files: files.len() as u64, payload_bytes, unneeded_bytes, before_bytes, after_bytes }
-}
-
-/// Which versions a sample takes, and how many times as much all of them are: stretches of neighbours, since these are
-/// packed together.
-fn sample(versions: &[Version]) -> (Vec<bool>, f64) {
-    let bytes = |versions: &[Version]| -> u64 { versions.iter().map(|version| u64::from(version.len)).sum() };
-    let all = bytes(versions);
-    let every = all.div_ceil(WEIGHED).max(1);
-    let (mut taken, mut seen, mut within) = (Vec::with_capacity(versions.len()), 0, 0);
-    for page in versions.chunk_by(|a, b| (a.file, a.page) == (b.file, b.page)) {
-        let takes = (seen / STRETCH).is_multiple_of(every);
-        let here = bytes(page);
-        within += if takes { here } else { 0 };
-        seen += here;
-        taken.resize(taken.len() + page.len(), takes);
-    }
-    (taken, all as f64 / within.max(1) as f64)
-}
-
-/// The writes that are not needed whole.
-fn unneeded(found: &Found, needed: &[bool]) -> Vec<Unneeded> {
-    let mut pages: HashMap<Seq, (bool, Vec<PageNo>)> = HashMap::new();
-    for (version, needed) in found.versions.iter().zip(needed) {
-        let (goes, stays) = pages.entry(version.seq).or_default();
-        match needed {
-            true => stays.push(version.page),
-            false => *goes = true,
-        }
-    }
-    let gone = pages.into_iter().filter(|(_, (goes, _))| *goes);
-    gone.filter_map(|(seq, (_, needed))| {
-        let (file, range) = *found.writes.get(&seq)?;
-        Some(Unneeded { file, seq, range, needed })
-    })
-    .collect()
+/// Bytes that would be left of some files: `data` for the versions that stay, and all else in its share.
+fn estimate(files: &[WovenFile], data: u64, needed: &[bool], before: u64) -> u64 {
+    let lens = |spans: &[Span]| -> u64 { spans.iter().map(|span| u64::from(span.len)).sum() };
+    let data_before: u64 = files.iter().map(|file| lens(&file.contents().data)).sum();
+    let all_parts = files.iter().flat_map(|file| &file.contents().segments);
+    let places: u64 = all_parts.flat_map(|part| &part.places).map(|place| u64::from(place.span.len)).sum();
+    let stay = needed.iter().filter(|needed| **needed).count() as f64;
+    let places_after = (places as f64 * stay / needed.len().max(1) as f64) as u64;
+    before.saturating_sub(data_before + places) + data + places_after
 }

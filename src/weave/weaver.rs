@@ -1,10 +1,12 @@
 //! Which segment is woven next, and the steps from one form to the other.
 
 use super::Pace;
+use super::found::Needs;
 use super::make::make;
 use super::source::Source;
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
+use crate::index::Index;
 use crate::journal::segment::Segments;
 use crate::live::paths::join_bytes;
 use crate::sync::{Arc, Mutex};
@@ -18,8 +20,9 @@ pub(super) const UNFINISHED: &str = "new";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Woven {
     pub segment: SegmentNo,
-    /// Bytes that writes brought.
+    /// Bytes that writes brought, and beside them those that were left out.
     pub payload_bytes: u64,
+    pub unneeded_bytes: u64,
     /// Bytes of groups in the journal segment.
     pub journal_bytes: u64,
     pub woven_bytes: u64,
@@ -33,6 +36,12 @@ pub enum Outcome {
     /// Told to stop; nothing has changed.
     Stopped,
     Wove(Woven),
+}
+
+/// What leaves out versions that no remaining instant needs; the index forgets them first.
+pub(super) struct Lean<'a> {
+    pub needs: &'a dyn Needs,
+    pub index: &'a Index,
 }
 
 /// Weaves one segment at a time.
@@ -91,7 +100,18 @@ impl Weaver {
         let Some(number) = waiting.into_iter().find(|number| !damaged.contains(number)) else {
             return Ok(Outcome::Nothing);
         };
-        let result = self.weave(number, pace);
+        self.weave_noting(number, None, pace, &mut damaged)
+    }
+
+    /// Weaves a segment, and remembers what kept it from that.
+    pub(super) fn weave_noting(
+        &self,
+        number: SegmentNo,
+        lean: Option<&Lean<'_>>,
+        pace: &dyn Pace,
+        damaged: &mut BTreeSet<SegmentNo>,
+    ) -> Result<Outcome> {
+        let result = self.weave(number, lean, pace);
         match &result {
             Err(error) => {
                 *self.trouble.lock() = Some(error.clone());
@@ -105,25 +125,23 @@ impl Weaver {
         result
     }
 
-    fn weave(&self, number: SegmentNo, pace: &dyn Pace) -> Result<Outcome> {
+    fn weave(&self, number: SegmentNo, lean: Option<&Lean<'_>>, pace: &dyn Pace) -> Result<Outcome> {
         let path = self.segments.woven().path(number, number);
         if let Some(done) = self.finished(number)? {
             return Ok(Outcome::Wove(done));
         }
         let source = Source::open(&self.segments, number)?;
         let unfinished = path.with_extension(UNFINISHED);
-        let made = make(&*self.disk, &self.segments, &source, &unfinished, pace);
+        let made = make(&*self.disk, &self.segments, &source, &unfinished, lean, pace);
         if !matches!(made, Ok(Some(_))) {
             // It is of no use to anyone, least of all on a full disk; the next start removes it at latest.
             let _ = self.disk.unlink("weave.drop", &unfinished);
         }
-        if made?.is_none() {
-            return Ok(Outcome::Stopped);
-        }
+        let Some(made) = made? else { return Ok(Outcome::Stopped) };
         self.disk.rename("weave.name", &unfinished, &path)?;
         self.disk.sync_dir("weave.name", self.segments.woven().dir())?;
         match self.finished(number)? {
-            Some(done) => Ok(Outcome::Wove(done)),
+            Some(done) => Ok(Outcome::Wove(Woven { unneeded_bytes: made.unneeded_bytes, ..done })),
             None => Err(Error::corrupt("weave.check", "what was written cannot be read back").at(&path)),
         }
     }
@@ -150,6 +168,7 @@ impl Weaver {
         let done = Woven {
             segment: number,
             payload_bytes: contents.payload_bytes,
+            unneeded_bytes: 0,
             journal_bytes: contents.journal_bytes,
             woven_bytes: file.len_bytes(),
         };

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Error, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 use weft_e2e::holder::Holder;
 use weft_e2e::mount::Mount;
@@ -217,6 +218,8 @@ fn shortens_history_before_it_refuses(one_disk: bool) {
     let out = OpenOptions::new().write(true).open(&file).unwrap();
     for round in 0..3_000_u64 {
         let bytes = noise();
+        // What the last second wrote may not be shortened.
+        thread::sleep(Duration::from_millis(1));
         out.write_all_at(&bytes[..BLOCK], (round % 32) * BLOCK as u64)
             .unwrap_or_else(|e| panic!("round {round}: {e}"));
         if round % 10 == 0 {
@@ -252,8 +255,8 @@ fn shortens_history_before_it_refuses(one_disk: bool) {
         cmd::run(mount.weft().args(args).arg(&mount.point)).ok();
     };
     keep("1d");
-    let block = noise();
-    let write = |round: u64| {
+    let mut write = |round: u64| {
+        let block = noise();
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).open(mount.point.join("more"))?;
         file.write_all_at(&block[..BLOCK], round % 8 * BLOCK as u64)?;
@@ -263,7 +266,11 @@ fn shortens_history_before_it_refuses(one_disk: bool) {
     assert_eq!(cause.kind(), ErrorKind::StorageFull, "{cause}");
     keep("1s");
     wait("room again", || write(0).is_ok());
-    (0..400).for_each(|round| write(round).unwrap_or_else(|cause| panic!("round {round}: {cause}")));
+    for round in 0..400 {
+        write(round).unwrap_or_else(|cause| panic!("round {round}: {cause}"));
+        // What the last second wrote may not be shortened.
+        thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(fs::read(mount.point.join("@tag=held/noise")).unwrap(), tagged);
     mount.unmount();
 }
