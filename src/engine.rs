@@ -16,6 +16,7 @@ mod partitions;
 mod pruning;
 mod reclaim;
 mod relief;
+mod resting;
 mod room;
 mod shadowing;
 mod splits;
@@ -47,6 +48,7 @@ use crate::index::kv::Kv;
 use crate::journal::Config;
 use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
+use crate::live::rest::RestRule;
 use crate::live::{Limits, Live};
 use crate::meta::store as meta;
 use crate::past::indexer::Indexer;
@@ -107,6 +109,7 @@ pub struct Engine {
     shadowing: shadowing::Shadowing,
     holds: Arc<holds::Holds>,
     pruning: pruning::Pruning,
+    rest_rule: RestRule,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -188,7 +191,7 @@ impl Engine {
         let shadowing = shadowing::Shadowing::new(shadows, options.shadow);
         let shadows = Arc::clone(&shadowing.shadows);
         let pages = Arc::new(Pages::new(Arc::clone(&index), Arc::clone(&live), page_files, shadows));
-        pruning::index_rested(&live, &index)?;
+        resting::index_rested(&live, &index)?;
         let indexer =
             Indexer::new(Arc::clone(&index), Arc::clone(&live.journal), Arc::clone(&pages), page_file);
         let weaver = weaving::Weaving::new(Arc::clone(live.journal.segments()), options.weave)?;
@@ -213,6 +216,7 @@ impl Engine {
             shadowing,
             holds: Arc::default(),
             pruning: pruning::Pruning::new(options.retention),
+            rest_rule: options.rest,
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),

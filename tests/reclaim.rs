@@ -78,6 +78,8 @@ fn what_was_there_before_goes_when_no_instant_shows_it() {
     engine.tag("first", world.past[0].seq).unwrap();
     engine.set_retention(retention(4, 3, 4));
     assert_eq!(engine.prune(&Unpaced, false).unwrap().bases_bytes, 0);
+    // What came to rest added one.
+    let all = (all.0 + 1, all.1);
     assert_eq!(kept_files(&world), all);
     check(&engine, &world.past);
 
@@ -178,7 +180,8 @@ fn a_failing_operation_of_it_takes_nothing_and_the_next_pruning_goes_on() {
             settle(&engine).unwrap();
             world.disk.fail(op, nth, libc::EIO);
             let failed = prune(&engine).is_err();
-            assert!(failed || nth > 1, "{op}");
+            // Where a saved page cannot be read, a file does not come to rest, and all else goes on.
+            assert!(failed || nth > 1 || op == "base.open", "{op}");
             check(&engine, &world.past);
             world.disk.clear_faults();
             prune(&engine).unwrap();

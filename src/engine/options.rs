@@ -2,6 +2,7 @@
 
 use super::{ForecastLimits, ShadowLimits, WeaveLimits};
 use crate::live::exclude::Exclude;
+use crate::live::rest::RestRule;
 use crate::live::roots::Asked;
 use crate::meta::retention::Retention;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,8 @@ pub struct Options {
     pub shadow: ShadowLimits,
     /// How long history is kept.
     pub retention: Retention,
+    /// When a file of which pages are being written comes to rest.
+    pub rest: RestRule,
     /// Whether and how to forecast.
     pub forecast: ForecastLimits,
     /// May chown to others (running as root).
@@ -89,6 +92,7 @@ impl Options {
             weave: WeaveLimits::default(),
             shadow: ShadowLimits::default(),
             retention: Retention::everything(),
+            rest: RestRule::default(),
             forecast: ForecastLimits::default(),
             privileged: true,
             exclude: Exclude::nothing(),

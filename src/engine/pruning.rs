@@ -5,11 +5,11 @@ use super::budget::{self, Budget};
 use super::holds::Held;
 use super::reclaim::Witnesses;
 use super::relief::Relief;
+use super::resting::Looks;
 use crate::error::{Error, Kind, Result};
 use crate::format::event::Event;
 use crate::format::event::Record;
-use crate::index::Index;
-use crate::live::Live;
+use crate::live::rest::Resting;
 use crate::meta::retention::Retention;
 use crate::meta::thinned::Thinned;
 use crate::past::plan::Plan;
@@ -56,6 +56,8 @@ pub struct Pruned {
     pub thinning: Thinning,
     /// Bytes of base files and of files in limbo that went.
     pub bases_bytes: u64,
+    /// Bytes of pages that were saved as they were, so that history need not hold the others of their files.
+    pub saved_bytes: u64,
 }
 
 /// The pruner as an engine has it.
@@ -65,6 +67,7 @@ pub(super) struct Pruning {
     judged: Mutex<HashMap<Range, u64>>,
     let_go: Mutex<Option<LetGo>>,
     pub(super) witnesses: Witnesses,
+    pub(super) looks: Looks,
     pub(super) relief: Relief,
 }
 
@@ -75,6 +78,7 @@ impl Pruning {
             judged: Mutex::new(HashMap::new()),
             let_go: Mutex::new(None),
             witnesses: Witnesses::default(),
+            looks: Looks::default(),
             relief: Relief::default(),
         }
     }
@@ -89,11 +93,6 @@ impl Engine {
     /// Which instants remain.
     pub fn thinned(&self) -> Thinned {
         self.live.thinned.lock().clone()
-    }
-
-    /// Files that nobody wrote since history began: their live files hold, or held, what instants show of then.
-    pub fn live_rested(&self) -> usize {
-        self.live.rested().len()
     }
 
     /// Takes effect with the next pruning.
@@ -125,46 +124,38 @@ impl Engine {
             pinned,
             thinning: Thinning::default(),
             bases_bytes: 0,
+            saved_bytes: 0,
         };
-        if dry || self.rest(&thinned)? {
+        if dry {
             judged.clear();
+        } else {
+            let rested = self.rest(&thinned, pace)?;
+            pruned.saved_bytes = rested.saved_bytes;
+            if rested.files > 0 {
+                judged.clear();
+            }
         }
-        self.carry_out(&thinned, &mut judged, pace, dry, &mut pruned.thinning)?;
+        if thinned.upto() == Seq::ZERO {
+            return Ok(pruned);
+        }
+        let needs = self.needs(&thinned, dry, &mut pruned)?;
+        self.carry_out(&thinned, &needs, &mut judged, pace, dry, &mut pruned.thinning)?;
         if dry {
             judged.clear();
         }
-        pruned.bases_bytes = self.reclaim(&thinned, pace, dry)?;
+        pruned.bases_bytes = self.reclaim(&needs, pace, dry)?;
         Ok(pruned)
     }
 
-    /// Files that nobody wrote since history began come to rest; whether some did.
-    fn rest(&self, thinned: &Thinned) -> Result<bool> {
-        let first = thinned.first();
-        if first <= self.live.birth.lock().0 {
-            return Ok(false);
+    /// What the instants that remain show; for a dry run as if what would come to rest had.
+    fn needs(&self, thinned: &Thinned, dry: bool, pruned: &mut Pruned) -> Result<Remaining<'_>> {
+        let needs = Remaining::new(&self.index, &self.live, thinned.clone());
+        if !dry {
+            return Ok(needs);
         }
-        self.live.forget_rested(first, &self.index)?;
-        let ready = || {
-            let durable = self.live.journal.durable();
-            self.indexer.wait_for(durable)?;
-            Ok(durable)
-        };
-        self.live.rest(first, &self.index, ready)?;
-        let mut new = false;
-        for rested in self.live.rested() {
-            let known = self.index.adoption(rested.file, rested.since)?;
-            new |= known.is_none_or(|known| known.seq != rested.since);
-        }
-        // Until that is durable, and the index has been told, the versions are read.
-        if new && self.checkpoint()? {
-            self.index_rested()?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    fn index_rested(&self) -> Result<()> {
-        index_rested(&self.live, &self.index)
+        let resting = self.would_rest(thinned)?;
+        pruned.saved_bytes = resting.iter().map(Resting::saved_bytes).sum();
+        Ok(needs.resting(resting.iter().map(|resting| resting.file).collect()))
     }
 
     fn time_of_first(&self, thinned: &Thinned, before: Timestamp) -> Timestamp {
@@ -230,22 +221,16 @@ impl Engine {
     fn carry_out(
         &self,
         thinned: &Thinned,
+        needs: &Remaining<'_>,
         judged: &mut HashMap<Range, u64>,
         pace: &dyn Pace,
         dry: bool,
         told: &mut Thinning,
     ) -> Result<()> {
-        if thinned.upto() == Seq::ZERO {
-            return Ok(());
-        }
-        let mut needs = Remaining::new(&self.index, &self.live, thinned.clone());
-        if dry && thinned.first() > self.live.birth.lock().0 {
-            needs = needs.resting(self.live.would_rest(thinned.first(), &self.index)?.into_iter().collect());
-        }
         let weaver = self.weaver.weaver();
         let mut full = None;
         for number in weaver.waiting(self.settled().min(thinned.upto()))? {
-            match weaver.thin_journal(number, &needs, &self.index, pace, dry) {
+            match weaver.thin_journal(number, needs, &self.index, pace, dry) {
                 Ok(Some(done)) => told.add(&done),
                 Ok(None) => return Ok(()),
                 // Of the next, less may be needed.
@@ -258,7 +243,7 @@ impl Engine {
         judged.retain(|range, _| groups.iter().flatten().any(|(known, ..)| known == range));
         let thin = |group: &[Thinnable]| {
             let files: Vec<Range> = group.iter().map(|(range, ..)| *range).collect();
-            weaver.thin(&files, &needs, &self.index, pace, dry)
+            weaver.thin(&files, needs, &self.index, pace, dry)
         };
         // What is put together takes space beside what it is made of. Where there is too little, less is put together.
         let mut groups = VecDeque::from(groups);
@@ -350,12 +335,6 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
             }
         }
     }
-}
-
-/// Tells the index of the files at rest that a checkpoint knows.
-pub(super) fn index_rested(live: &Live, index: &Index) -> Result<()> {
-    let rested = live.rested();
-    rested.iter().try_for_each(|rested| index.put_adoption(rested.file, rested.since, rested.size))
 }
 
 fn warn_of_damage(error: &Error) {

@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::format::base::BaseEntry;
 use crate::index::BasePage;
 use crate::live::unneeded::InLimbo;
-use crate::meta::thinned::Thinned;
 use crate::sync::Mutex;
 use crate::types::{FileId, PageNo, Seq};
 use crate::weave::{Pace, Remaining};
@@ -28,11 +27,8 @@ struct Unneeded {
 
 impl Engine {
     /// Removes base files and files in limbo that nothing which remains shows; bytes that came back, or would.
-    pub(super) fn reclaim(&self, thinned: &Thinned, pace: &dyn Pace, dry: bool) -> Result<u64> {
-        if thinned.upto() == Seq::ZERO {
-            return Ok(0);
-        }
-        let unneeded = self.unneeded(&Remaining::new(&self.index, &self.live, thinned.clone()), pace)?;
+    pub(super) fn reclaim(&self, needs: &Remaining<'_>, pace: &dyn Pace, dry: bool) -> Result<u64> {
+        let unneeded = self.unneeded(needs, pace)?;
         if dry || unneeded.bytes == 0 {
             return Ok(unneeded.bytes);
         }

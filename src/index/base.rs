@@ -16,6 +16,9 @@ use std::ops::RangeInclusive;
 const ADOPTION: u8 = 1;
 const PAIRS_AT_ONCE: usize = 1024;
 
+/// Stands for the inode where a file came to rest.
+const AT_REST: u64 = u64::MAX;
+
 /// A file's bytes at `seq` are its base: nothing older shows from then on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Adoption {
@@ -45,7 +48,7 @@ pub(super) fn record(build: &mut Build<'_>, file: FileId, seq: Seq, size: u64, i
     put_adoption(&mut build.batch, file, seq, size, inode);
 }
 
-pub(super) fn put_adoption(batch: &mut Batch, file: FileId, seq: Seq, size: u64, inode: u64) {
+fn put_adoption(batch: &mut Batch, file: FileId, seq: Seq, size: u64, inode: u64) {
     let mut key = Vec::with_capacity(20);
     put_ascending(&mut key, file.0);
     put_seq(&mut key, seq);
@@ -53,6 +56,23 @@ pub(super) fn put_adoption(batch: &mut Batch, file: FileId, seq: Seq, size: u64,
     put_varint(&mut value, size);
     put_varint(&mut value, inode);
     batch.put(Space::Adopt, key, value);
+}
+
+/// A file came to rest: its bytes are the same as before.
+pub(super) fn put_rest(batch: &mut Batch, file: FileId, seq: Seq, size: u64) {
+    put_adoption(batch, file, seq, size, AT_REST);
+}
+
+/// Whether other bytes became the base of a file in `(after, upto]`.
+pub(super) fn renewed(kv: &dyn Kv, file: FileId, (after, upto): (Seq, Seq)) -> Result<bool> {
+    let mut at = upto;
+    while let Some(found) = adoption(kv, file, at)?.filter(|found| found.seq > after) {
+        if found.inode != AT_REST {
+            return Ok(true);
+        }
+        at = Seq(found.seq.0 - 1);
+    }
+    Ok(false)
 }
 
 /// The adoption that holds at an instant.

@@ -254,14 +254,15 @@ impl Index {
         base::adoption(&*self.kv, file, at)
     }
 
-    /// A file's bytes as of an instant are its base: its versions from before do not count any more. Idempotent.
-    pub fn put_adoption(&self, file: FileId, seq: Seq, size: u64) -> Result<()> {
+    /// A file comes to rest: its bytes as of an instant are its base, and its versions from before do not count any more.
+    /// Idempotent.
+    pub fn put_rest(&self, file: FileId, seq: Seq, size: u64) -> Result<()> {
         if base::adoption(&*self.kv, file, seq)?.is_some_and(|known| known.seq == seq) {
             return Ok(());
         }
         let _turn = self.writer.lock();
         let mut batch = kv::Batch::default();
-        base::put_adoption(&mut batch, file, seq, size, 0);
+        base::put_rest(&mut batch, file, seq, size);
         self.kv.commit(batch)
     }
 
@@ -325,8 +326,8 @@ impl Index {
     /// Whether a file's content changed after one Seq, up to another.
     pub fn content_changed(&self, file: FileId, after: Seq, upto: Seq) -> Result<bool> {
         let newest = data::newest(&*self.kv, file, data::Track::Content, upto)?;
-        let based = base::adoption(&*self.kv, file, upto)?.is_some_and(|adoption| adoption.seq > after);
-        Ok(based || newest.is_some_and(|sample| sample.seq > after))
+        let renewed = base::renewed(&*self.kv, file, (after, upto))?;
+        Ok(renewed || newest.is_some_and(|sample| sample.seq > after))
     }
 
     /// Which pages of a file may differ between two Seqs, and the bytes of the events between. `None`: more than `most`, or
@@ -338,7 +339,7 @@ impl Index {
         mut pages: PageSet,
         most: u64,
     ) -> Result<Option<(PageSet, u64)>> {
-        if base::adoption(&*self.kv, file, upto)?.is_some_and(|adoption| adoption.seq > after) {
+        if base::renewed(&*self.kv, file, (after, upto))? {
             return Ok(None);
         }
         let bytes = data::changed(&*self.kv, file, (after, upto), &mut pages, most)?;

@@ -13,7 +13,7 @@ use super::base::SavedPage;
 use super::node::{Node, NodeState};
 use super::overlay::{Piece, Source};
 use crate::disk::DiskFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::types::{FileId, FileKind, PAGE, PAGE_LEN, PageNo, RootId, Seq};
@@ -47,6 +47,10 @@ impl Live {
 
     /// As [`Live::apply_round`], for a caller that holds the round.
     pub(super) fn round_locked(&self) -> Result<Seq> {
+        if self.frozen.load(Ordering::Acquire) {
+            let stopped = || Error::errno("applier.frozen", libc::EIO);
+            return Err(self.journal.failure().map_or_else(stopped, |cause| crate::journal::stopped(&cause)));
+        }
         let upto = self.journal.durable();
         self.bury(upto)?;
         let files: Vec<FileId> = std::mem::take(&mut *self.dirty.lock()).into_iter().collect();

@@ -72,7 +72,7 @@ impl Live {
             if pages == 0 {
                 return Ok(None);
             }
-            let size = state.content.base.as_ref().map_or(0, |base| base.size);
+            let size = state.content.base_since(adopted).map_or(0, |base| base.size);
             match self.pool.open("live.base.read", &self.paths.live(node.root, node.file)?, false) {
                 Ok(handle) => (handle, size, pages),
                 // The applier has just moved it to limbo, and is about to say so.
@@ -123,8 +123,8 @@ impl Live {
 
 /// Pages from `page` on, of those that `len` bytes span, whose base the live file still holds.
 fn untouched(state: &NodeState, adopted: Seq, page: PageNo, len: usize) -> u64 {
-    let Some(base) = &state.content.base else { return 0 };
-    if base.adopted != adopted || base.in_limbo || !state.content.exists {
+    let Some(base) = state.content.base_since(adopted) else { return 0 };
+    if base.in_limbo || !state.content.exists {
         return 0;
     }
     let spanned = (len as u64).div_ceil(PAGE);

@@ -11,9 +11,32 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase, Place};
 use crate::format::sections::Sections;
 use crate::sync::atomic::Ordering;
-use crate::types::{FileId, FileKind, RootId, StoreId};
+use crate::types::{FileId, FileKind, RootId, Seq, StoreId};
 use std::collections::HashMap;
 use std::path::Path;
+
+/// Why a checkpoint was not written.
+#[derive(Debug)]
+pub(super) enum Unwritten {
+    /// The last one stands.
+    Surely(Error),
+    /// It has its name; after a power cut either of the two may stand.
+    Perhaps(Error),
+}
+
+impl From<Error> for Unwritten {
+    fn from(error: Error) -> Unwritten {
+        Unwritten::Surely(error)
+    }
+}
+
+impl From<Unwritten> for Error {
+    fn from(unwritten: Unwritten) -> Error {
+        match unwritten {
+            Unwritten::Surely(error) | Unwritten::Perhaps(error) => error,
+        }
+    }
+}
 
 /// Checkpoints kept in STORE.
 const KEPT: usize = 2;
@@ -23,9 +46,20 @@ impl Live {
     /// yet (a file that is cut again and again); the last checkpoint stands, try again.
     pub fn try_checkpoint(&self, phase: Phase, prints: &HashMap<FileId, Fingerprint>) -> Result<bool> {
         let mut id = self.round.lock();
+        Ok(self.checkpoint_locked(&mut id, phase, prints, |_| Ok(()))?)
+    }
+
+    /// The same for a caller that holds the round, and does something when all up to some event is applied.
+    pub(super) fn checkpoint_locked(
+        &self,
+        id: &mut u64,
+        phase: Phase,
+        prints: &HashMap<FileId, Fingerprint>,
+        before: impl FnOnce(Seq) -> Result<()>,
+    ) -> std::result::Result<bool, Unwritten> {
         self.journal.flush()?;
         let place = self.journal.durable_end();
-        self.round_locked()?;
+        let applied = self.round_locked()?;
         if phase != Phase::Clean {
             self.sync_live()?;
         }
@@ -33,13 +67,31 @@ impl Live {
         if behind {
             return Ok(false);
         }
+        before(applied)?;
         let checkpoint = self.image(*id + 1, phase, place, prints);
         self.journal.flush()?;
         self.base.persist()?;
-        write(&*self.disk, &self.paths, &checkpoint)?;
-        *id += 1;
+        let written = write(&*self.disk, &self.paths, &checkpoint);
+        if !matches!(written, Err(Unwritten::Surely(_))) {
+            // The next one is newer than what may stand there.
+            *id += 1;
+        }
+        written?;
         self.checkpointed.store(place.seq.0 - 1, Ordering::Relaxed);
+        self.drop_old();
         Ok(true)
+    }
+
+    /// Removes all but the newest checkpoints. One that is left harms nothing.
+    fn drop_old(&self) {
+        let removed = list(&*self.disk, &self.paths).and_then(|ids| {
+            let old = ids.iter().rev().skip(KEPT);
+            old.map(|id| self.disk.unlink("checkpoint.prune", &self.paths.checkpoint(*id)))
+                .collect::<Result<()>>()
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, "an old checkpoint could not be removed");
+        }
     }
 
     /// Makes all live files durable: once for each filesystem that holds some.
@@ -80,12 +132,12 @@ impl Live {
         let names_seq = self.journal.last_seq();
         let mut slots = tree.slots();
         let mut nodes = Vec::with_capacity(tree.nodes.len());
+        let mut rested = self.rested.lock().clone();
         let mut sections = Sections {
             roots: super::roots::states(&tree),
             tags: self.tags.lock().states(),
             leases: self.leases.lock().states(self.journal.monotonic_us()),
             thinned: self.thinned.lock().states(),
-            rested: self.rested(),
             epochs: self.journal.epochs().list().to_vec(),
             excluded: tree.excluded_states(),
             ..Sections::default()
@@ -95,6 +147,9 @@ impl Live {
             if state.attr.nlink == 0 && node.kind != FileKind::Regular {
                 continue;
             }
+            let resting = state.content.resting.as_ref();
+            rested.extend(resting.map(|base| (*file, base.rested(*file))));
+            let base = resting.or(state.content.base.as_ref());
             sections.data_pages.extend(sparse::to_section(*file, &state));
             nodes.push(NodeState {
                 file: *file,
@@ -105,10 +160,11 @@ impl Live {
                 target: node.target.clone(),
                 xattrs: state.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
                 live: state.content.exists,
-                base: state.content.base.as_ref().map(|base| base.to_state()),
+                base: base.map(|base| base.to_state()),
                 fingerprint: prints.get(file).copied(),
             });
         }
+        sections.rested = rested.into_values().collect();
         nodes.sort_by_key(|node| node.file);
         sections.data_pages.sort_by_key(|data| data.file);
         Checkpoint {
@@ -128,29 +184,29 @@ impl Live {
 }
 
 /// Makes a checkpoint durable: the roots' copies first. That of DATA is whole, the others do without the nodes.
-fn write(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> Result<()> {
+fn write(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> std::result::Result<(), Unwritten> {
     let bytes = checkpoint.encode();
     if checkpoint.phase != Phase::Clean {
         let mut further = Vec::new();
         for root in &paths.roots {
             if root.root == RootId(0) {
-                write_file(disk, &root.copy(), &root.own(), &bytes)?;
+                write_file(disk, &root.copy(), &bytes)?;
+                disk.sync_dir("checkpoint.rename", &root.own())?;
                 continue;
             }
             if further.is_empty() {
                 further = Checkpoint { nodes: Vec::new(), ..checkpoint.clone() }.encode();
             }
-            write_file(disk, &root.copy(), &root.own(), &further)?;
+            write_file(disk, &root.copy(), &further)?;
+            disk.sync_dir("checkpoint.rename", &root.own())?;
         }
     }
-    write_file(disk, &paths.checkpoint(checkpoint.id), &paths.checkpoint_dir(), &bytes)?;
-    for old in list(disk, paths)?.iter().rev().skip(KEPT) {
-        disk.unlink("checkpoint.prune", &paths.checkpoint(*old))?;
-    }
-    Ok(())
+    write_file(disk, &paths.checkpoint(checkpoint.id), &bytes)?;
+    disk.sync_dir("checkpoint.rename", &paths.checkpoint_dir()).map_err(Unwritten::Perhaps)
 }
 
-fn write_file(disk: &dyn Disk, path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file durably and gives it its name, which is not durable yet.
+fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = Path::new(&temporary);
@@ -158,8 +214,7 @@ fn write_file(disk: &dyn Disk, path: &Path, dir: &Path, bytes: &[u8]) -> Result<
     let file = disk.open("checkpoint.write", temporary, how)?;
     file.set_len("checkpoint.write", 0)?;
     file.write_durable("checkpoint.write", bytes, 0)?;
-    disk.rename("checkpoint.rename", temporary, path)?;
-    disk.sync_dir("checkpoint.rename", dir)
+    disk.rename("checkpoint.rename", temporary, path)
 }
 
 fn list(disk: &dyn Disk, paths: &Paths) -> Result<Vec<u64>> {

@@ -6,7 +6,8 @@
 
 use super::overlay::{Overlay, Piece, Source};
 use crate::format::checkpoint::BaseState;
-use crate::types::{PAGE, PageNo, PageSet, Seq};
+use crate::format::sections::RestedState;
+use crate::types::{FileId, PAGE, PageNo, PageSet, Seq};
 use roaring::RoaringBitmap;
 
 /// The largest file, as ext4 has it with 4 KiB blocks (`ext4_max_size`): page numbers fit 32 bits, and the applier can
@@ -52,6 +53,11 @@ impl Base {
         (start / PAGE..last).map(PageNo).filter(|page| !self.is_saved(*page)).collect()
     }
 
+    /// Of a file at rest.
+    pub fn rested(&self, file: FileId) -> RestedState {
+        RestedState { file, since: self.adopted, size: self.size }
+    }
+
     /// As checkpoints keep it.
     pub fn to_state(&self) -> BaseState {
         let mut saved = Vec::with_capacity(self.saved.serialized_size());
@@ -87,6 +93,8 @@ pub struct Content {
     pub exists: bool,
     pub shrink: Option<Shrink>,
     pub base: Option<Base>,
+    /// The base that it is about to have instead: the applier stands still until then.
+    pub resting: Option<Base>,
     /// Pages that hold data, of the file as its last event left it.
     pub data: PageSet,
     /// It waits for the applier.
@@ -124,6 +132,11 @@ impl Content {
     pub fn bypassing(len: u64) -> Content {
         let data = PageSet::dense(len);
         Content { live_len: len, disk_len: len, exists: true, direct: true, data, ..Content::default() }
+    }
+
+    /// The base that it has, or is about to have, since an adoption.
+    pub fn base_since(&self, adopted: Seq) -> Option<&Base> {
+        [&self.base, &self.resting].into_iter().flatten().find(|base| base.adopted == adopted)
     }
 
     /// What is in the live file is the base from now on.

@@ -103,7 +103,8 @@ impl Live {
     /// the caller knows that nothing was written since the last checkpoint, or that DATA was plain.
     pub(super) fn release(&self, node: &Node, state: &mut NodeState) -> Result<()> {
         let content = &state.content;
-        if content.direct || content.oldest_pending().is_some() || !content.overlay.is_empty() {
+        let moves = content.resting.is_some() || content.oldest_pending().is_some();
+        if content.direct || moves || !content.overlay.is_empty() {
             return Ok(());
         }
         // From now on its size is that of the live file.

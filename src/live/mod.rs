@@ -94,6 +94,8 @@ pub struct Live {
     overlay_bytes: AtomicU64,
     /// One round of the applier at a time; holds the id of the last checkpoint.
     round: Mutex<u64>,
+    /// Nothing is applied any more: nobody knows which of two checkpoints stands.
+    frozen: AtomicBool,
     applied: AtomicU64,
     checkpointed: AtomicU64,
     /// What stops the applier, and the way to wait for it.

@@ -395,6 +395,7 @@ fn assemble(
         leases: Mutex::new(Leases::default()),
         thinned: Mutex::new(Thinned::default()),
         rested: Mutex::default(),
+        frozen: AtomicBool::new(false),
         tree: RwLock::new(tree),
         pool,
         base,

@@ -42,9 +42,7 @@ impl<'a> Remaining<'a> {
         if at == adopted {
             return Ok(true);
         }
-        if !self.is_there(file, at)?
-            || self.index.adoption(file, at)?.is_some_and(|known| known.seq > adopted)
-        {
+        if self.is_superseded(file, adopted, at)? || !self.is_there(file, at)? {
             return Ok(false);
         }
         let mut written = self.index.written_page(file, page, at, adopted)?;
@@ -54,7 +52,19 @@ impl<'a> Remaining<'a> {
     /// Whether an instant, or something open, leads to a file since its adoption.
     pub fn needs_file(&self, file: FileId, adopted: Seq) -> Result<bool> {
         let at = self.thinned.at_or_after(adopted);
-        Ok(at == adopted || self.live.knows(file) || self.is_there(file, at)?)
+        if at == adopted {
+            return Ok(true);
+        }
+        Ok(!self.is_superseded(file, adopted, at)? && (self.live.knows(file) || self.is_there(file, at)?))
+    }
+
+    /// Whether a file has, or would have, another base at an instant.
+    fn is_superseded(&self, file: FileId, adopted: Seq, at: Seq) -> Result<bool> {
+        let first = self.thinned.first();
+        if self.resting.contains(&file) && adopted < first && at >= first {
+            return Ok(true);
+        }
+        Ok(self.index.adoption(file, at)?.is_some_and(|known| known.seq > adopted))
     }
 
     /// Whether a view of an instant leads to a file, or something open does.

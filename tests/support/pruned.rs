@@ -12,8 +12,9 @@ use std::path::Path;
 use std::sync::Arc;
 use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Instant, Resolution, Unpaced, Weaving};
+use weft::engine::{Engine, Instant, Resolution, SetAttr, Unpaced, Weaving};
 use weft::error::Result;
+use weft::live::rest::RestRule;
 use weft::meta::retention::{Retention, Tier};
 use weft::types::{FileId, Seq, Timestamp};
 
@@ -23,6 +24,7 @@ pub const STEP_US: i64 = 1_000;
 
 pub type Contents = Vec<(&'static str, Vec<u8>)>;
 
+#[derive(Clone)]
 pub struct Past {
     pub ts: Timestamp,
     pub seq: Seq,
@@ -41,6 +43,8 @@ pub struct World {
 pub fn try_open(disk: &SimDisk, kv: &Arc<CrashKv>, clock: &Arc<Ticking>) -> Result<Arc<Engine>> {
     let mut options = bed::options();
     options.segment_bytes = 1;
+    // These files are small.
+    options.rest = RestRule { least_pages: 1, pages_for_one: 1, looks: u32::MAX };
     bed::open(disk, kv, clock, options)
 }
 
@@ -107,6 +111,7 @@ impl World {
             let bytes = vec![self.rng.random(); 5_000];
             self.write(engine, "seldom", at, &bytes);
         }
+        self.work_warm(engine);
         if self.rng.random_bool(0.3) {
             engine.unlink(FileId::ROOT, b"table").unwrap();
             self.now.retain(|(name, _)| *name != "table");
@@ -115,6 +120,33 @@ impl World {
         let ts = engine.now();
         let Resolution::Found(found) = engine.resolve(Instant::Time(ts)).unwrap() else { panic!() };
         self.past.push(Past { ts, seq: found.seq, contents: self.now.clone() });
+    }
+
+    /// A file without holes that is written here and there, grows and is cut: the pages that nobody writes come to rest.
+    fn work_warm(&mut self, engine: &Engine) {
+        if !self.now.iter().any(|(known, _)| *known == "warm") {
+            engine.create(FileId::ROOT, b"warm", bed::regular()).unwrap();
+            self.now.push(("warm", Vec::new()));
+            let bytes: Vec<u8> = (0..90_000).map(|at| (at / 700) as u8).collect();
+            self.write(engine, "warm", 0, &bytes);
+        }
+        let bytes = vec![self.rng.random(); self.rng.random_range(1..6_000)];
+        let len = self.content("warm").len();
+        match self.rng.random_range(0..10) {
+            0 => self.write(engine, "warm", len, &bytes),
+            1 => {
+                let size = len - len.min(bytes.len()) / 2;
+                let (file, _) = engine.lookup(FileId::ROOT, b"warm").unwrap();
+                engine.set_attr(file, SetAttr { size: Some(size as u64), ..SetAttr::default() }).unwrap();
+                self.content("warm").truncate(size);
+            }
+            _ => {
+                // Mostly the same few pages.
+                let behind = if self.rng.random_bool(0.7) { 9_000 } else { len };
+                let at = self.rng.random_range(0..behind.min(len));
+                self.write(engine, "warm", at, &bytes);
+            }
+        }
     }
 
     pub fn content(&mut self, name: &str) -> &mut Vec<u8> {

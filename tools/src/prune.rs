@@ -60,6 +60,14 @@ fn text(pruned: &Value) -> String {
             if is_dry { "would come back, too" } else { "came back, too" }
         ));
     }
+    let saved = number(pruned, "saved_bytes");
+    if saved > 0 {
+        text.push_str(&format!(
+            "{} of pages {} as they were: history need not hold the other pages of their files\n",
+            bytes(saved as f64),
+            if is_dry { "would be kept" } else { "are kept" }
+        ));
+    }
     for held in pruned.get("pinned").and_then(Value::as_array).into_iter().flatten() {
         text.push_str(&format!("held at seq {} by {}\n", field(held, "seq"), field(held, "by")));
     }
