@@ -22,6 +22,7 @@ mod shadowing;
 mod splits;
 mod status;
 mod store;
+mod sweeping;
 mod threads;
 mod weaving;
 
@@ -110,6 +111,7 @@ pub struct Engine {
     holds: Arc<holds::Holds>,
     pruning: pruning::Pruning,
     rest_rule: RestRule,
+    page_slack_bytes: u64,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -217,6 +219,7 @@ impl Engine {
             holds: Arc::default(),
             pruning: pruning::Pruning::new(options.retention),
             rest_rule: options.rest,
+            page_slack_bytes: options.page_slack_bytes,
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),

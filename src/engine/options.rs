@@ -61,6 +61,8 @@ pub struct Options {
     pub retention: Retention,
     /// When a file of which pages are being written comes to rest.
     pub rest: RestRule,
+    /// Composed pages are looked through for such as nobody needs when they take so much more.
+    pub page_slack_bytes: u64,
     /// Whether and how to forecast.
     pub forecast: ForecastLimits,
     /// May chown to others (running as root).
@@ -93,6 +95,7 @@ impl Options {
             shadow: ShadowLimits::default(),
             retention: Retention::everything(),
             rest: RestRule::default(),
+            page_slack_bytes: 64 << 20,
             forecast: ForecastLimits::default(),
             privileged: true,
             exclude: Exclude::nothing(),

@@ -6,6 +6,7 @@ use super::holds::Held;
 use super::reclaim::Witnesses;
 use super::relief::Relief;
 use super::resting::Looks;
+use super::sweeping::Swept;
 use crate::error::{Error, Kind, Result};
 use crate::format::event::Event;
 use crate::format::event::Record;
@@ -58,6 +59,8 @@ pub struct Pruned {
     pub bases_bytes: u64,
     /// Bytes of pages that were saved as they were, so that history need not hold the others of their files.
     pub saved_bytes: u64,
+    /// Bytes of composed pages that went; a dry run does not look for them.
+    pub pages_bytes: u64,
 }
 
 /// The pruner as an engine has it.
@@ -68,6 +71,7 @@ pub(super) struct Pruning {
     let_go: Mutex<Option<LetGo>>,
     pub(super) witnesses: Witnesses,
     pub(super) looks: Looks,
+    pub(super) swept: Swept,
     pub(super) relief: Relief,
 }
 
@@ -79,6 +83,7 @@ impl Pruning {
             let_go: Mutex::new(None),
             witnesses: Witnesses::default(),
             looks: Looks::default(),
+            swept: Swept::default(),
             relief: Relief::default(),
         }
     }
@@ -125,6 +130,7 @@ impl Engine {
             thinning: Thinning::default(),
             bases_bytes: 0,
             saved_bytes: 0,
+            pages_bytes: 0,
         };
         if dry {
             judged.clear();
@@ -144,6 +150,9 @@ impl Engine {
             judged.clear();
         }
         pruned.bases_bytes = self.reclaim(&needs, pace, dry)?;
+        if !dry {
+            pruned.pages_bytes = self.sweep_pages(pace)?;
+        }
         Ok(pruned)
     }
 

@@ -9,6 +9,7 @@ use crate::index::Index;
 use crate::live::paths::{Paths, join_bytes};
 use crate::live::{checkpoint, pair};
 use crate::meta::store as meta;
+use crate::past::pages;
 use crate::sync::Arc;
 use crate::types::{FileKind, Seq, StoreId};
 use std::path::Path;
@@ -133,9 +134,7 @@ fn open_superblock(disk: &dyn Disk, paths: &Paths, fresh: StoreId) -> Result<Sup
 }
 
 pub(super) fn next_page_file(disk: &dyn Disk, dir: &Path) -> Result<u64> {
-    let numbers = disk.read_dir("pages.list", dir)?.into_iter().filter_map(|entry| {
-        std::str::from_utf8(&entry.name).ok()?.strip_suffix(".pages")?.parse::<u64>().ok()
-    });
+    let numbers = pages::list(disk, dir)?.into_iter().map(|(number, _)| number);
     Ok(numbers.max().map_or(1, |last| last + 1))
 }
 

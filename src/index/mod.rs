@@ -13,6 +13,7 @@ mod attr;
 mod base;
 mod build;
 mod codec;
+mod composed;
 mod counts;
 mod cover;
 mod data;
@@ -62,6 +63,7 @@ use kv::Kv;
 use levels::Levels;
 use lookup::Window;
 use memory::Memory;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// A group of the journal, decoded: a write's bytes stand at `offset` plus its payload's offset.
@@ -198,6 +200,12 @@ impl Index {
         removals.dedup();
         let _turn = self.writer.lock();
         self.kv.commit(kv::Batch { removals, ..kv::Batch::default() })
+    }
+
+    /// Of each page file that has some, the pages that some version leads to. `go_on` is asked now and then with the bytes
+    /// that were read; `None` when it says no.
+    pub fn composed(&self, go_on: impl FnMut(u64) -> bool) -> Result<Option<BTreeMap<u64, PageSet>>> {
+        composed::composed(&*self.kv, go_on)
     }
 
     /// How many pages of a file hold data, `size` being its bytes at that instant. The others are holes.

@@ -18,7 +18,7 @@ use crate::types::{Location, PAGE, Seq, Timestamp};
 /// Groups put into one batch of the index at most.
 const GROUPS: usize = 128;
 /// A page file is closed when it is this long.
-const PAGE_FILE_MAX: u64 = 1 << 30;
+const PAGE_FILE_MAX: u64 = 64 << 20;
 
 struct Position {
     place: Place,
@@ -56,6 +56,11 @@ impl Indexer {
     /// Last event in the index.
     pub fn reached(&self) -> Seq {
         self.reached.lock().0
+    }
+
+    /// The page file that is written; the index has all that is in earlier ones.
+    pub fn page_file(&self) -> u64 {
+        self.position.lock().page_file.0
     }
 
     /// What keeps it from going on.

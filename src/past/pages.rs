@@ -6,10 +6,10 @@ use crate::index::{Adoption, Index, PageVersion, advance};
 use crate::journal::segment::Segments;
 use crate::live::Live;
 use crate::shadow::{Cover, Shadows, Source as ShadowSource};
-use crate::sync::{Arc, Mutex};
-use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, Seq};
+use crate::sync::{Arc, Mutex, RwLock};
+use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, PageSet, Seq};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Pages looked up at once.
 const BATCH: u64 = 256;
@@ -30,11 +30,54 @@ pub struct PageFiles {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     open: Mutex<BTreeMap<u64, Arc<dyn DiskFile>>>,
+    /// Held by whoever reads, from the lookup on: what the index does not lead to any more may be read until then.
+    reading: RwLock<()>,
 }
+
+/// Pages that lie together and are not in use go when they are so many: a filesystem gives back whole blocks, and the
+/// fewer extents a file has the better.
+const RUN: u64 = 16;
 
 impl PageFiles {
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> PageFiles {
-        PageFiles { disk, dir, open: Mutex::new(BTreeMap::new()) }
+        PageFiles { disk, dir, open: Mutex::new(BTreeMap::new()), reading: RwLock::new(()) }
+    }
+
+    /// The page files before one, and the bytes that each takes.
+    pub fn before(&self, number: u64) -> Result<Vec<(u64, u64)>> {
+        let mut found = Vec::new();
+        for (known, path) in list(&*self.disk, &self.dir)?.into_iter().filter(|(known, _)| *known < number) {
+            found.push((known, self.disk.stat("pages.size", &path)?.map_or(0, |stat| stat.allocated)));
+        }
+        Ok(found)
+    }
+
+    /// Returns when all reads that have begun are done.
+    pub fn wait_for_readers(&self) {
+        drop(self.reading.write());
+    }
+
+    /// Gives back the pages of a file that are not `used`, in runs. The index does not lead to them, durably, and nobody
+    /// who was led there reads any more.
+    pub fn give_back(&self, number: u64, used: Option<&PageSet>) -> Result<()> {
+        let Some(used) = used else {
+            self.open.lock().remove(&number);
+            return self.disk.unlink_if_there("pages.remove", &self.path(number));
+        };
+        let file = self.file(number)?;
+        let mut from = 0;
+        let end = file.len("pages.size")? / PAGE;
+        for (first, behind) in used.runs().chain([(end, end)]) {
+            if first.saturating_sub(from) >= RUN {
+                file.punch("pages.punch", from * PAGE, (first - from) * PAGE)?;
+            }
+            from = behind;
+        }
+        Ok(())
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:010}.pages"))
     }
 
     /// Makes a file's pages durable, and its name.
@@ -49,7 +92,7 @@ impl PageFiles {
         if let Some(file) = open.get(&number) {
             return Ok(Arc::clone(file));
         }
-        let path = self.dir.join(format!("{number:010}.pages"));
+        let path = self.path(number);
         let how = OpenHow { write: true, create: true, ..OpenHow::default() };
         let file = self.disk.open("pages.open", &path, how)?;
         while open.len() >= KEPT_OPEN {
@@ -113,6 +156,7 @@ impl Pages {
         at: Seq,
         mut read: impl FnMut(Option<Adoption>) -> Result<T>,
     ) -> Result<T> {
+        let _reading = self.page_files.reading.read();
         let mut adoption = self.index.adoption(file, at)?;
         loop {
             let result = read(adoption);
@@ -265,6 +309,16 @@ impl Pages {
             }
         }
     }
+}
+
+/// The page files of a directory, by number.
+pub fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = disk.read_dir("pages.list", dir)?;
+    let numbered = entries.into_iter().filter_map(|entry| {
+        let name = std::str::from_utf8(&entry.name).ok()?;
+        Some((name.strip_suffix(".pages")?.parse().ok()?, dir.join(name)))
+    });
+    Ok(numbered.collect())
 }
 
 impl ShadowSource for Pages {

@@ -45,6 +45,7 @@ pub fn try_open(disk: &SimDisk, kv: &Arc<CrashKv>, clock: &Arc<Ticking>) -> Resu
     options.segment_bytes = 1;
     // These files are small.
     options.rest = RestRule { least_pages: 1, pages_for_one: 1, looks: u32::MAX };
+    options.page_slack_bytes = 0;
     bed::open(disk, kv, clock, options)
 }
 
@@ -101,8 +102,9 @@ impl World {
             self.write(engine, "sparse", at, &[7; 10]);
         }
         // Written seldom: it comes to rest.
-        if self.past.is_empty() || self.rng.random_bool(0.1) {
-            if self.past.is_empty() {
+        let new = !self.now.iter().any(|(known, _)| *known == "seldom");
+        if new || self.rng.random_bool(0.1) {
+            if new {
                 engine.create(FileId::ROOT, b"seldom", bed::regular()).unwrap();
                 self.now.push(("seldom", Vec::new()));
                 self.write(engine, "seldom", 0, &[3; 50_000]);
@@ -116,6 +118,11 @@ impl World {
             engine.unlink(FileId::ROOT, b"table").unwrap();
             self.now.retain(|(name, _)| *name != "table");
         }
+        self.note(engine);
+    }
+
+    /// Time passes, and what is there now is remembered.
+    pub fn note(&mut self, engine: &Engine) {
         self.clock.pass(STEP_US);
         let ts = engine.now();
         let Resolution::Found(found) = engine.resolve(Instant::Time(ts)).unwrap() else { panic!() };

@@ -60,6 +60,10 @@ fn text(pruned: &Value) -> String {
             if is_dry { "would come back, too" } else { "came back, too" }
         ));
     }
+    let pages = number(pruned, "pages_bytes");
+    if pages > 0 {
+        text.push_str(&format!("{} of composed pages came back, too\n", bytes(pages as f64)));
+    }
     let saved = number(pruned, "saved_bytes");
     if saved > 0 {
         text.push_str(&format!(
