@@ -85,9 +85,8 @@ impl Live {
     /// Removes all but the newest checkpoints. One that is left harms nothing.
     fn drop_old(&self) {
         let removed = list(&*self.disk, &self.paths).and_then(|ids| {
-            let old = ids.iter().rev().skip(KEPT);
-            old.map(|id| self.disk.unlink("checkpoint.prune", &self.paths.checkpoint(*id)))
-                .collect::<Result<()>>()
+            let mut old = ids.iter().rev().skip(KEPT);
+            old.try_for_each(|id| self.disk.unlink("checkpoint.prune", &self.paths.checkpoint(*id)))
         });
         if let Err(error) = removed {
             tracing::warn!(%error, "an old checkpoint could not be removed");
