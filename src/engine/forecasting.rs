@@ -39,6 +39,8 @@ pub(super) struct Forecasting {
     limits: ForecastLimits,
     queue: SignalQueue,
     service: Mutex<Service>,
+    /// As it was after its last step: whoever asks for the state waits for no model.
+    shown: Mutex<Option<State>>,
     collector: Mutex<Collector>,
     /// What the model's process holds beside us is not known here; how long the last tick took is.
     tick_us: crate::sync::atomic::AtomicU64,
@@ -67,9 +69,21 @@ impl Forecasting {
             limits,
             queue: SignalQueue::default(),
             service: Mutex::new(Service::new(crate::sync::Arc::clone(disk), store, limits.how)),
+            shown: Mutex::new(None),
             collector: Mutex::new(Collector::default()),
             tick_us: crate::sync::atomic::AtomicU64::new(0),
         }
+    }
+
+    fn step(&self, step: impl FnOnce(&mut Service)) {
+        let mut service = self.service.lock();
+        step(&mut service);
+        *self.shown.lock() = Some(service.state());
+    }
+
+    fn state(&self) -> State {
+        let shown = self.shown.lock().clone();
+        shown.unwrap_or_else(|| self.service.lock().state())
     }
 }
 
@@ -81,7 +95,7 @@ pub(super) fn forecast(engine: &Engine, stop: &AtomicBool) {
     }
     super::budget::yield_to_others();
     engine.live.count_activity();
-    forecasting.service.lock().warm(&engine.meta, engine.now());
+    forecasting.step(|service| service.warm(&engine.meta, engine.now()));
     let how = forecasting.limits.how;
     let every = Duration::from_micros(how.tick_us.unsigned_abs().max(1));
     let mut next = Instant::now() + every;
@@ -119,7 +133,7 @@ impl Engine {
             self.forecasting.queue.offer(signal);
         }
         let told = self.forecasting.queue.drain();
-        self.forecasting.service.lock().tick(&told, now);
+        self.forecasting.step(|service| service.tick(&told, now));
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.forecasting.tick_us.store(took, Ordering::Relaxed);
     }
@@ -127,14 +141,14 @@ impl Engine {
     /// Forecasts now, by hand, and scores what is due.
     pub fn forecast_now(&self) {
         let now = self.now();
-        self.forecasting.service.lock().forecast(&self.meta, now);
+        self.forecasting.step(|service| service.forecast(&self.meta, now));
         self.forecast_wishes();
     }
 
     /// Takes a model into service, or hears why there is none. Its forecasts come with the next step.
     pub fn set_predictor(&self, model: std::result::Result<Box<dyn Predictor>, String>) {
         let now = self.now();
-        self.forecasting.service.lock().set_model(model, now);
+        self.forecasting.step(|service| service.set_model(model, now));
     }
 
     /// Looks at the forecast as it is.
@@ -151,7 +165,7 @@ impl Engine {
             signals,
             dropped,
             tick_ms: self.forecasting.tick_us.load(Ordering::Relaxed) as f64 / 1e3,
-            state: self.forecasting.service.lock().state(),
+            state: self.forecasting.state(),
         }
     }
 }
