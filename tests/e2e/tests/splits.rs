@@ -146,9 +146,12 @@ fn a_partition_of_postgres_splits_and_the_past_of_a_child_is_read_without_the_re
     let moved = format!("SELECT count(*) FROM orders_all WHERE {NEW} AND note = 'moved'");
     assert_eq!(scratch.number(&moved), 0, "as it was then");
     scratch.stop();
-    // It holds across a restart of the daemon.
     server.stop();
     mount.unmount();
+    // The forecast is to learn from it.
+    let trace = weft(&mount, &["trace", "export", "--store", mount.store.to_str().unwrap()]).ok();
+    assert!(trace.contains(&format!(",{parent},split,")), "{trace}");
+    // It holds across a restart of the daemon.
     mount.remount();
     let again = json(weft(&mount, &["splits", &data, "--json"]));
     assert_eq!(again[0]["children"][0]["partition"], listed[0]["children"][0]["partition"]);

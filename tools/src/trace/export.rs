@@ -1,8 +1,10 @@
 use super::files;
 use crate::{Outcome, output};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use weft::disk::os::OsDisk;
+use weft::forecast::signal::Key;
 use weft::forecast::trace::{Line, Trace, kept, text};
 use weft::past::when::{self, Instant as Moment};
 use weft::types::Timestamp;
@@ -43,7 +45,7 @@ pub struct Record {
 
 /// Between two looks for new ticks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Between two times at which all of the file is written.
+/// Between two times at which what is new is written.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
 
 fn now() -> Timestamp {
@@ -78,14 +80,14 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
         ));
     }
     files::write(&args.output, text::write(&trace).as_bytes())?;
-    told(&args.output, &trace)
+    told(&args.output, trace.lines.len(), trace.names.len())
 }
 
-fn told(file: &Path, trace: &Trace) -> Outcome {
+fn told(file: &Path, ticks: usize, partitions: usize) -> Outcome {
     if file.as_os_str() == "-" {
         return Ok(std::process::ExitCode::SUCCESS);
     }
-    output::print(&format!("{} ticks of {} partitions\n", trace.lines.len(), trace.names.len()))
+    output::print(&format!("{ticks} ticks of {partitions} partitions\n"))
 }
 
 /// `90s`, `10m`, `2h`, `1d`.
@@ -109,47 +111,80 @@ pub fn record(args: &Record, store: Option<&Path>) -> Outcome {
     }
     let begun = now();
     let started = Instant::now();
-    let mut trace = ticks(&store, (begun, begun))?;
+    files::write(&args.file, text::write(&ticks(&store, (begun, begun))?).as_bytes())?;
+    let mut recorded = Recorded::default();
     let mut last = begun;
-    files::write(&args.file, text::write(&trace).as_bytes())?;
     let mut written = Instant::now();
     loop {
         let left = length.map(|length| length.saturating_sub(started.elapsed()));
         std::thread::sleep(left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY)));
         let ended = left.is_some_and(|left| left <= LOOK_EVERY);
         let new = ticks(&store, (last, Timestamp::LAST))?;
-        if let Some(line) = new.lines.last() {
-            last = line.at();
-            extend(&mut trace, &new);
-        }
+        last = new.lines.last().map_or(last, Line::at);
+        recorded.add(&new);
         if ended || written.elapsed() >= WRITE_EVERY {
-            files::write(&args.file, text::write(&trace).as_bytes())?;
+            files::append(&args.file, std::mem::take(&mut recorded.unwritten).as_bytes())?;
             written = Instant::now();
         }
         if ended {
-            return told(&args.file, &trace);
+            return told(&args.file, recorded.lines, recorded.names.len());
         }
     }
 }
 
-/// Adds the lines of a later trace.
-fn extend(trace: &mut Trace, more: &Trace) {
-    for line in &more.lines {
-        let name = usize::try_from(line.partition).ok().and_then(|index| more.names.get(index));
-        let Some(name) = name else { continue };
-        let at = trace.names.iter().position(|known| known == name).unwrap_or_else(|| {
-            trace.names.push(name.clone());
-            trace.names.len() - 1
-        });
-        let partition = u32::try_from(at).unwrap_or(u32::MAX);
-        trace.lines.push(Line { partition, what: line.what });
+/// What was recorded: of what is in the file only how much it is.
+#[derive(Default)]
+struct Recorded {
+    unwritten: String,
+    lines: usize,
+    names: HashSet<Key>,
+}
+
+impl Recorded {
+    fn add(&mut self, new: &Trace) {
+        for line in &new.lines {
+            let name = usize::try_from(line.partition).ok().and_then(|index| new.names.get(index));
+            let Some(name) = name else { continue };
+            self.unwritten.push_str(&text::line(name, &line.what));
+            self.lines += 1;
+            self.names.insert(Key::clone(name));
+        }
     }
-    trace.tick_us = more.tick_us;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_recorded_in_parts_is_one_trace() {
+        let dir = std::env::temp_dir().join(format!("weft-recorded-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let text = |lines: &[&str]| {
+            let head = text::head(10_000_000, "live");
+            weft::forecast::trace::text::read(std::io::Cursor::new(head + &lines.concat())).unwrap()
+        };
+        let parts = [
+            text(&["10000000,a,tick,10000000,1,8192,0,1,1,0,8192,0,0,0,1\n", "10000000,\"b,c\",gone\n"]),
+            text(&["20000000,d,gone\n", "20000000,a,tick,10000000,2,8192,0,1,1,0,8192,0,0,0,1\n"]),
+        ];
+        for name in ["trace.csv", "trace.csv.gz"] {
+            let (file, mut recorded) = (dir.join(name), Recorded::default());
+            files::write(&file, weft::forecast::trace::text::head(10_000_000, "live").as_bytes()).unwrap();
+            for part in &parts {
+                recorded.add(part);
+                files::append(&file, std::mem::take(&mut recorded.unwritten).as_bytes()).unwrap();
+            }
+            let whole = files::read(&file).unwrap();
+            assert_eq!((whole.lines.len(), recorded.lines, recorded.names.len()), (4, 4, 3));
+            assert_eq!(
+                whole.names.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
+                ["a", "b,c", "d"]
+            );
+            assert_eq!(whole.lines[3].what, parts[1].lines[1].what);
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn lengths_are_read_from_words() {

@@ -3,8 +3,8 @@
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use weft::forecast::trace::{Trace, text};
 
@@ -39,18 +39,31 @@ pub fn read(path: &Path) -> Result<Trace, String> {
 /// # Errors
 /// One line with the path.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    put(path, bytes, || File::create(path))
+}
+
+/// Adds to a file that [`write`] began, at once; to a compressed one a part of its own.
+///
+/// # Errors
+/// One line with the path.
+pub fn append(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    put(path, bytes, || OpenOptions::new().append(true).open(path))
+}
+
+fn put(path: &Path, bytes: &[u8], open: impl FnOnce() -> std::io::Result<File>) -> Result<(), String> {
     let failed = |cause: std::io::Error| format!("cannot write {}: {cause}", path.display());
     if path.as_os_str() == "-" {
         return crate::output::print(&String::from_utf8_lossy(bytes)).map(|_| ());
     }
-    let file = BufWriter::new(File::create(path).map_err(failed)?);
-    if path.extension().is_some_and(|extension| extension == "gz") {
-        let mut packed = GzEncoder::new(file, Compression::default());
-        packed.write_all(bytes).map_err(failed)?;
-        return packed.finish().and_then(|mut file| file.flush()).map_err(failed);
-    }
-    let mut file = file;
-    file.write_all(bytes).and_then(|()| file.flush()).map_err(failed)
+    let packed = match path.extension().is_some_and(|extension| extension == "gz") {
+        true => {
+            let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+            packer.write_all(bytes).and_then(|()| packer.finish()).map_err(failed)?
+        }
+        false => Vec::new(),
+    };
+    let bytes = if packed.is_empty() { bytes } else { &packed };
+    open().and_then(|mut file| file.write_all(bytes)).map_err(failed)
 }
 
 /// BLAKE3 of a file's bytes, in hex.
