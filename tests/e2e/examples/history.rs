@@ -244,6 +244,8 @@ fn thinned(mount: &Mount, tiers: &str) -> Value {
         "tiers": tiers, "secs": begun.elapsed().as_secs_f64(), "points": pruned["points"],
         "before_bytes": before["woven_bytes"], "after_bytes": after["woven_bytes"],
         "journal_bytes": after["journal_bytes"], "pruned": pruned,
+        "base_bytes": [before["base_bytes"], after["base_bytes"]],
+        "index_bytes": [before["index_bytes"], after["index_bytes"]],
     })
 }
 
