@@ -1,8 +1,9 @@
 //! What is remembered of one partition.
 
+use super::parts::Parts;
 use super::rates::{Day, Fading, Hours, Of, Window, Windows};
 use crate::forecast::tick::Tick;
-use crate::types::Timestamp;
+use crate::types::{PAGE, Timestamp};
 
 /// See the head of this file; of bounded size.
 #[derive(Clone, Debug, Default)]
@@ -10,11 +11,14 @@ pub struct State {
     pub(super) fading: Fading,
     pub(super) windows: Windows,
     pub(super) day: Day,
+    pub(super) parts: Parts,
     pub(super) last: Tick,
     pub(super) first_seen: Timestamp,
     pub(super) last_write: Option<Timestamp>,
     pub(super) last_read: Option<Timestamp>,
     pub(super) last_split: Option<Timestamp>,
+    /// Bytes that it had then.
+    pub(super) split_size: u64,
     pub(super) last_ddl: Option<Timestamp>,
     /// Mean µs between stretches with writes, fading over the last ten or so.
     pub(super) gap_us: f32,
@@ -57,6 +61,7 @@ impl State {
         self.fading.add(tick);
         self.windows.add(tick);
         self.day.add(tick);
+        self.parts.add(tick);
         if tick.writes > 0 {
             self.add_writes(tick);
         }
@@ -103,6 +108,33 @@ impl State {
     /// It was split, or is about to be.
     pub fn add_split(&mut self, at: Timestamp) {
         self.last_split = self.last_split.max(Some(at));
+        self.split_size = self.last.size;
+    }
+
+    /// Bytes gathered since it was new or last split; all of it, if it is smaller since.
+    pub(super) fn gathered(&self) -> u64 {
+        self.last.size.checked_sub(self.split_size).unwrap_or(self.last.size)
+    }
+
+    /// Seconds since it was new or last split.
+    pub(super) fn whole_secs(&self, now: Timestamp) -> f64 {
+        let since = self.last_split.unwrap_or(self.first_seen);
+        now.0.saturating_sub(since.0).max(0) as f64 / 1e6
+    }
+
+    /// Probability of no busy tick within `horizon` seconds, if the share of them that is busy over a span goes on, each by
+    /// itself.
+    pub fn still(&self, now: Timestamp, span: usize, horizon: u32) -> f64 {
+        let busy = self.rate(now, span, Of::Busy).clamp(0.0, 1.0);
+        (1.0 - busy).powf((f64::from(horizon) / self.last.secs()).max(1.0))
+    }
+
+    /// Distinct pages that the coming `secs` bring if the rates over a span go on, where it is written of late; what it
+    /// grows by is new.
+    pub(super) fn distinct(&self, now: Timestamp, span: usize, secs: f64) -> f64 {
+        let grown = self.rate(now, span, Of::Growth) * secs / PAGE as f64;
+        let pages = self.rate(now, span, Of::Pages) * secs;
+        grown.min(pages) + self.parts.distinct((pages - grown).max(0.0))
     }
 
     /// A statement changes it.
