@@ -16,11 +16,13 @@ import onnx
 import compare
 import graph
 import judge
+import lineages
 import net
 import scores
+import stretch
 import synthetic
 from data import Rows
-from outputs import COLUMNS, OUTPUTS, WIDTH
+from outputs import ASKED, COLUMNS, OUTPUTS, WIDTH
 
 HERE = Path(__file__).parent
 LABELS = (
@@ -159,12 +161,61 @@ class Training(unittest.TestCase):
 class Synthetic(unittest.TestCase):
     def test_partitions_are_read_synced_and_grow_while_they_are_written(self):
         lines = [values for seed in (35, 47) for _, _, values in synthetic.site(seed)[0]]
+        lines = [values for values in lines if not isinstance(values, str)]
         written = [values for values in lines if values[0] > 0]
         share = lambda holds: sum(map(holds, written)) / len(written)
         self.assertGreater(share(lambda v: v[7] > 0), 0.05, "read")
         self.assertGreater(share(lambda v: v[9] > 1), 0.01, "synced")
         self.assertGreater(share(lambda v: v[2] > 0 and v[3] > 0), 0.01, "appended to and overwritten")
         self.assertTrue(all(v[2] + v[3] == v[0] and v[6] >= 0 for v in lines))
+
+
+    def test_some_sites_have_partitions_that_divide_and_such_that_only_come_and_go(self):
+        lines = synthetic.site(1)[0]
+        kinds = {name for _, name, values in lines if values == "split"}
+        self.assertGreater(len(kinds), 20)
+        ends = {}
+        for end, name, values in lines:
+            self.assertLessEqual(ends.get(name, 0), end, "nothing is told of what is gone")
+            if values == "gone":
+                ends[name] = np.inf
+        self.assertTrue(any(ends.get(name) for name in kinds), "some parents go")
+        _, together = lineages.of_site(1, 900, 10, 0)
+        self.assertEqual(any(name.startswith("base/5/") for _, name, _ in lines), together)
+
+    def test_what_divides_at_a_size_is_about_as_large_each_time(self):
+        sizes, spread = {}, []
+        for seed in range(40):
+            sizes.clear()
+            for _, name, values in lineages.dividing(np.random.default_rng(seed), "p", 900, 10, 0):
+                if values == "split":
+                    spread.append((seed, np.log(sizes[name])))
+                elif values != "gone":
+                    sizes[name] = values[6]
+        each = [np.std([size for of, size in spread if of == seed]) for seed in {of for of, _ in spread}]
+        self.assertGreater(len(each), 25)
+        self.assertLess(np.median(each), 0.4)
+
+    def test_parts_that_are_touched_are_those_of_the_daemon(self):
+        mib = 1 << 20
+        self.assertEqual(lineages.mask(0, 1, 64 * mib), 1)
+        self.assertEqual(lineages.mask(mib - 1, mib + 1, 64 * mib), 0b11)
+        self.assertEqual(lineages.mask(63 * mib, 64 * mib, 64 * mib), 1 << 63)
+        self.assertEqual(lineages.mask(0, 64 * mib, 64 * mib), (1 << 64) - 1)
+
+
+class Stretching(unittest.TestCase):
+    def test_times_are_stretched_and_nothing_else(self):
+        lines = [
+            "#weft-trace 1 tick_us=2000000 source=live\n", f"{synthetic.HEAD}\n",
+            "1000000,p,tick,2000000,3,4,0,3,1,0,9,0,0,0,0000000000000001\n",
+            '1000007,"a,tick,5,""b",split,,,,,,,,,,,,0.5\n', "3000000,p,gone\n",
+        ]
+        made = list(stretch.stretch(lines, 450))
+        self.assertEqual(made[0], "#weft-trace 1 tick_us=900000000 source=live_stretched_450\n")
+        self.assertEqual(made[2], "1000000,p,tick,900000000,3,4,0,3,1,0,9,0,0,0,0000000000000001\n")
+        self.assertEqual(made[3].split(",", 1)[0], "1003150")
+        self.assertEqual(made[4], "901000000,p,gone\n")
 
 
 class Gradients(unittest.TestCase):
@@ -176,8 +227,8 @@ class Gradients(unittest.TestCase):
         y[0] = np.nan
         y[1, COLUMNS["split_secs"]] = -50
         weight = np.ones(6, np.float32)
-        near = np.zeros(12 * 2)
-        said = np.abs(rng.standard_normal((6, 12, 2))).astype(np.float32)
+        near = np.zeros(len(ASKED) * 2)
+        said = np.abs(rng.standard_normal((6, len(ASKED), 2))).astype(np.float32)
         made = net.Net(4, (5, 3), 1, near)
         target = net.inside(y)
         _, grads = made.gradients(x, said, target, weight)
