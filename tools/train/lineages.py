@@ -138,7 +138,7 @@ def rolling(rng, name, ticks, secs, begin):
             if rng.random() < family.busy:
                 lines.append((family.at(tick), partition.name, partition.tick(rng, family, rng.gamma(2, rate / 2))))
         dropped = int(born + (kept + 1) * every)
-        if dropped < ticks:
+        if dropped < ticks and partition.told:
             lines.append((family.at(dropped), partition.name, "gone"))
     return lines
 

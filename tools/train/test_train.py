@@ -22,7 +22,7 @@ import scores
 import stretch
 import synthetic
 from data import Rows
-from outputs import ASKED, COLUMNS, OUTPUTS, WIDTH
+from outputs import ASKED, COLUMNS, COUNTS, HORIZONS, OUTPUTS, WIDTH
 
 HERE = Path(__file__).parent
 LABELS = (
@@ -171,17 +171,26 @@ class Synthetic(unittest.TestCase):
 
 
     def test_some_sites_have_partitions_that_divide_and_such_that_only_come_and_go(self):
-        lines = synthetic.site(1)[0]
-        kinds = {name for _, name, values in lines if values == "split"}
-        self.assertGreater(len(kinds), 20)
-        ends = {}
-        for end, name, values in lines:
-            self.assertLessEqual(ends.get(name, 0), end, "nothing is told of what is gone")
-            if values == "gone":
-                ends[name] = np.inf
-        self.assertTrue(any(ends.get(name) for name in kinds), "some parents go")
-        _, together = lineages.of_site(1, 900, 10, 0)
-        self.assertEqual(any(name.startswith("base/5/") for _, name, _ in lines), together)
+        split, gone, last = set(), {}, {}
+        for seed in range(1, 9):
+            for end, name, values in lineages.of_site(seed, 300, 10, 0)[0]:
+                key = (seed, name)
+                if values == "gone":
+                    gone[key] = end
+                elif values == "split":
+                    split.add(key)
+                else:
+                    last[key] = max(end, last.get(key, 0))
+        self.assertGreater(len(split), 50)
+        self.assertTrue(split & gone.keys() and split - gone.keys(), "some parents go, some stay")
+        self.assertTrue(gone.keys() - split, "others go without")
+        self.assertTrue(all(last[key] <= end for key, end in gone.items()), "nothing is told of what is gone")
+
+    def test_a_site_in_one_directory_names_its_partitions_by_numbers(self):
+        seed = next(seed for seed in range(1, 50) if lineages.of_site(seed, 99, 10, 0)[1])
+        lines = synthetic.site(seed)[0]
+        self.assertTrue(all(name.startswith("base/5/") for _, name, _ in lines))
+        self.assertEqual([end for end, _, _ in lines], sorted(end for end, _, _ in lines))
 
     def test_what_divides_at_a_size_is_about_as_large_each_time(self):
         sizes, spread = {}, []
@@ -242,6 +251,35 @@ class Gradients(unittest.TestCase):
             down = made.gradients(x, said, target, weight)[0]
             flat[at] = keep
             self.assertAlmostEqual((up - down) / (2 * step), float(grads[key].reshape(-1)[at]), delta=5e-3, msg=key)
+
+
+class Bounds(unittest.TestCase):
+    """However far out a row is, a forecast stays near what its experts say."""
+
+    def setUp(self):
+        self.names = [f"{what}_{span}s" for what in ("pages", "pages_of_bytes", "reads") for span in net.SPANS]
+        self.names += [f"still_odds_{horizon}s" for horizon in HORIZONS] + [f"distinct_{horizon}s" for horizon in HORIZONS]
+        self.experts = net.Experts(self.names)
+        self.net = net.Net(len(self.names), (5, 3), 1, self.experts.near)
+        self.x = np.abs(np.random.default_rng(1).standard_normal((50, len(self.names)))).astype(np.float32)
+
+    def test_counts_and_odds_are_within_the_bounds_of_what_experts_say(self):
+        for key in ("skip", "w3"):
+            self.net.w[key] = self.net.w[key] * 1e6
+        said = self.experts(self.x)
+        z = self.net.forward(self.x * 1e3, said)[:, ASKED]
+        least, most = said.min(axis=2) - net.BOUND, said.max(axis=2) + net.BOUND
+        self.assertTrue((z >= least - 1e-3).all() and (z <= most + 1e-3).all())
+
+    def test_where_nothing_was_written_next_to_nothing_is_expected(self):
+        self.net.w["skip"] = self.net.w["skip"] + 1e6
+        z = self.net.forward(self.x, self.experts(np.zeros_like(self.x)))
+        self.assertLess(np.expm1(z[:, COUNTS]).max(), 0.2)
+
+    def test_an_expert_that_a_count_has_not_is_never_chosen(self):
+        chosen = self.net.layers(self.x, self.experts(self.x))[3]
+        self.assertEqual(chosen[:, -4:, len(HORIZONS):].max(), 0, "quiet has one for each horizon")
+        np.testing.assert_allclose(chosen.sum(axis=2), 1, rtol=1e-5)
 
 
 class Scores(unittest.TestCase):
