@@ -191,6 +191,8 @@ ASIDE = 20.0
 SCALE = np.ones(WIDTH, np.float32)
 SCALE[COUNTS] = 0.2
 SCALE[TIMES] = 0.05
+# Splits are rare: what most rows say of them costs next to nothing.
+SCALE[COLUMNS["p_split"]] = 3.0
 
 
 def losses(z, t):

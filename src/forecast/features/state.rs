@@ -129,6 +129,16 @@ impl State {
         (1.0 - busy).powf((f64::from(horizon) / self.last.secs()).max(1.0))
     }
 
+    /// Of the pages written lately the share that it grew by, 0 to 1.
+    pub fn new_share(&self, now: Timestamp) -> f64 {
+        let rate = |of| self.rate(now, 1, of);
+        if rate(Of::Pages) > 1e-9 {
+            (rate(Of::Growth) / PAGE as f64 / rate(Of::Pages)).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
+    }
+
     /// Distinct pages that the coming `secs` bring if the rates over a span go on, where it is written of late; what it
     /// grows by is new.
     pub(super) fn distinct(&self, now: Timestamp, span: usize, secs: f64) -> f64 {
