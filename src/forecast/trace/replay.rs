@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_partition_that_goes_after_its_split_was_split_while_it_was_there() {
         let mut trace = growing(&[50, 90, 110]);
-        let at = |us| Timestamp(30_000_000 + us);
+        let at = |us: i64| Timestamp(30_000_000 + us);
         trace.lines.push(Line { partition: 0, what: What::Split { at: at(1), point: None } });
         trace.lines.push(Line { partition: 0, what: What::Gone { at: at(2) } });
         let mut features = Features::default();
