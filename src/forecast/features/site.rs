@@ -8,7 +8,7 @@ use super::row;
 use super::state::State;
 use crate::forecast::signal::{Key, Signal};
 use crate::types::Timestamp;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// What features are measured against.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +25,8 @@ impl Default for Setup {
     }
 }
 
+/// Newest partitions that are looked at when one of their kin is split: children are often made before it is told.
+const NEWEST: usize = 64;
 /// Families whose splits are remembered, at most.
 const FAMILIES_MOST: usize = 4_096;
 
@@ -86,6 +88,7 @@ pub struct Features {
     /// Splits told of since the start, of the site and of families; and partitions times seconds in which there were as many.
     past: Past,
     pasts: HashMap<String, Past>,
+    newest: VecDeque<Key>,
     exposure_secs: f64,
     told: Timestamp,
 }
@@ -130,7 +133,13 @@ impl Features {
                     grown
                 });
                 self.past.add(*at, grown);
-                self.family_past(family(partition).0).add(*at, grown);
+                let (head, _) = family(partition);
+                self.family_past(head).add(*at, grown);
+                for key in self.newest.iter().filter(|key| *key != partition && family(key).0 == head) {
+                    if let Some(state) = self.states.get_mut(&**key) {
+                        state.add_split_of_kin(*at);
+                    }
+                }
             }
         }
     }
@@ -171,7 +180,16 @@ impl Features {
                 self.make_room();
             }
             let (head, number) = family(key);
+            let mut state = State::new(at);
+            if let Some(last) = self.pasts.get(head).and_then(|past| past.last) {
+                state.add_split_of_kin(last);
+            }
+            self.states.insert(Key::clone(key), state);
             self.order.insert((head.to_owned(), number, Key::clone(key)));
+            self.newest.push_back(Key::clone(key));
+            if self.newest.len() > NEWEST {
+                self.newest.pop_front();
+            }
         }
         self.states.entry(Key::clone(key)).or_insert_with(|| State::new(at))
     }
@@ -371,6 +389,28 @@ mod tests {
         assert_eq!(features.state("b/7").unwrap().gathered(), 1 << 20);
         features.take(&grown("b/7", 520, 1 << 19));
         assert_eq!(features.state("b/7").unwrap().gathered(), 1 << 19, "it was made smaller");
+    }
+
+    #[test]
+    fn a_child_is_born_when_its_parent_is_split() {
+        let mut features = Features::new(Setup::default());
+        dividing(&mut features, "t/", 1, 5);
+        // The last split was told at 601 s, and they come every 100 s: born one second after it, and half way.
+        let born = |features: &Features, key: &str| value(features, 700, key, "split_born");
+        let new = |features: &mut Features, key: &str, first_s: i64| {
+            features.take(&grown(key, first_s + 10, 1 << 20));
+        };
+        new(&mut features, "t/6", 602);
+        new(&mut features, "t/7", 650);
+        assert!((born(&features, "t/6") - (2f64.ln() - 101f64.ln())).abs() < 0.05);
+        assert!((born(&features, "t/7") - (50f64.ln() - 101f64.ln())).abs() < 0.05);
+        // The next split makes the other a child, for it was made just before.
+        let (at, children, point) = (Timestamp(651_000_000), Vec::new(), None);
+        features.take(&Signal::Split { partition: "t/6".into(), at, children, point });
+        assert!(features.state("t/7").unwrap().born_apart == Some(1.0));
+        assert!(features.state("t/6").unwrap().born_apart == Some(1.0), "not by its own");
+        new(&mut features, "s/1", 651);
+        assert_eq!(born(&features, "s/1"), 10.0, "of another family");
     }
 
     #[test]

@@ -17,7 +17,9 @@ pub struct State {
     pub(super) last_write: Option<Timestamp>,
     pub(super) last_read: Option<Timestamp>,
     pub(super) last_split: Option<Timestamp>,
-    /// Bytes that it had then.
+    /// Seconds between its birth and the split of its kin that is nearest to it: a child is born when its parent is split.
+    pub(super) born_apart: Option<f32>,
+    /// Bytes that it had at its last split.
     pub(super) split_size: u64,
     pub(super) last_ddl: Option<Timestamp>,
     /// Mean µs between stretches with writes, fading over the last ten or so.
@@ -109,6 +111,12 @@ impl State {
     pub fn add_split(&mut self, at: Timestamp) {
         self.last_split = self.last_split.max(Some(at));
         self.split_size = self.last.size;
+    }
+
+    /// One of its kin was split so many seconds before or after it was first seen.
+    pub(super) fn add_split_of_kin(&mut self, at: Timestamp) {
+        let apart = (at.0.saturating_sub(self.first_seen.0)).unsigned_abs() as f32 / 1e6;
+        self.born_apart = Some(self.born_apart.map_or(apart, |before| before.min(apart)));
     }
 
     /// Bytes gathered since it was new or last split; all of it, if it is smaller since.
