@@ -354,7 +354,9 @@ mod tests {
         assert_eq!(baked(1e9, false), ["worth"]);
         assert_eq!(baked(1e9, true), ["worth", "hot"]);
         assert_eq!(baked(40e6, true), ["worth"], "for one of them there is enough");
-        assert!(is_due(&both[0]) && !is_due(&candidate("p", 100.0)));
+        let fresh = Candidate { shadow_secs: Some(60.0), ..candidate("p", 100.0) };
+        assert!(!is_due(&fresh) && is_due(&candidate("old", 100.0)));
+        assert!(is_due(&Candidate { delta_pages: 2_048.0, ..fresh }), "an eighth");
     }
 
     #[test]
