@@ -1,7 +1,7 @@
 //! What a model has to beat: forecasts that need no training. Each answers only some of the outputs.
 
-use super::features::State;
 use super::features::rates::Of;
+use super::features::{FADE, State};
 use super::predictor::{Forecast, HORIZONS, SPLIT_HORIZONS, WIDTH};
 use crate::types::{PAGE, Timestamp};
 
@@ -49,8 +49,6 @@ pub mod at {
 
 /// Span whose window is the stretch just past, and the share of the horizon that it is.
 const WINDOW: [(usize, f64); 4] = [(0, 1.0), (1, 1.0), (2, 2.0), (4, 1.0)];
-/// Span of the fading mean that stands for a horizon.
-const FADE: [usize; 4] = [1, 2, 3, 4];
 /// No rate of growth gives a later split: a hundred years.
 const NEVER_SECS: f64 = 3.2e9;
 
@@ -140,19 +138,13 @@ fn distinct(state: &State, now: Timestamp, span: usize) -> f64 {
     if bytes > 1e-9 { (state.rate(now, span, Of::Pages) * PAGE as f64 / bytes).clamp(0.0, 1.0) } else { 1.0 }
 }
 
-/// Probability of no busy tick within `horizon`, if a share of them is busy, each by itself.
-fn none_busy(state: &State, now: Timestamp, span: usize, horizon: u32) -> f64 {
-    let busy = state.rate(now, span, Of::Busy).clamp(0.0, 1.0);
-    (1.0 - busy).powf((f64::from(horizon) / state.last().secs()).max(1.0))
-}
-
 fn ewma(state: &State, now: Timestamp, put: &mut dyn FnMut(usize, f64)) {
     for (index, (span, horizon)) in FADE.into_iter().zip(HORIZONS).enumerate() {
         let secs = f64::from(horizon);
         put(at::BYTES + index, state.rate(now, span, Of::Bytes) * secs);
         put(at::PAGES + index, state.rate(now, span, Of::Pages) * secs);
         put(at::READS + index, state.rate(now, span, Of::Reads) * secs);
-        put(at::P_QUIET + index, none_busy(state, now, span, horizon));
+        put(at::P_QUIET + index, state.still(now, span, horizon));
     }
 }
 
@@ -169,7 +161,7 @@ fn climatology(state: &State, now: Timestamp, split_rate: f64, put: &mut dyn FnM
         put(at::BYTES + index, bytes);
         put(at::PAGES + index, bytes / PAGE as f64 * distinct(state, now, 4));
         put(at::READS + index, state.rate(now, 4, Of::Reads) * secs);
-        put(at::P_QUIET + index, none_busy(state, now, 4, horizon));
+        put(at::P_QUIET + index, state.still(now, 4, horizon));
     }
     for (index, horizon) in SPLIT_HORIZONS.into_iter().enumerate() {
         put(at::P_SPLIT + index, 1.0 - (-split_rate * f64::from(horizon)).exp());

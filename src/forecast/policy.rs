@@ -14,6 +14,8 @@ use serde::Serialize;
 pub struct Candidate {
     pub key: Key,
     pub forecast: Option<Forecast>,
+    /// Of what is written to it the share that is new: it lies beside what has gathered, and not over it. 0 to 1.
+    pub new_share: f64,
     /// Distinct pages written since its shadow, or since its history began.
     pub delta_pages: f64,
     /// Scattered extents that they lie in: what one write brought lies together.
@@ -75,7 +77,9 @@ const EXTENT: f64 = crate::types::PAGE as f64;
 /// A shadow is not counted on for longer.
 const LIFE_MAX_SECS: f64 = 86_400.0;
 /// Fewer extents are not worth a thought.
-const EXTENTS_MIN: f64 = 8.0;
+const EXTENTS_MIN: f64 = 2.0;
+/// Nor, to the standard rule, which does not weigh anything, are fewer than these.
+const EXTENTS_DUE: f64 = 8.0;
 /// A burst is this much more in the next five minutes than has gathered.
 const BURST: f64 = 2.0;
 
@@ -86,10 +90,11 @@ pub fn bake_bytes(delta_pages: f64, size: u64, has_shadow: bool) -> f64 {
     2.0 * if has_shadow { delta.min(whole.max(EXTENT)) } else { whole.max(delta) }
 }
 
-/// Seconds until as much has gathered as now.
+/// Seconds until as much as has gathered is written over: what a shadow saves until then is lost.
 fn life_secs(candidate: &Candidate) -> f64 {
     let Some(forecast) = &candidate.forecast else { return LIFE_MAX_SECS / 24.0 };
-    let [_, five, hour, day] = forecast.pages.map(f64::from);
+    let over = 1.0 - candidate.new_share.clamp(0.0, 1.0);
+    let [_, five, hour, day] = forecast.pages.map(|pages| f64::from(pages) * over);
     let enough = candidate.delta_pages.max(1.0);
     let [_, _, quiet_hour, quiet_day] = forecast.p_quiet.map(f64::from);
     let busy = if five >= enough {
@@ -105,6 +110,16 @@ fn life_secs(candidate: &Candidate) -> f64 {
     busy + (LIFE_MAX_SECS - busy).max(0.0) * (0.5 * quiet_hour + 0.5 * quiet_day) * 0.5
 }
 
+/// Probability of a split while a shadow lives, an hour at most.
+fn split_within(forecast: &Forecast, life: f64) -> f64 {
+    let [soon, hour, _] = forecast.p_split.map(f64::from);
+    if life < 300.0 {
+        soon * life / 300.0
+    } else {
+        soon + (hour - soon) * ((life - 300.0) / 3_300.0).min(1.0)
+    }
+}
+
 /// What baking one partition is worth.
 pub fn judge(candidate: &Candidate, costs: &Costs) -> Decision {
     let bytes = bake_bytes(candidate.delta_pages, candidate.size, candidate.shadow_secs.is_some());
@@ -115,7 +130,7 @@ pub fn judge(candidate: &Candidate, costs: &Costs) -> Decision {
         let gathered = f64::from(forecast.pages[1]) / candidate.delta_pages.max(1.0);
         let burst =
             ((gathered - BURST) / (gathered + BURST)).max(0.0) * (1.0 - f64::from(forecast.p_quiet[1]));
-        (f64::from(forecast.p_split[1]), burst)
+        (split_within(forecast, life), burst)
     });
     let none =
         (1.0 - ordinary) * (1.0 - split * costs.restore_of_split) * (1.0 - burst * costs.restore_of_burst);
@@ -124,7 +139,7 @@ pub fn judge(candidate: &Candidate, costs: &Costs) -> Decision {
     let benefit = likelihood * saved - cost;
     let why = format!(
         "{:.0} extents to look for cost {saved:.2} s; a restore profits with probability {likelihood:.3} (a shadow lives \
-         {:.0} min; split within the hour {split:.2}, burst {burst:.2}); baking {:.1} MiB costs {cost:.3} s",
+         {:.0} min; split within that, of an hour, {split:.2}, burst {burst:.2}); baking {:.1} MiB costs {cost:.3} s",
         candidate.extents,
         life / 60.0,
         bytes / (1 << 20) as f64
@@ -149,37 +164,58 @@ pub fn largest<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> f64 {
     candidates.map(bytes).fold(0.0, f64::max)
 }
 
-/// Decides on all within what the purse holds: the most benefit per byte first.
-pub fn decide(candidates: &[Candidate], costs: &Costs, purse: &mut Purse) -> Vec<Decision> {
-    let mut decisions: Vec<Decision> = candidates.iter().map(|candidate| judge(candidate, costs)).collect();
-    let worth = |decision: &Decision| decision.benefit_secs / decision.bytes.max(1.0);
+/// Decides on all within what the purse holds: what saves most per byte first. `is_due`: baked even where the benefit is below
+/// its cost, for another rule asks for it. What is worth most and cannot be had yet is saved for: what is worth less waits.
+pub fn decide(
+    candidates: &[Candidate],
+    costs: &Costs,
+    purse: &mut Purse,
+    is_due: impl Fn(&Candidate) -> bool,
+) -> Vec<Decision> {
+    let decision = |candidate: &Candidate| {
+        let mut decision = judge(candidate, costs);
+        if !decision.bake && candidate.extents >= EXTENTS_MIN && is_due(candidate) {
+            decision.bake = true;
+            decision.why.push_str("; due by the standard rule");
+        }
+        decision
+    };
+    let mut decisions: Vec<Decision> = candidates.iter().map(decision).collect();
+    let worth = |decision: &Decision| decision.likelihood * decision.saved_secs / decision.bytes.max(1.0);
     decisions.sort_by(|a, b| worth(b).total_cmp(&worth(a)).then_with(|| a.partition.cmp(&b.partition)));
-    for decision in &mut decisions {
-        if !decision.bake {
+    let mut saving = false;
+    for decision in decisions.iter_mut().filter(|decision| decision.bake) {
+        if !saving && decision.bytes <= purse.bytes() {
+            purse.spend(decision.bytes);
             continue;
         }
-        if decision.bytes <= purse.bytes() {
-            purse.spend(decision.bytes);
+        decision.bake = false;
+        decision.why.push_str(if saving {
+            "; something worth more is saved for"
         } else {
-            decision.bake = false;
-            decision.why.push_str("; beyond the budget");
-        }
+            "; beyond the budget"
+        });
+        saving |= purse.can_save_for(decision.bytes);
     }
     decisions
+}
+
+/// The standard rule's thresholds: an eighth of the partition has gathered, or its shadow is an hour old, or it has none.
+pub fn is_due(candidate: &Candidate) -> bool {
+    const SHARE: f64 = 8.0;
+    const AT_LATEST_SECS: f64 = 3_600.0;
+    let many = candidate.delta_pages * EXTENT * SHARE >= candidate.size as f64;
+    many || candidate.shadow_secs.is_none_or(|secs| secs >= AT_LATEST_SECS)
 }
 
 /// The standard rule, which needs no forecast: bake when an eighth of the partition has gathered, and at latest after
 /// an hour; the most gathered first.
 pub fn standard(candidates: &[Candidate], purse: &mut Purse) -> Vec<Decision> {
-    const SHARE: f64 = 8.0;
-    const AT_LATEST_SECS: f64 = 3_600.0;
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
     sorted.sort_by(|a, b| b.delta_pages.total_cmp(&a.delta_pages).then_with(|| a.key.cmp(&b.key)));
     let decide = |candidate: &&Candidate| {
-        let many = candidate.delta_pages * EXTENT * SHARE >= candidate.size as f64;
-        let old = candidate.shadow_secs.is_none_or(|secs| secs >= AT_LATEST_SECS);
         let bytes = bake_bytes(candidate.delta_pages, candidate.size, candidate.shadow_secs.is_some());
-        let due = (many || old) && candidate.extents >= EXTENTS_MIN;
+        let due = is_due(candidate) && candidate.extents >= EXTENTS_DUE;
         let bake = due && bytes <= purse.bytes();
         if bake {
             purse.spend(bytes);
@@ -211,6 +247,7 @@ mod tests {
         Candidate {
             key: name.into(),
             forecast: Some(Forecast { p_quiet: [0.5; 4], ..Forecast::default() }),
+            new_share: 0.0,
             delta_pages,
             extents: delta_pages,
             size: 64 << 20,
@@ -235,7 +272,11 @@ mod tests {
         split.forecast.as_mut().unwrap().p_split = [0.5, 0.9, 0.9];
         assert!(benefit(&split) > benefit(&plain));
         let decision = judge(&split, &Costs::default());
-        assert!(decision.bake && decision.why.contains("split within the hour 0.90"), "{}", decision.why);
+        assert!(
+            decision.bake && decision.why.contains("split within that, of an hour, 0.90"),
+            "{}",
+            decision.why
+        );
     }
 
     #[test]
@@ -270,7 +311,9 @@ mod tests {
         let many: Vec<Candidate> =
             (1..=20).map(|n| candidate(&format!("p{n:02}"), f64::from(n) * 100.0)).collect();
         let by_rule: fn(&[Candidate], &mut Purse) -> Vec<Decision> = standard;
-        for rule in [|c: &[Candidate], purse: &mut Purse| decide(c, &Costs::default(), purse), by_rule] {
+        let by_worth: fn(&[Candidate], &mut Purse) -> Vec<Decision> =
+            |c, purse| decide(c, &Costs::default(), purse, |_| false);
+        for rule in [by_worth, by_rule] {
             let decide = |c: &[Candidate], bytes| rule(c, &mut holding(bytes));
             let budget = 20e6;
             let decisions = decide(&many, budget);
@@ -279,8 +322,60 @@ mod tests {
             assert!(decide(&many, 0.0).iter().all(|decision| !decision.bake));
             assert_eq!(decide(&many, budget), decisions);
         }
-        let decisions = decide(&many, &Costs::default(), &mut holding(20e6));
+        let decisions = by_worth(&many, &mut holding(20e6));
         assert!(decisions.iter().any(|d| d.why.contains("beyond the budget")));
+    }
+
+    #[test]
+    fn what_is_worth_most_is_saved_for_unless_that_takes_too_long() {
+        let dear = Candidate { extents: 1e6, ..candidate("dear", 1_000.0) };
+        let both = [candidate("cheap", 100.0), dear];
+        let baked = |bytes_per_sec: f64| {
+            let mut purse = Purse::default();
+            purse.gather(1.0, 0.0, 1e6);
+            purse.gather(1e6 / bytes_per_sec, bytes_per_sec, 1e6);
+            let decisions = decide(&both, &Costs::default(), &mut purse, |_| false);
+            decisions.iter().filter(|decision| decision.bake).map(|d| d.partition.clone()).collect::<Vec<_>>()
+        };
+        // It takes 8 MB, of which there is one: the rest comes within ten minutes, or does not.
+        assert_eq!(baked(20_000.0), Vec::<String>::new());
+        assert_eq!(baked(2_000.0), ["cheap"]);
+    }
+
+    #[test]
+    fn what_a_rule_finds_due_is_baked_although_it_is_not_worth_it_and_comes_last() {
+        let hot = Forecast { pages: [1e3, 8e3, 1e5, 1e6], ..Forecast::default() };
+        let not_worth = Candidate { forecast: Some(hot), ..candidate("hot", 4_000.0) };
+        let both = [not_worth, candidate("worth", 4_000.0)];
+        let baked = |bytes: f64, due: bool| {
+            let decisions = decide(&both, &Costs::default(), &mut holding(bytes), |_| due);
+            decisions.iter().filter(|decision| decision.bake).map(|d| d.partition.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(baked(1e9, false), ["worth"]);
+        assert_eq!(baked(1e9, true), ["worth", "hot"]);
+        assert_eq!(baked(40e6, true), ["worth"], "for one of them there is enough");
+        let fresh = Candidate { shadow_secs: Some(60.0), ..candidate("p", 100.0) };
+        assert!(!is_due(&fresh) && is_due(&candidate("old", 100.0)));
+        assert!(is_due(&Candidate { delta_pages: 2_048.0, ..fresh }), "an eighth");
+    }
+
+    #[test]
+    fn what_grows_is_not_written_over_and_its_shadow_lives_on() {
+        let pages = [500.0, 1_000.0, 9_000.0, 16_000.0];
+        let over = Candidate {
+            forecast: Some(Forecast { pages, ..Forecast::default() }),
+            ..candidate("p", 1_000.0)
+        };
+        let beside = Candidate { new_share: 0.95, ..over.clone() };
+        assert!(benefit(&beside) > 2.0 * benefit(&over), "{} {}", benefit(&beside), benefit(&over));
+        // A split in sight counts as far as a shadow lives until then.
+        let splits = |candidate: &Candidate| {
+            let mut candidate = candidate.clone();
+            candidate.forecast.as_mut().unwrap().p_split = [1.0, 1.0, 1.0];
+            judge(&candidate, &Costs::default()).likelihood
+        };
+        let short = Forecast { pages: [2e4, 1e5, 1e6, 1e7], ..Forecast::default() };
+        assert!(splits(&over) > 0.29 && splits(&Candidate { forecast: Some(short), ..over }) < 0.05);
     }
 
     #[test]

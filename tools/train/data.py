@@ -74,5 +74,6 @@ class Rows:
         return index, y
 
 
-def sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def sha256(*paths):
+    """Of the bytes of files, one after the other."""
+    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()

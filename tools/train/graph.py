@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from outputs import COUNTS, INPUT, OUTPUTS, WIDTH
+from net import BOUND, CLOSED, ODDS_MOST
+from outputs import ASKED, COUNTS, INPUT, OUTPUTS
 
 # Newer writers default to versions that the pinned runtime refuses.
 IR = 8
@@ -47,28 +48,41 @@ def assemble(scaler, experts, net, metadata: dict) -> onnx.ModelProto:
     h = node("Relu", [h], "second_relu")
     straight = node("Gemm", [x, const("skip", net.w["skip"]), const("b3", net.w["b3"])], "straight")
     deep = node("MatMul", [h, const("w3", net.w["w3"])], "deep")
-    z = node("Add", [straight, deep], "without_experts")
+    raw = node("Add", [straight, deep], "without_experts")
 
     # What the experts say, and how much each is believed.
     def whole(name, values):
         constants.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
-    counts, each = experts.shape
-    said = node("Gather", [INPUT, whole("columns", experts.columns.reshape(-1))], "asked", axis=1)
+    asked, each = experts.shape
+    counts = len(COUNTS)
+    said = node("Gather", [INPUT, whole("columns", experts.columns[:counts].reshape(-1))], "asked", axis=1)
     said = node("Min", [node("Max", [said, const("zero", 0.0)], "asked_least"), const("most_log", 40.0)], "asked_most")
     said = node("Sub", [node("Exp", [said], "rates_and_one"), const("one", 1.0)], "rates")
-    said = node("Mul", [said, const("factors", experts.factors.reshape(-1))], "expected")
+    said = node("Mul", [said, const("factors", experts.factors[:counts].reshape(-1))], "expected")
     said = node("Log", [node("Add", [said, "one"], "expected_and_one")], "expected_log")
-    shape = whole("by_count", [-1, counts, each])
-    said = node("Reshape", [said, shape], "said")
+    said = node("Reshape", [said, whole("by_count", [-1, counts, each])], "said_counts")
+    odds = node("Gather", [INPUT, whole("odds_columns", experts.columns[counts:].reshape(-1))], "odds_asked", axis=1)
+    odds = node("Max", [odds, const("least_odds", -ODDS_MOST)], "odds_least")
+    odds = node("Min", [odds, const("most_odds", ODDS_MOST)], "odds_most")
+    odds = node("Mul", [odds, const("odds_known", np.sign(experts.factors[counts:]).reshape(-1))], "odds")
+    odds = node("Reshape", [odds, whole("by_odds", [-1, asked - counts, each])], "said_odds")
+    said = node("Concat", [said, odds], "said", axis=1)
     gates = node("Gemm", [h, const("w4", net.w["w4"]), const("b4", net.w["b4"])], "gates")
-    chosen = node("Softmax", [node("Reshape", [gates, shape], "gates_by_count")], "chosen", axis=2)
+    gates = node("Reshape", [gates, whole("by_asked", [-1, asked, each])], "gates_by_asked")
+    chosen = node("Softmax", [gates], "chosen", axis=2)
     mixed = node("ReduceSum", [node("Mul", [chosen, said], "weighed"), whole("third", [2])], "mixed", keepdims=0)
-    # Counts are columns in a row; the others get nothing.
-    before, after = COUNTS[0], WIDTH - COUNTS[-1] - 1
-    padded = node("Pad", [mixed, whole("beside", [0, before, 0, after])], "padded")
-    z = node("Add", [z, padded], "all")
+    # Beside them the network turns each within bounds. The rest of a row is its own.
+    nodes.append(helper.make_node("Split", [raw, whole("own_and_asked", [ASKED[0], asked])], ["own", "turn"], axis=1))
+    turned = node("Tanh", [node("Div", ["turn", const("bound", BOUND)], "turn_share")], "turned")
+    turned = node("Mul", [turned, "bound"], "turned_by")
+    left = node("Mul", [node("Exp", [node("Neg", [mixed], "mixed_below")], "mixed_share"), const("closed", CLOSED)], "left")
+    room = node("Sub", ["one", left], "room")
+    z = node("Add", [mixed, node("Mul", [turned, room], "turned_in_room")], "of_experts")
+    z = node("Concat", ["own", z], "uncalibrated", axis=1)
+    z = node("Mul", [z, const("scale", net.w["scale"])], "scaled_odds")
+    z = node("Add", [z, const("offset", net.w["offset"])], "all")
     whole("widths", [width for _, width in OUTPUTS])
     parts = [f"{name}_inside" for name, _ in OUTPUTS]
     nodes.append(helper.make_node("Split", [z, "widths"], parts, axis=1))

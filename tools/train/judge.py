@@ -4,7 +4,7 @@
 
 TASK: extents (pages written in the next window), tables (load in the next 300 s, and its bytes), growth (crosses the
 threshold within a day of scaled time), reads (what is read in the next window), rate (bytes of the next hour and day,
-and quiet), recorded (a run of record.py: pages, quiet, and splits). DIR: from `weft trace features`, with all rows. Thresholds of every method, the model's too, are those that
+and quiet), recorded (a run of record.py: pages, quiet, and splits), stretched (the same, within an hour and a day). DIR: from `weft trace features`, with all rows. Thresholds of every method, the model's too, are those that
 were best before the test begins. Intervals: 90 %, by resampling blocks of time.
 """
 
@@ -21,7 +21,7 @@ import onnxruntime
 import scores
 from data import Rows
 from outputs import COLUMNS, HORIZONS, OUTPUTS, SPLIT_HORIZONS
-from train import TUNE
+from train import parts
 
 BLOCKS = 12
 # One block cannot be resampled.
@@ -196,6 +196,11 @@ def recorded(rows, said):
     return told + splits(rows, said)
 
 
+def stretched(rows, said):
+    """The same with its time stretched: what a run of minutes says of hours and days."""
+    return written(rows, said, 3_600) + still(rows, said, 3_600) + splits(rows, said)
+
+
 def still(rows, said, horizon):
     """Whether nothing is written."""
     col = column("p_quiet", horizon)
@@ -236,12 +241,14 @@ def splits(rows, said):
         brier = {m: [((w[b] * (s[b] - truth[b]) ** 2).sum(), w[b].sum()) for b in blocks] for m, s in methods.items()}
         bins = {m: [in_bins(s[b], truth[b], w[b]) for b in blocks] for m, s in methods.items()}
         right = {m: [((w * (truth & g))[b].sum(), (w * g)[b].sum()) for b in blocks] for m, g in guesses.items()}
+        both = {m: [((w * (truth & g))[b].sum(), (w * g)[b].sum(), (w * truth)[b].sum()) for b in blocks] for m, g in guesses.items()}
         found = {m: [((w * (truth & g))[b].sum(), (w * truth)[b].sum()) for b in blocks] for m, g in guesses.items()}
         told += [
             row(f"Brier of splits, {horizon} s", brier, mean, "less"),
             row(f"miscalibration of splits, {horizon} s", bins, apart, "less"),
             row(f"precision of splits, {horizon} s", right, ratio),
             row(f"recall of splits, {horizon} s", found, ratio),
+            row(f"F1 of splits, {horizon} s", both, ratio_f1),
             lead(rows, truth, test, guesses, blocks, f"mean lead time of splits, {horizon} s"),
         ]
     return told
@@ -345,6 +352,7 @@ def lead(rows, truth, test, guesses, blocks, name, unit=3_600):
 
 TASKS = {
     "recorded": recorded,
+    "stretched": stretched,
     "extents": lambda rows, said: written(rows, said, 60) + written(rows, said, 300),
     "sections": lambda rows, said: written(rows, said, 300) + written(rows, said, 3_600),
     "tables": tables,
@@ -380,7 +388,7 @@ def main():
     for one in args.sets:
         directory, task = one.rsplit(":", 1)
         rows = Rows(directory)
-        rows.begin = UNTRAINED if rows.name in args.untrained else TUNE
+        rows.begin = UNTRAINED if rows.name in args.untrained else parts(rows.name)[1]
         results[rows.name] = TASKS[task](rows, predict(args.model, rows.x))
     if args.json:
         with open(args.json, "w") as out:

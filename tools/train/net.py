@@ -1,9 +1,10 @@
 """A small network with one input and many outputs, by hand in numpy: a few thousand weights need no framework, and the
 losses differ by output. Deterministic: one seed, one thread, one result.
 
-Counts are not guessed out of the blue: each is a mean, in logarithms, of what simple experts say (the fading means and
-windows of the features, times the horizon), with weights that the network chooses for each row, times a factor. So a
-site a thousand times busier than any in training is still forecast in its own scale.
+Counts and quiet are not guessed out of the blue: each is a mean, in logarithms (odds, of quiet), of what simple experts say (the
+fading means and windows of the features, times the horizon), with weights that the network chooses for each row, times a
+factor that is bounded. So a site a thousand times busier than any in training is still forecast in its own scale, and of what
+no expert saw written next to nothing is expected.
 
 Inside, shares are logits, counts are log1p, times are log1p of seconds. Rows: float32 [n, features]; targets: float32
 [n, WIDTH] in plain units, NaN where nobody knows (the trace ends before the horizon does).
@@ -11,11 +12,19 @@ Inside, shares are logits, counts are log1p, times are log1p of seconds. Rows: f
 
 import numpy as np
 
-from outputs import COLUMNS, COUNTS, HORIZONS, QUANTILES, SHARES, TIMES, WIDTH
+from outputs import ASKED, COLUMNS, COUNTS, HORIZONS, QUANTILES, QUIET, SHARES, TIMES, WIDTH
 
 CLIP = 30.0
 PAGE = 4096
 SPANS = (60, 300, 1_800, 21_600, 86_400)
+# How far a network may go from its experts: factors of e for counts, odds for quiet.
+BOUND = np.array([1.5] * len(COUNTS) + [3.0] * len(QUIET), np.float32)
+# Where the experts say nothing of a count so much of the way is closed: what is left tells such rows apart, and no more.
+CLOSED = np.array([0.9] * len(COUNTS) + [0.0] * len(QUIET), np.float32)
+# No odds of an expert are longer.
+ODDS_MOST = 12.0
+# An expert that is none: never chosen.
+NOBODY = -1e4
 
 
 def sigmoid(z):
@@ -46,32 +55,43 @@ class Scaler:
 
 
 class Experts:
-    """What each count would be if something went on: [n, counts, experts] in log1p."""
+    """What each count and the odds of quiet would be if something went on: [n, ASKED, experts], counts in log1p."""
 
     def __init__(self, names):
         at = {name: i for i, name in enumerate(names)}
-        columns, factors, near = [], [], []
-        for output, unit in (("pages", 1.0), ("bytes", PAGE), ("reads", 1.0)):
-            rates = {"pages": "pages", "bytes": "pages_of_bytes", "reads": "reads"}[output]
-            for horizon in HORIZONS:
-                said = [(f"{rates}_{span}s", unit * horizon / 60, span) for span in SPANS]
-                if output != "reads":
-                    said += [(f"window_pages_{span}s", unit * horizon / span, span) for span in SPANS[:3]]
-                    said += [("hour_yesterday", unit * horizon / 3_600, 86_400), ("hour_usual", unit * horizon / 3_600, 86_400)]
-                else:
-                    said += [("last_reads", horizon / 60, 60)] + [(f"{rates}_{span}s", horizon / 60, span) for span in SPANS[:4]]
-                # Names that a list of features does not have (tests) are silent.
-                columns.append([at.get(name, -1) for name, _, _ in said])
-                factors.append([factor for _, factor, _ in said])
-                near.append([-0.5 * abs(np.log(horizon / span)) for _, _, span in said])
-        self.columns, self.factors = np.array(columns), np.array(factors, np.float32)
+        asked = [self.of(output, horizon) for output in ("pages", "bytes", "reads", "quiet") for horizon in HORIZONS]
+        most = max(map(len, asked))
+        # Names that a list of features does not have (tests) are silent.
+        pad = lambda values, rest: values + [rest] * (most - len(values))
+        self.columns = np.array([pad([at.get(name, -1) for name, _, _ in said], -1) for said in asked])
+        self.factors = np.array([pad([factor for _, factor, _ in said], 0) for said in asked], np.float32)
         self.factors[self.columns < 0] = 0
         self.columns = np.maximum(self.columns, 0)
-        self.near = np.array(near, np.float32).reshape(-1)
+        self.near = np.array([pad([near for _, _, near in said], NOBODY) for said in asked], np.float32).reshape(-1)
         self.shape = self.factors.shape
 
+    @staticmethod
+    def of(output, horizon):
+        """Names of features, factors, and how much each is believed before anything is learned."""
+        near = lambda span: -0.5 * abs(np.log(horizon / span))
+        if output == "quiet":
+            return [(f"still_odds_{other}s", 1.0, 2 * near(other)) for other in HORIZONS]
+        unit = PAGE if output == "bytes" else 1.0
+        rates = {"pages": "pages", "bytes": "pages_of_bytes", "reads": "reads"}[output]
+        said = [(f"{rates}_{span}s", unit * horizon / 60, near(span)) for span in SPANS]
+        if output == "reads":
+            return said + [("last_reads", horizon / 60, near(60))]
+        windows = "window_distinct" if output == "pages" else "window_pages"
+        said += [(f"{windows}_{span}s", unit * horizon / span, near(span)) for span in SPANS[:3]]
+        said += [(name, unit * horizon / 3_600, near(86_400)) for name in ("hour_yesterday", "hour_usual")]
+        return said + ([(f"distinct_{horizon}s", 1.0, 0.5)] if output == "pages" else [])
+
     def __call__(self, x):
-        return np.log1p(np.expm1(np.clip(x[:, self.columns], 0, 40)) * self.factors)
+        said = x[:, self.columns]
+        counts = len(COUNTS)
+        said[:, counts:] = np.clip(said[:, counts:], -ODDS_MOST, ODDS_MOST) * np.sign(self.factors[counts:])
+        said[:, :counts] = np.log1p(np.expm1(np.clip(said[:, :counts], 0, 40)) * self.factors[:counts])
+        return said
 
 
 class Net:
@@ -95,19 +115,26 @@ class Net:
             "b3": np.zeros(WIDTH, np.float32),
             "w4": layer(b, len(near), 0.05),
             "b4": np.array(near, np.float32),
+            # Set by `calibrate`, not trained.
+            "scale": np.ones(WIDTH, np.float32),
+            "offset": np.zeros(WIDTH, np.float32),
         }
 
     def layers(self, x, said):
         w = self.w
         h1 = np.maximum(x @ w["w1"] + w["b1"], 0)
         h2 = np.maximum(h1 @ w["w2"] + w["b2"], 0)
-        z = h2 @ w["w3"] + x @ w["skip"] + w["b3"]
+        raw = h2 @ w["w3"] + x @ w["skip"] + w["b3"]
         chosen = (h2 @ w["w4"] + w["b4"]).reshape(said.shape)
         chosen = np.exp(chosen - chosen.max(axis=2, keepdims=True))
         chosen /= chosen.sum(axis=2, keepdims=True)
         mixed = (chosen * said).sum(axis=2)
-        z[:, COUNTS] += mixed
-        return h1, h2, z, chosen, mixed
+        # What is next to nothing for the experts stays next to nothing.
+        room = 1 - np.exp(-mixed) * CLOSED
+        turned = np.tanh(raw[:, ASKED] / BOUND)
+        z = raw
+        z[:, ASKED] = mixed + BOUND * turned * room
+        return h1, h2, z * w["scale"] + w["offset"], chosen, mixed, room, turned
 
     def forward(self, x, said):
         return self.layers(x, said)[2]
@@ -115,10 +142,14 @@ class Net:
     def gradients(self, x, said, y, weight):
         """Of the mean loss; also the loss."""
         w = self.w
-        h1, h2, z, chosen, mixed = self.layers(x, said)
+        h1, h2, z, chosen, mixed, room, turned = self.layers(x, said)
         loss, dz = losses(z, y)
         dz *= weight[:, None] / max(weight.sum(), 1e-9)
-        d4 = (dz[:, COUNTS][:, :, None] * chosen * (said - mixed[:, :, None])).reshape(len(x), -1)
+        dz *= w["scale"]
+        # By what was mixed: a count's room depends on it, too.
+        mixing = dz[:, ASKED] * (1 + BOUND * turned * np.exp(-mixed) * CLOSED)
+        d4 = (mixing[:, :, None] * chosen * (said - mixed[:, :, None])).reshape(len(x), -1)
+        dz[:, ASKED] *= room * (1 - turned * turned)
         d2 = (dz @ w["w3"].T + d4 @ w["w4"].T) * (h2 > 0)
         d1 = (d2 @ w["w2"].T) * (h1 > 0)
         return float((loss.sum(axis=1) * weight).sum() / max(weight.sum(), 1e-9)), {
@@ -154,12 +185,14 @@ BYTES = list(range(*COLUMNS["bytes"].indices(WIDTH)))
 MEANS = [column for column in COUNTS if column not in BYTES]
 # Beyond a factor of e^2.5 = 12 an excess counts no more than in proportion to its logarithm.
 BURST = 2.5
-# How much more than others the weights of a count's own factor are pulled to zero.
+# How much more than others the weights of what goes beside the experts are pulled to zero.
 ASIDE = 20.0
 # Weight of each output in the loss: counts are in units of a factor e, and there are many of them.
 SCALE = np.ones(WIDTH, np.float32)
 SCALE[COUNTS] = 0.2
 SCALE[TIMES] = 0.05
+# Splits are rare: what most rows say of them costs next to nothing.
+SCALE[COLUMNS["p_split"]] = 3.0
 
 
 def losses(z, t):
@@ -202,18 +235,18 @@ def fit(x, said, y, weight, hidden, seed, near, epochs=12, rate=3e-3, decay=1e-2
     # A bias that is the answer without features: the rest learns what differs from it.
     for column in range(WIDTH):
         known = np.isfinite(t[:, column])
-        if column in COUNTS or begin is not None:
+        if column in ASKED or begin is not None:
             continue
         mean = np.average(np.abs(t[known, column]), weights=weight[known]) if known.any() else 0.0
         mean = np.log(np.clip(mean, 1e-4, 1 - 1e-4) / (1 - np.clip(mean, 1e-4, 1 - 1e-4))) if column in SHARES else mean
         net.w["b3"][column] = mean
     first = {key: np.zeros_like(value) for key, value in net.w.items()}
-    second = {key: np.zeros_like(value) for key, value in net.w.items()}
+    second = {key: np.zeros_like(value) for key, value in first.items()}
     step, best, kept = 0, np.inf, None
     if begin is not None and stop:
         best, kept = stop(net), {key: value.copy() for key, value in net.w.items()}
     own = np.ones(WIDTH, np.float32)
-    own[COUNTS] = ASIDE
+    own[ASKED] = ASIDE
     steps = epochs * max(1, len(x) // batch)
     for _ in range(epochs):
         order = rng.permutation(len(x))
@@ -239,7 +272,7 @@ def fit(x, said, y, weight, hidden, seed, near, epochs=12, rate=3e-3, decay=1e-2
 
 
 def calibrate(net, x, said, y, weight):
-    """Scale and offset of the logit of each share (Platt), on rows not trained on; folded into the last layer."""
+    """Scale and offset of the logit of each share (Platt), on rows not trained on."""
     z = net.forward(x, said)
     for column in SHARES:
         known = np.isfinite(y[:, column])
@@ -258,6 +291,5 @@ def calibrate(net, x, said, y, weight):
             a, b = a - move[0], b - move[1]
         # A slope far from one says that the window is odd, not that the network is.
         a = float(np.clip(a, 0.5, 1.5))
-        net.w["w3"][:, column] *= a
-        net.w["skip"][:, column] *= a
-        net.w["b3"][column] = net.w["b3"][column] * a + float(np.clip(b, -1.5, 1.5))
+        net.w["scale"][column] *= a
+        net.w["offset"][column] = net.w["offset"][column] * a + float(np.clip(b, -1.5, 1.5))

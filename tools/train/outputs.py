@@ -25,4 +25,7 @@ for _name, _width in OUTPUTS:
 # Probabilities are logits inside; counts and times are logarithms inside.
 SHARES = [i for name in ("p_split", "split_point", "p_quiet") for i in range(*COLUMNS[name].indices(WIDTH))]
 COUNTS = [i for name in ("pages", "bytes", "reads") for i in range(*COLUMNS[name].indices(WIDTH))]
+QUIET = list(range(*COLUMNS["p_quiet"].indices(WIDTH)))
+# What experts are asked for: these columns stand together, at the end of a row.
+ASKED = COUNTS + QUIET
 TIMES = list(range(*COLUMNS["split_secs"].indices(WIDTH)))

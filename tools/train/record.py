@@ -3,10 +3,10 @@
     python3 tools/train/record.py pg OUT.csv --seconds 150      (as root; needs a built weft, see --weft)
     python3 tools/train/record.py mariadb OUT.csv
 
-What happens, at a scale of about one minute for a night and a few seconds for an hour: rows stream into partitions by
+What happens, at a scale of about one minute for a night and a few seconds for an hour (`Pace`, by seed): rows stream into partitions by
 time range, new partitions come and old ones go; a hot set of accounts moves from table to table; a staging table is
 loaded in bulk and emptied; at night there is a report, a purge and (PostgreSQL) a vacuum; a partition by key that has
-grown too large is split in two. Everything random comes from --seed; how far it gets depends on the machine.
+grown too large, or old, is split in two. Everything random comes from --seed; how far it gets depends on the machine.
 
 The server logs every statement, and Weft follows that log: the trace says which partitions were split and when, and how
 often statements named each.
@@ -28,12 +28,30 @@ import threading
 import time
 from pathlib import Path
 
-NIGHT = 40.0
-HOUR = 8.0
-KEPT_HOURS = 6
 TABLES = 8
 ROWS = 12_000
-SPLIT_ROWS = 60_000
+
+
+class Pace:
+    """How fast a life goes, and what it is like; drawn by seed. That of seed 1 is of the first recordings."""
+
+    def __init__(self, seed):
+        rng = random.Random(f"pace {seed}")
+        first = seed == 1
+        between = lambda low, high, usual: usual if first else low * (high / low) ** rng.random()
+        # Seconds of a run.
+        self.hour = between(4, 20, 8.0)
+        self.night = 5 * self.hour
+        self.kept_hours = 6 if first else rng.randrange(3, 10)
+        # A partition of orders is divided with so many rows, or (some seeds) when so many hours have passed.
+        self.split_rows = int(between(20_000, 120_000, 60_000))
+        self.split_hours = None if first or rng.random() < 0.6 else between(1.5, 8, 4)
+        # Of its keys so much goes to the child that is done.
+        self.done = between(0.4, 0.8, 2 / 3)
+        self.order_pause = between(0.3, 3, 0.75)
+
+    def splits(self, rows, secs):
+        return secs >= self.split_hours * self.hour if self.split_hours else rows > self.split_rows
 
 
 def run(*command, **more):
@@ -247,7 +265,7 @@ class Life:
     """Several sessions at once, until the end."""
 
     def __init__(self, server, seconds, seed):
-        self.server, self.seed = server, seed
+        self.server, self.seed, self.pace = server, seed, Pace(seed)
         self.begun = time.monotonic()
         self.until = self.begun + seconds
         self.failed = queue.Queue()
@@ -268,18 +286,18 @@ class Life:
             n += 1
             sql(self.server.new_hour(n))
             kept.append(n)
-            if len(kept) > KEPT_HOURS:
+            if len(kept) > self.pace.kept_hours:
                 sql(self.server.drop_hour(kept.pop(0)))
             self.hour = n
             self.hour_made.set()
-            self.sleep(HOUR * rng.uniform(0.9, 1.1))
+            self.sleep(self.pace.hour * rng.uniform(0.9, 1.1))
 
     def events(self, sql, rng):
         self.hour_made.wait(60)
         first = 0
         while self.going():
             # By day a stream that swells and fades; at night a trickle.
-            phase = self.now() % NIGHT / NIGHT
+            phase = self.now() % self.pace.night / self.pace.night
             count = int(400 * max(0.05, 1 - abs(phase - 0.4) * 2.2))
             sql(self.server.rows("events", first, count, f"{self.hour}, i % 1000, repeat('e', 120)"))
             first += count
@@ -287,7 +305,7 @@ class Life:
 
     def accounts(self, sql, rng):
         while self.going():
-            hot = int(self.now() // (HOUR * 1.7)) * 3
+            hot = int(self.now() // (self.pace.hour * 1.7)) * 3
             table = (hot if rng.random() < 0.9 else rng.randrange(TABLES)) % TABLES
             first = rng.randrange(ROWS // 4)
             sql(
@@ -298,27 +316,27 @@ class Life:
 
     def loads(self, sql, rng):
         while self.going():
-            self.sleep(HOUR * rng.uniform(1.8, 2.6))
+            self.sleep(self.pace.hour * rng.uniform(1.8, 2.6))
             sql(self.server.rows("staging", 1, 30_000, "i, repeat('s', 100)"))
-            self.sleep(HOUR * 0.3)
+            self.sleep(self.pace.hour * 0.3)
             sql(f"TRUNCATE {self.prefix()}staging")
 
     def orders(self, sql, rng):
-        low, first, high, newest = 0, 0, 1_000_000_000, 0
+        low, first, high, newest, since = 0, 0, 1_000_000_000, 0, self.now()
         while self.going():
             count = rng.randrange(1_500, 4_000)
             sql(self.server.rows("orders", first, count, "i, repeat('o', 100)"))
             first += count
-            if first - low > SPLIT_ROWS:
-                middle = low + (first - low) * 2 // 3
+            if self.pace.splits(first - low, self.now() - since):
+                middle = low + int((first - low) * self.pace.done)
                 sql(self.server.split(low, high, middle, newest))
-                low, newest = middle, newest + 2
-            self.sleep(rng.uniform(0.5, 1.0))
+                low, newest, since = middle, newest + 2, self.now()
+            self.sleep(self.pace.order_pause * rng.uniform(2 / 3, 4 / 3))
 
     def nights(self, sql, rng):
         n = 0
         while self.going():
-            self.sleep(NIGHT)
+            self.sleep(self.pace.night)
             n += 1
             sql(self.server.night(n))
 

@@ -6,12 +6,14 @@ recorded. Nothing here is fitted to a recorded trace.
 A site is a few families of partitions. Each family is one kind of work: steady, on and off, periodic, heavy-tailed gaps,
 a hot set that moves, a scan that comes once or again and again, growth by appending, reads. Beside that a family may be read
 while it is written, synced often, grow a little by what overwrites it, or be emptied when it is full: as tables are.
-Deterministic by seed.
+Partitions that divide, and those that follow one another, are in lineages.py. Deterministic by seed.
 """
 
 import argparse
 
 import numpy as np
+
+import lineages
 
 HEAD = "end_us,partition,what,span_us,writes,bytes,appends,overwrites,pages,growth,size,reads,read_bytes,fsyncs,touched"
 PAGE = 4096
@@ -191,7 +193,14 @@ def site(seed):
         if ticks * secs > 80_000 and rng.random() < 0.5:
             family.daily()
         lines.extend(family.lines(kind == "reading"))
-    lines.sort(key=lambda line: line[:2])
+    more, one_directory = lineages.of_site(seed, ticks, secs, BEGIN * 1_000_000)
+    lines += more
+    # At one moment a tick comes before a split, and that before the end of its partition.
+    order = {"split": 1, "gone": 2}
+    lines.sort(key=lambda line: (line[0], order.get(line[2], 0) if isinstance(line[2], str) else 0, line[1]))
+    if one_directory:
+        numbers = {}
+        lines = [(end, f"base/5/{numbers.setdefault(name, 16384 + len(numbers))}", values) for end, name, values in lines]
     return lines, secs
 
 
@@ -205,6 +214,9 @@ def main():
     with open(args.out, "w") as out:
         out.write(f"#weft-trace 1 tick_us={span} source=synthetic-{args.seed}\n{HEAD}\n")
         for end, name, values in lines:
+            if isinstance(values, str):
+                out.write(f"{end},{name},{values}\n")
+                continue
             *numbers, touched = values
             out.write(f"{end},{name},tick,{span},{','.join(map(str, numbers))},{touched:016x}\n")
     print(f"synthetic: {len(lines)} lines")

@@ -16,11 +16,13 @@ import onnx
 import compare
 import graph
 import judge
+import lineages
 import net
 import scores
+import stretch
 import synthetic
 from data import Rows
-from outputs import COLUMNS, OUTPUTS, WIDTH
+from outputs import ASKED, COLUMNS, COUNTS, HORIZONS, OUTPUTS, WIDTH
 
 HERE = Path(__file__).parent
 LABELS = (
@@ -159,12 +161,70 @@ class Training(unittest.TestCase):
 class Synthetic(unittest.TestCase):
     def test_partitions_are_read_synced_and_grow_while_they_are_written(self):
         lines = [values for seed in (35, 47) for _, _, values in synthetic.site(seed)[0]]
+        lines = [values for values in lines if not isinstance(values, str)]
         written = [values for values in lines if values[0] > 0]
         share = lambda holds: sum(map(holds, written)) / len(written)
         self.assertGreater(share(lambda v: v[7] > 0), 0.05, "read")
         self.assertGreater(share(lambda v: v[9] > 1), 0.01, "synced")
         self.assertGreater(share(lambda v: v[2] > 0 and v[3] > 0), 0.01, "appended to and overwritten")
         self.assertTrue(all(v[2] + v[3] == v[0] and v[6] >= 0 for v in lines))
+
+
+    def test_some_sites_have_partitions_that_divide_and_such_that_only_come_and_go(self):
+        split, gone, last = set(), {}, {}
+        for seed in range(1, 9):
+            for end, name, values in lineages.of_site(seed, 300, 10, 0)[0]:
+                key = (seed, name)
+                if values == "gone":
+                    gone[key] = end
+                elif values == "split":
+                    split.add(key)
+                else:
+                    last[key] = max(end, last.get(key, 0))
+        self.assertGreater(len(split), 50)
+        self.assertTrue(split & gone.keys() and split - gone.keys(), "some parents go, some stay")
+        self.assertTrue(gone.keys() - split, "others go without")
+        self.assertTrue(all(last[key] <= end for key, end in gone.items()), "nothing is told of what is gone")
+
+    def test_a_site_in_one_directory_names_its_partitions_by_numbers(self):
+        seed = next(seed for seed in range(1, 50) if lineages.of_site(seed, 99, 10, 0)[1])
+        lines = synthetic.site(seed)[0]
+        self.assertTrue(all(name.startswith("base/5/") for _, name, _ in lines))
+        self.assertEqual([end for end, _, _ in lines], sorted(end for end, _, _ in lines))
+
+    def test_what_divides_at_a_size_is_about_as_large_each_time(self):
+        sizes, spread = {}, []
+        for seed in range(40):
+            sizes.clear()
+            for _, name, values in lineages.dividing(np.random.default_rng(seed), "p", 900, 10, 0):
+                if values == "split":
+                    spread.append((seed, np.log(sizes[name])))
+                elif values != "gone":
+                    sizes[name] = values[6]
+        each = [np.std([size for of, size in spread if of == seed]) for seed in {of for of, _ in spread}]
+        self.assertGreater(len(each), 25)
+        self.assertLess(np.median(each), 0.4)
+
+    def test_parts_that_are_touched_are_those_of_the_daemon(self):
+        mib = 1 << 20
+        self.assertEqual(lineages.mask(0, 1, 64 * mib), 1)
+        self.assertEqual(lineages.mask(mib - 1, mib + 1, 64 * mib), 0b11)
+        self.assertEqual(lineages.mask(63 * mib, 64 * mib, 64 * mib), 1 << 63)
+        self.assertEqual(lineages.mask(0, 64 * mib, 64 * mib), (1 << 64) - 1)
+
+
+class Stretching(unittest.TestCase):
+    def test_times_are_stretched_and_nothing_else(self):
+        lines = [
+            "#weft-trace 1 tick_us=2000000 source=live\n", f"{synthetic.HEAD}\n",
+            "1000000,p,tick,2000000,3,4,0,3,1,0,9,0,0,0,0000000000000001\n",
+            '1000007,"a,tick,5,""b",split,,,,,,,,,,,,0.5\n', "3000000,p,gone\n",
+        ]
+        made = list(stretch.stretch(lines, 450))
+        self.assertEqual(made[0], "#weft-trace 1 tick_us=900000000 source=live_stretched_450\n")
+        self.assertEqual(made[2], "1000000,p,tick,900000000,3,4,0,3,1,0,9,0,0,0,0000000000000001\n")
+        self.assertEqual(made[3].split(",", 1)[0], "1003150")
+        self.assertEqual(made[4], "901000000,p,gone\n")
 
 
 class Gradients(unittest.TestCase):
@@ -176,8 +236,8 @@ class Gradients(unittest.TestCase):
         y[0] = np.nan
         y[1, COLUMNS["split_secs"]] = -50
         weight = np.ones(6, np.float32)
-        near = np.zeros(12 * 2)
-        said = np.abs(rng.standard_normal((6, 12, 2))).astype(np.float32)
+        near = np.zeros(len(ASKED) * 2)
+        said = np.abs(rng.standard_normal((6, len(ASKED), 2))).astype(np.float32)
         made = net.Net(4, (5, 3), 1, near)
         target = net.inside(y)
         _, grads = made.gradients(x, said, target, weight)
@@ -191,6 +251,35 @@ class Gradients(unittest.TestCase):
             down = made.gradients(x, said, target, weight)[0]
             flat[at] = keep
             self.assertAlmostEqual((up - down) / (2 * step), float(grads[key].reshape(-1)[at]), delta=5e-3, msg=key)
+
+
+class Bounds(unittest.TestCase):
+    """However far out a row is, a forecast stays near what its experts say."""
+
+    def setUp(self):
+        self.names = [f"{what}_{span}s" for what in ("pages", "pages_of_bytes", "reads") for span in net.SPANS]
+        self.names += [f"still_odds_{horizon}s" for horizon in HORIZONS] + [f"distinct_{horizon}s" for horizon in HORIZONS]
+        self.experts = net.Experts(self.names)
+        self.net = net.Net(len(self.names), (5, 3), 1, self.experts.near)
+        self.x = np.abs(np.random.default_rng(1).standard_normal((50, len(self.names)))).astype(np.float32)
+
+    def test_counts_and_odds_are_within_the_bounds_of_what_experts_say(self):
+        for key in ("skip", "w3"):
+            self.net.w[key] = self.net.w[key] * 1e6
+        said = self.experts(self.x)
+        z = self.net.forward(self.x * 1e3, said)[:, ASKED]
+        least, most = said.min(axis=2) - net.BOUND, said.max(axis=2) + net.BOUND
+        self.assertTrue((z >= least - 1e-3).all() and (z <= most + 1e-3).all())
+
+    def test_where_nothing_was_written_next_to_nothing_is_expected(self):
+        self.net.w["skip"] = self.net.w["skip"] + 1e6
+        z = self.net.forward(self.x, self.experts(np.zeros_like(self.x)))
+        self.assertLess(np.expm1(z[:, COUNTS]).max(), 0.2)
+
+    def test_an_expert_that_a_count_has_not_is_never_chosen(self):
+        chosen = self.net.layers(self.x, self.experts(self.x))[3]
+        self.assertEqual(chosen[:, -4:, len(HORIZONS):].max(), 0, "quiet has one for each horizon")
+        np.testing.assert_allclose(chosen.sum(axis=2), 1, rtol=1e-5)
 
 
 class Scores(unittest.TestCase):

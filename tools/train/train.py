@@ -3,7 +3,8 @@
     python tools/train/train.py --out model.onnx --card card.md --seed 1 --source DIR:LICENCE[:SHA256] ...
 
 DIR is what `weft trace features` wrote. The same sources and seed give the same bytes. Each source is split by time:
-the first 70 % train, the next 10 % choose the epoch and calibrate, the rest is for `judge.py`.
+the first 70 % train, the next 10 % choose the epoch and calibrate, the rest is for `judge.py` (of runs of record.py, which are
+short, 40 % and 10 %).
 """
 
 import argparse
@@ -23,13 +24,25 @@ import net
 from data import Rows, sha256
 
 TRAIN, TUNE = 0.7, 0.8
+# Of a run of minutes: a split is known to come or not within five minutes only when so much is left.
+TRAIN_RUN, TUNE_RUN = 0.4, 0.5
 HIDDEN = (64, 32)
 # Rows of one source at most: none is to outweigh the others by its mere length.
 MOST_ROWS, MOST_SYNTHETIC_ROWS = 40_000, 8_000
-# What a recorded source weighs against a synthetic one, of which there are many.
-RECORDED = 6.0
+# What a source weighs against a synthetic site, of which there are many. A run of record.py is there several times.
+PUBLIC, RUN = 6.0, 3.0
 # Features that name a moment of a short trace rather than a state: a model of a few days must not lean on them.
-UNUSED = {"day_sin", "day_cos", "week_sin", "week_cos", "age", "hours_known", "since_ddl"}
+UNUSED = {"day_sin", "day_cos", "week_sin", "week_cos", "age", "hours_known", "since_ddl", "splits_known"}
+
+
+def is_run(name):
+    """A run of record.py, by the name of its rows."""
+    return name.startswith("recorded_")
+
+
+def parts(name):
+    """Shares of the time of a source: up to the first it trains, up to the second it tunes, the rest is judged."""
+    return (TRAIN_RUN, TUNE_RUN) if is_run(name) else (TRAIN, TUNE)
 
 
 def sample(rows, begin, end, rng):
@@ -44,19 +57,19 @@ def sample(rows, begin, end, rng):
     weight = rows.weight[index].astype(np.float64)
     # Training damps what idle rows weigh, for they are all alike; calibration does not.
     damped = np.sqrt(weight)
-    trust = 1.0 if synthetic else RECORDED
+    trust = 1.0 if synthetic else RUN if is_run(rows.name) else PUBLIC
     return np.array(rows.x[index]), y, trust * damped / damped.sum(), trust * weight / weight.sum()
 
 
 def train(sources, seed, hidden=HIDDEN, epochs=8, log=print, begin=None):
     """A scaler, experts and a calibrated network of a list of `Rows`; `begin`: constants of the model to go on from."""
     rng = np.random.default_rng(seed)
-    parts, tune = [], []
+    early, tune = [], []
     for rows in sources:
-        middle, end = rows.split(TRAIN, TUNE)
-        parts.append(sample(rows, rows.at.min(), middle, rng))
+        middle, end = rows.split(*parts(rows.name))
+        early.append(sample(rows, rows.at.min(), middle, rng))
         tune.append(sample(rows, middle, end, rng))
-    x, y, weight, _ = (np.concatenate(columns) for columns in zip(*parts))
+    x, y, weight, _ = (np.concatenate(columns) for columns in zip(*early))
     tx, ty, damped, true = (np.concatenate(columns) for columns in zip(*tune))
     weight, damped, true = (w / w.mean() for w in (weight, damped, true))
     names = sources[0].about["features"]
@@ -98,7 +111,7 @@ def main():
         digest = rest[0] if rest else sha256(Path(directory) / "features.npy")
         told.append({"name": rows.name, "licence": licence, "sha256": digest, "rows": len(rows.x)})
     if synthetic:
-        made_by = sha256(Path(__file__).with_name("synthetic.py"))
+        made_by = sha256(*(Path(__file__).with_name(name) for name in ("synthetic.py", "lineages.py")))
         name = f"{len(synthetic)} sites of synthetic.py, {synthetic[0]} to {synthetic[-1]}"
         told.append({"name": name, "licence": "Apache-2.0, ours", "sha256": made_by})
     schemas = {rows.about["schema"] for rows in sources}

@@ -40,7 +40,10 @@ pub(super) struct Collector {
 fn place(layout: Layout, member: &Member) -> (Key, u64) {
     let segmented = layout == Layout::Postgres && member.fork == Fork::Main && member.segment < 1 << 16;
     let begin = if segmented { member.segment * SEGMENT } else { 0 };
-    (Key::from(member.partition.to_string()), begin)
+    let name = member.partition.to_string();
+    // A partition that MariaDB is making is what it will be: it is filled under this name, and renamed when it is done.
+    let making = if layout == Layout::Mariadb { name.strip_suffix("#TMP#") } else { None };
+    (Key::from(making.unwrap_or(&name)), begin)
 }
 
 impl Collector {
@@ -177,5 +180,19 @@ fn add(tick: &mut Tick, file: &Busy, begin: u64, whole: u64) {
         if counters.pages.count_in(start / PAGE, end / PAGE) > 0 {
             tick.touched |= 1 << index;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_is_being_made_counts_as_what_it_will_be() {
+        let key = |layout, path: &str| place(layout, &member(layout, b"", path.as_bytes())).0;
+        let done = key(Layout::Mariadb, "shop/orders#P#p6.ibd");
+        assert_eq!(&*done, "shop/orders#P#p6");
+        assert_eq!(key(Layout::Mariadb, "shop/orders#P#p6#TMP#.ibd"), done);
+        assert_eq!(&*key(Layout::Postgres, "base/5/p6#TMP#"), "base/5/p6#TMP#", "elsewhere it is a name");
     }
 }

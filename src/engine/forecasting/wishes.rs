@@ -90,6 +90,7 @@ impl Engine {
                 Candidate {
                     key: Key::clone(key),
                     forecast: None,
+                    new_share: 0.0,
                     delta_pages,
                     extents,
                     size: *size,

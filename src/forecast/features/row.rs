@@ -1,18 +1,24 @@
 //! The list of features: names and values from one function, so that they cannot come apart.
 
+use super::past::Past;
 use super::rates::{Of, finite};
 use super::site::Around;
 use super::state::State;
-use super::{SPANS, VERSION};
+use super::{FADE, SPANS, VERSION};
+use crate::forecast::predictor::HORIZONS;
 use crate::types::{PAGE, Timestamp};
 use std::f64::consts::TAU;
 
 /// Features per row.
-pub const COUNT: usize = 114;
+pub const COUNT: usize = 135;
 
 const DAY_US: i64 = 86_400_000_000;
 /// Every value lies within plus and minus this.
 const MOST: f64 = 64.0;
+/// Logarithm of a ratio beyond which nothing matters.
+const FAR: f64 = 10.0;
+/// What never was, or will be: ten years.
+const NEVER_SECS: f64 = 3.2e8;
 
 /// Takes names and values in order.
 trait Out {
@@ -74,8 +80,7 @@ fn ratio(a: f64, b: f64) -> f64 {
 }
 
 fn age(now: Timestamp, then: Option<Timestamp>) -> f64 {
-    // What never was is as long ago as anything can be: ten years.
-    const NEVER_SECS: f64 = 3.2e8;
+    // What never was is as long ago as anything can be.
     let secs = then.map_or(NEVER_SECS, |then| now.0.saturating_sub(then.0) as f64 / 1e6);
     log(secs.min(NEVER_SECS))
 }
@@ -85,6 +90,8 @@ fn fill(out: &mut dyn Out, state: &State, now: Timestamp, around: &Around, split
     shape(out, state, now);
     ages(out, state, now);
     edge(out, state, now, split_bytes.max(1));
+    past_splits(out, state, now, &around.past);
+    goes_on(out, state, now);
     calendar(out, state, now);
     surroundings(out, state, now, around);
 }
@@ -148,6 +155,50 @@ fn ages(out: &mut dyn Out, state: &State, now: Timestamp) {
     out.put("since_read", None, age(now, state.last_read));
     out.put("since_split", None, age(now, state.last_split));
     out.put("since_ddl", None, age(now, state.last_ddl));
+}
+
+/// Of splits that were, of its family or of the site: how large and old a partition was then, and how far apart they came; and
+/// where this one stands beside that. No split was: no features.
+fn past_splits(out: &mut dyn Out, state: &State, now: Timestamp, past: &Past) {
+    out.put("splits_known", None, log(f64::from(past.splits)));
+    let gathered = state.gathered() as f64;
+    let beside = |own: f64, usual: Option<f64>| usual.map_or(0.0, |usual| log(own) - log(usual));
+    let pages = |bytes: f64| bytes / PAGE as f64;
+    out.put("split_size", None, beside(pages(gathered), past.bytes().map(pages)));
+    for (index, span) in SPANS.iter().enumerate().take(3) {
+        let rate = state.fading.at(now.0, index, Of::Growth);
+        let left = past.bytes().map(|bytes| (bytes - gathered).max(0.0));
+        let secs = left.filter(|_| rate > 1e-9).map_or(NEVER_SECS, |left| (left / rate).min(NEVER_SECS));
+        out.put("split_size_secs", Some(*span), log(secs));
+    }
+    let whole = state.whole_secs(now);
+    out.put("split_age", None, beside(whole, past.age_secs()));
+    let since = past.last.map(|last| now.0.saturating_sub(last.0).max(0) as f64 / 1e6);
+    let next = past.gap_secs().zip(since).map(|(gap, since)| (gap - since).max(0.0));
+    out.put("split_near", None, age(now, past.last));
+    out.put("split_overdue", None, since.map_or(0.0, |since| beside(since, past.gap_secs())));
+    // Beside the time between two splits: a child's is short. Whose is not known was born far from any.
+    let born = state.born_apart.map(|apart| beside(f64::from(apart), past.gap_secs()));
+    out.put("split_born", None, born.filter(|_| past.gap_secs().is_some()).unwrap_or(FAR));
+    out.put("split_next", None, log(next.unwrap_or(NEVER_SECS)));
+}
+
+/// What the baselines expect, by horizon: it is the least that a model should know.
+fn goes_on(out: &mut dyn Out, state: &State, now: Timestamp) {
+    for (span, horizon) in FADE.into_iter().zip(HORIZONS) {
+        out.put("distinct", Some(horizon), log(state.distinct(now, span, f64::from(horizon))));
+    }
+    for (span, horizon) in FADE.into_iter().zip(HORIZONS) {
+        let still = state.still(now, span, horizon).clamp(1e-4, 1.0 - 1e-4);
+        out.put("still_odds", Some(horizon), (still / (1.0 - still)).ln());
+    }
+    for (index, span) in SPANS.iter().enumerate().take(3) {
+        let rate = |of| state.fading.at(now.0, index, of);
+        let pages = f64::from(state.windows.at(now.0, index).sum.bytes) / PAGE as f64;
+        // Of silence nothing is distinct, and nothing is written.
+        let distinct = share(rate(Of::Pages) * PAGE as f64, rate(Of::Bytes));
+        out.put("window_distinct", Some(*span), log(pages * distinct));
+    }
 }
 
 /// How far it is to the next multiple of the size at which a partition splits.
@@ -214,7 +265,7 @@ mod tests {
     #[test]
     fn the_schema_is_pinned() {
         // Whoever changes a feature changes this hash; raise VERSION when a meaning changes, and train anew.
-        assert_eq!(schema_hash(), "730ccd4803f341bdc534ecee9df461c92428d3c2719f7fc89d7b4f25235f593a");
+        assert_eq!(schema_hash(), "5a793ce8e3dedb18ad48e736fcaebaa40b786c052efbd9466443ed062519195a");
     }
 
     fn any_tick() -> impl Strategy<Value = Tick> {
@@ -244,12 +295,14 @@ mod tests {
             now in any::<i64>(),
             split_bytes in any::<u64>(),
         ) {
-            let mut state = State::new(Timestamp(now));
+            let (mut state, mut past) = (State::new(Timestamp(now)), Past::default());
             for tick in &ticks {
                 state.add(tick);
                 state.add_queries(tick.end, u32::MAX, 1);
+                past.add(tick.end, Some((tick.size, state.whole_secs(tick.end))));
+                state.add_split(tick.end);
             }
-            let around = Around { site_writes: [f64::NAN, f64::INFINITY, -1.0], ..Around::default() };
+            let around = Around { site_writes: [f64::NAN, f64::INFINITY, -1.0], past, ..Around::default() };
             let mut row = Vec::new();
             push(&mut row, &state, Timestamp(now), &around, split_bytes);
             prop_assert_eq!(row.len(), COUNT);

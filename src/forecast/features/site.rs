@@ -2,12 +2,13 @@
 //!
 //! Invariant: at most `Setup::most` partitions; beyond that the one that was told of longest ago goes.
 
+use super::past::Past;
 use super::rates::Of;
 use super::row;
 use super::state::State;
 use crate::forecast::signal::{Key, Signal};
 use crate::types::Timestamp;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// What features are measured against.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,11 @@ impl Default for Setup {
     }
 }
 
+/// Newest partitions that are looked at when one of their kin is split: children are often made before it is told.
+const NEWEST: usize = 64;
+/// Families whose splits are remembered, at most.
+const FAMILIES_MOST: usize = 4_096;
+
 /// What is around a partition.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Around {
@@ -35,6 +41,8 @@ pub struct Around {
     pub before: [f64; 2],
     /// Of the neighbour after it: writes per second over 60 s.
     pub after: [f64; 1],
+    /// Splits of its family; of the site, when its family had none.
+    pub(super) past: Past,
 }
 
 /// The family of a name and its number in it: `base/5/16397` is 16397 in `base/5/`. The last digits count.
@@ -77,8 +85,10 @@ pub struct Features {
     states: HashMap<Key, State>,
     /// By family and number; the order of rows.
     order: BTreeSet<(String, u64, Key)>,
-    /// Splits told of since the start, and partitions times seconds in which there were as many.
-    splits: u64,
+    /// Splits told of since the start, of the site and of families; and partitions times seconds in which there were as many.
+    past: Past,
+    pasts: HashMap<String, Past>,
+    newest: VecDeque<Key>,
     exposure_secs: f64,
     told: Timestamp,
 }
@@ -116,12 +126,33 @@ impl Features {
             }
             Signal::Split { partition, at, .. } => {
                 // One that is gone by now does not come back for it.
-                if let Some(state) = self.states.get_mut(&**partition) {
+                let state = self.states.get_mut(&**partition);
+                let grown = state.map(|state| {
+                    let grown = (state.gathered(), state.whole_secs(*at));
                     state.add_split(*at);
+                    grown
+                });
+                self.past.add(*at, grown);
+                let (head, _) = family(partition);
+                self.family_past(head).add(*at, grown);
+                for key in self.newest.iter().filter(|key| *key != partition && family(key).0 == head) {
+                    if let Some(state) = self.states.get_mut(&**key) {
+                        state.add_split_of_kin(*at);
+                    }
                 }
-                self.splits += 1;
             }
         }
+    }
+
+    /// What is remembered of a family's splits. Of too many families the one whose last split is oldest is forgotten.
+    fn family_past(&mut self, family: &str) -> &mut Past {
+        if !self.pasts.contains_key(family) && self.pasts.len() >= FAMILIES_MOST {
+            let oldest = self.pasts.iter().min_by_key(|(name, past)| (past.last, (*name).clone()));
+            if let Some(name) = oldest.map(|(name, _)| name.clone()) {
+                self.pasts.remove(&name);
+            }
+        }
+        self.pasts.entry(family.to_owned()).or_default()
     }
 
     /// Counts the time until `now` towards the mean rate of splits.
@@ -135,7 +166,7 @@ impl Features {
 
     /// Splits per partition and second, over all that has been told.
     pub fn split_rate(&self) -> f64 {
-        if self.exposure_secs > 0.0 { self.splits as f64 / self.exposure_secs } else { 0.0 }
+        if self.exposure_secs > 0.0 { f64::from(self.past.splits) / self.exposure_secs } else { 0.0 }
     }
 
     /// Size at whose multiples a partition splits.
@@ -149,7 +180,16 @@ impl Features {
                 self.make_room();
             }
             let (head, number) = family(key);
+            let mut state = State::new(at);
+            if let Some(last) = self.pasts.get(head).and_then(|past| past.last) {
+                state.add_split_of_kin(last);
+            }
+            self.states.insert(Key::clone(key), state);
             self.order.insert((head.to_owned(), number, Key::clone(key)));
+            self.newest.push_back(Key::clone(key));
+            if self.newest.len() > NEWEST {
+                self.newest.pop_front();
+            }
         }
         self.states.entry(Key::clone(key)).or_insert_with(|| State::new(at))
     }
@@ -197,7 +237,8 @@ impl Features {
             };
             let before = near(index.checked_sub(1)).unwrap_or_default();
             let [after, _] = near(Some(index + 1)).unwrap_or_default();
-            let around = Around { before, after: [after], ..site };
+            let past = self.pasts.get(*head).copied().unwrap_or(self.past);
+            let around = Around { before, after: [after], past, ..site };
             row::push(&mut rows.values, state, now, &around, self.setup.split_bytes);
             rows.keys.push(Key::clone(key));
         }
@@ -280,6 +321,107 @@ mod tests {
         features.take(&Signal::Gone { partition: "hot".into(), at: Timestamp(0) });
         assert!(features.state("hot").is_none());
         assert_eq!(features.rows(Timestamp(0)).keys.len(), features.len());
+    }
+
+    fn grown(name: &str, end_s: i64, size: u64) -> Signal {
+        let end = Timestamp(end_s * 1_000_000);
+        let (span_us, growth) = (10_000_000, 1 << 20);
+        let tick = Tick { end, span_us, writes: 1, appends: 1, pages: 256, growth, size, ..Tick::default() };
+        Signal::Activity { partition: name.into(), tick }
+    }
+
+    /// A partition that grows by a MiB every ten seconds, and is split with ten of them; so is the next one.
+    fn dividing(features: &mut Features, family: &str, first: u64, count: u64) {
+        for n in first..first + count {
+            let name = format!("{family}{n}");
+            for step in 1..=10 {
+                features.take(&grown(&name, (n * 100 + step * 10) as i64, step << 20));
+            }
+            let at = Timestamp((n as i64 * 100 + 101) * 1_000_000);
+            let (children, point) = (Vec::new(), None);
+            features.take(&Signal::Split { partition: Key::from(name.as_str()), at, children, point });
+            features.take(&Signal::Gone { partition: name.into(), at: Timestamp(at.0 + 1) });
+        }
+    }
+
+    fn value(features: &Features, now_s: i64, key: &str, name: &str) -> f64 {
+        let rows = features.rows(Timestamp(now_s * 1_000_000));
+        let index = rows.keys.iter().position(|have| &**have == key).unwrap();
+        let column = row::names().iter().position(|have| have == name).unwrap();
+        f64::from(rows.row(index)[column])
+    }
+
+    #[test]
+    fn a_partition_is_measured_against_the_splits_of_its_kin() {
+        let mut features = Features::new(Setup::default());
+        features.take(&grown("t/1000", 90, 10 << 20));
+        assert_eq!(value(&features, 95, "t/1000", "splits_known"), 0.0, "nothing is known yet");
+        dividing(&mut features, "t/", 1, 5);
+        // The sixth has half of what the others were split with.
+        for step in 1..=5 {
+            features.take(&grown("t/6", 600 + step * 10, (step as u64) << 20));
+        }
+        let value = |name: &str| value(&features, 650, "t/6", name);
+        assert!((value("splits_known") - 6f64.ln()).abs() < 1e-3);
+        assert!((value("split_size") + 2f64.ln()).abs() < 0.01, "{}", value("split_size"));
+        assert!((value("split_age") + 2f64.ln()).abs() < 0.05, "{}", value("split_age"));
+        // Five MiB more at the rate of the last minute, which does not know all of its ten seconds a MiB yet.
+        let secs = value("split_size_secs_60s").exp_m1();
+        assert!((45.0..120.0).contains(&secs), "{secs}");
+        // The last split was 49 s ago, and they come every 100 s.
+        assert!((value("split_near").exp_m1() - 49.0).abs() < 0.1);
+        assert!((value("split_next").exp_m1() - 51.0).abs() < 1.0);
+        assert!((value("split_overdue") - (50f64.ln() - 101f64.ln())).abs() < 0.05);
+    }
+
+    #[test]
+    fn a_family_without_splits_is_measured_against_those_of_the_site() {
+        let mut features = Features::new(Setup::default());
+        dividing(&mut features, "a/", 1, 3);
+        features.take(&grown("b/7", 500, 5 << 20));
+        let known = |features: &Features, key: &str| value(features, 500, key, "splits_known");
+        assert!((known(&features, "b/7") - 4f64.ln()).abs() < 1e-3);
+        let at = Timestamp(501_000_000);
+        features.take(&Signal::Split { partition: "b/7".into(), at, children: Vec::new(), point: None });
+        assert!((known(&features, "b/7") - 2f64.ln()).abs() < 1e-3, "its own count now");
+        // It lives on, and is measured from its split.
+        features.take(&grown("b/7", 510, 6 << 20));
+        assert_eq!(features.state("b/7").unwrap().gathered(), 1 << 20);
+        features.take(&grown("b/7", 520, 1 << 19));
+        assert_eq!(features.state("b/7").unwrap().gathered(), 1 << 19, "it was made smaller");
+    }
+
+    #[test]
+    fn a_child_is_born_when_its_parent_is_split() {
+        let mut features = Features::new(Setup::default());
+        dividing(&mut features, "t/", 1, 5);
+        // The last split was told at 601 s, and they come every 100 s: born one second after it, and half way.
+        let born = |features: &Features, key: &str| value(features, 700, key, "split_born");
+        let new = |features: &mut Features, key: &str, first_s: i64| {
+            features.take(&grown(key, first_s + 10, 1 << 20));
+        };
+        new(&mut features, "t/6", 602);
+        new(&mut features, "t/7", 650);
+        assert!((born(&features, "t/6") - (2f64.ln() - 101f64.ln())).abs() < 0.05);
+        assert!((born(&features, "t/7") - (50f64.ln() - 101f64.ln())).abs() < 0.05);
+        // The next split makes the other a child, for it was made just before.
+        let (at, children, point) = (Timestamp(651_000_000), Vec::new(), None);
+        features.take(&Signal::Split { partition: "t/6".into(), at, children, point });
+        assert!(features.state("t/7").unwrap().born_apart == Some(1.0));
+        assert!(features.state("t/6").unwrap().born_apart == Some(1.0), "not by its own");
+        new(&mut features, "s/1", 651);
+        assert_eq!(born(&features, "s/1"), 10.0, "of another family");
+    }
+
+    #[test]
+    fn families_with_splits_are_never_more_than_allowed() {
+        let mut features = Features::new(Setup::default());
+        for n in 0..FAMILIES_MOST as i64 + 9 {
+            let partition = Key::from(format!("f{n}/1"));
+            features.take(&Signal::Split { partition, at: Timestamp(n), children: Vec::new(), point: None });
+        }
+        assert_eq!(features.pasts.len(), FAMILIES_MOST);
+        assert!(!features.pasts.contains_key("f8/") && features.pasts.contains_key("f9/"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What is remembered of one partition.
 
+use super::parts::Parts;
 use super::rates::{Day, Fading, Hours, Of, Window, Windows};
 use crate::forecast::tick::Tick;
-use crate::types::Timestamp;
+use crate::types::{PAGE, Timestamp};
 
 /// See the head of this file; of bounded size.
 #[derive(Clone, Debug, Default)]
@@ -10,11 +11,16 @@ pub struct State {
     pub(super) fading: Fading,
     pub(super) windows: Windows,
     pub(super) day: Day,
+    pub(super) parts: Parts,
     pub(super) last: Tick,
     pub(super) first_seen: Timestamp,
     pub(super) last_write: Option<Timestamp>,
     pub(super) last_read: Option<Timestamp>,
     pub(super) last_split: Option<Timestamp>,
+    /// Seconds between its birth and the split of its kin that is nearest to it: a child is born when its parent is split.
+    pub(super) born_apart: Option<f32>,
+    /// Bytes that it had at its last split.
+    pub(super) split_size: u64,
     pub(super) last_ddl: Option<Timestamp>,
     /// Mean µs between stretches with writes, fading over the last ten or so.
     pub(super) gap_us: f32,
@@ -57,6 +63,7 @@ impl State {
         self.fading.add(tick);
         self.windows.add(tick);
         self.day.add(tick);
+        self.parts.add(tick);
         if tick.writes > 0 {
             self.add_writes(tick);
         }
@@ -103,6 +110,49 @@ impl State {
     /// It was split, or is about to be.
     pub fn add_split(&mut self, at: Timestamp) {
         self.last_split = self.last_split.max(Some(at));
+        self.split_size = self.last.size;
+    }
+
+    /// One of its kin was split so many seconds before or after it was first seen.
+    pub(super) fn add_split_of_kin(&mut self, at: Timestamp) {
+        let apart = (at.0.saturating_sub(self.first_seen.0)).unsigned_abs() as f32 / 1e6;
+        self.born_apart = Some(self.born_apart.map_or(apart, |before| before.min(apart)));
+    }
+
+    /// Bytes gathered since it was new or last split; all of it, if it is smaller since.
+    pub(super) fn gathered(&self) -> u64 {
+        self.last.size.checked_sub(self.split_size).unwrap_or(self.last.size)
+    }
+
+    /// Seconds since it was new or last split.
+    pub(super) fn whole_secs(&self, now: Timestamp) -> f64 {
+        let since = self.last_split.unwrap_or(self.first_seen);
+        now.0.saturating_sub(since.0).max(0) as f64 / 1e6
+    }
+
+    /// Probability of no busy tick within `horizon` seconds, if the share of them that is busy over a span goes on, each by
+    /// itself.
+    pub fn still(&self, now: Timestamp, span: usize, horizon: u32) -> f64 {
+        let busy = self.rate(now, span, Of::Busy).clamp(0.0, 1.0);
+        (1.0 - busy).powf((f64::from(horizon) / self.last.secs()).max(1.0))
+    }
+
+    /// Of the pages written lately the share that it grew by, 0 to 1.
+    pub fn new_share(&self, now: Timestamp) -> f64 {
+        let rate = |of| self.rate(now, 1, of);
+        if rate(Of::Pages) > 1e-9 {
+            (rate(Of::Growth) / PAGE as f64 / rate(Of::Pages)).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
+    }
+
+    /// Distinct pages that the coming `secs` bring if the rates over a span go on, where it is written of late; what it
+    /// grows by is new.
+    pub(super) fn distinct(&self, now: Timestamp, span: usize, secs: f64) -> f64 {
+        let grown = self.rate(now, span, Of::Growth) * secs / PAGE as f64;
+        let pages = self.rate(now, span, Of::Pages) * secs;
+        grown.min(pages) + self.parts.distinct((pages - grown).max(0.0))
     }
 
     /// A statement changes it.

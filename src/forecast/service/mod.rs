@@ -305,11 +305,14 @@ impl Service {
     ) -> &[Decision] {
         let secs = self.how.step_us as f64 / 1e6;
         self.purse.gather(secs, bytes_per_sec, policy::largest(candidates.iter()));
+        let now = self.latest.rows.at;
         self.decisions = if self.counts() {
             for candidate in &mut candidates {
                 candidate.forecast = self.forecast_of(&candidate.key);
+                candidate.new_share =
+                    self.features.state(&candidate.key).map_or(0.0, |state| state.new_share(now));
             }
-            policy::decide(&candidates, costs, &mut self.purse)
+            policy::decide(&candidates, costs, &mut self.purse, |_| false)
         } else {
             policy::standard(&candidates, &mut self.purse)
         };

@@ -124,6 +124,7 @@ fn a_model_that_lies_is_left_for_the_standard_rule_with_an_event() {
     let candidate = Candidate {
         key: "base/5/1".into(),
         forecast: None,
+        new_share: 0.0,
         delta_pages: 100.0,
         extents: 100.0,
         size: 1 << 20,

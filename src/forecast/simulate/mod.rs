@@ -7,7 +7,7 @@
 //! - Instants: drawn by hash, at which the whole site is restored; and incidents, at which one partition is: just before a
 //!   burst of writes, a split, the loss of its contents.
 //! - A decision knows what was told up to then, and is made by `super::policy`; only the oracle knows more. Beside forecasts the
-//!   standard rule goes on, as it does on a mount.
+//!   standard rule goes on, as it does on a mount: here what it finds due shares the budget, and the order of worth.
 
 mod clock;
 mod instants;
@@ -39,9 +39,9 @@ pub enum Policy {
     None,
     /// The standard rule.
     Standard,
-    /// The policy, with fading means for forecasts, and the standard rule beside it.
+    /// The policy, with fading means for forecasts, and what the standard rule finds due.
     Ewma,
-    /// The policy, with a model's forecasts, and the standard rule beside it.
+    /// The policy, with a model's forecasts, and what the standard rule finds due.
     Model,
     /// The least cost that the budget can buy, by someone who knows what comes.
     Oracle,

@@ -12,7 +12,7 @@ use crate::forecast::predictor::{Forecast, Predictor, WIDTH};
 use crate::forecast::purse::Purse;
 use crate::forecast::signal::Key;
 use crate::forecast::trace::replay::Replay;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// See the head of this file.
 pub(super) struct Run<'a> {
@@ -98,21 +98,10 @@ impl<'a> Run<'a> {
         self.fill_in(step, &mut candidates, model)?;
         let decisions = match self.policy {
             Policy::Standard => policy::standard(&candidates, &mut self.purse),
-            _ => self.with_forecasts(&candidates),
+            _ => policy::decide(&candidates, &self.site.how.costs, &mut self.purse, policy::is_due),
         };
         self.bake(step, &numbers, &candidates, &decisions);
         Ok(())
-    }
-
-    /// What forecasts find worth it, and then, as on a mount, what the standard rule finds due of the rest.
-    fn with_forecasts(&mut self, candidates: &[Candidate]) -> Vec<Decision> {
-        let mut decisions = policy::decide(candidates, &self.site.how.costs, &mut self.purse);
-        decisions.retain(|decision| decision.bake);
-        let baked: HashSet<&str> = decisions.iter().map(|decision| decision.partition.as_str()).collect();
-        let is_left = |candidate: &&Candidate| !baked.contains(&*candidate.key);
-        let left: Vec<Candidate> = candidates.iter().filter(is_left).cloned().collect();
-        decisions.extend(policy::standard(&left, &mut self.purse));
-        decisions
     }
 
     /// Hears what happened in a step.
@@ -148,6 +137,10 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let Some((features, _)) = &self.views else { return Ok(()) };
         let now = self.site.clock.end(step);
+        for candidate in candidates.iter_mut() {
+            let state = features.state(&candidate.key);
+            candidate.new_share = state.map_or(0.0, |state| state.new_share(now));
+        }
         if self.policy == Policy::Ewma {
             for candidate in candidates {
                 let state = features.state(&candidate.key);

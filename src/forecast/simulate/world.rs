@@ -100,6 +100,7 @@ impl World {
                 let candidate = Candidate {
                     key: Key::clone(key),
                     forecast: None,
+                    new_share: 0.0,
                     delta_pages,
                     extents: partition.gathered.extents(),
                     size: partition.size,

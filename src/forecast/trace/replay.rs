@@ -113,21 +113,28 @@ impl<'a> Replay<'a> {
     pub fn upto(&mut self, now: Timestamp, features: &mut Features) -> &'a [Line] {
         let begin = self.next;
         while let Some(line) = self.trace.lines.get(self.next).filter(|line| line.at() <= now) {
+            // A partition that was split is often gone a moment later.
+            self.tell_splits(features, |at| at < line.at());
             self.next += 1;
             let Some(partition) = self.name(line.partition) else { continue };
-            // Splits come from the list below, which has those of the trace, too.
+            // Splits come from their list, which has those of the trace, too.
             if !matches!(line.what, What::Split { .. }) {
                 features.take(&signal(partition, &line.what));
             }
         }
-        while let Some((number, at, point)) = self.splits.get(self.next_split).filter(|split| split.1 <= now)
+        self.tell_splits(features, |at| at <= now);
+        features.pass(now);
+        self.trace.lines.get(begin..self.next).unwrap_or(&[])
+    }
+
+    /// Tells `features` the splits that come next, as long as `is_due`.
+    fn tell_splits(&mut self, features: &mut Features, is_due: impl Fn(Timestamp) -> bool) {
+        while let Some((number, at, point)) = self.splits.get(self.next_split).filter(|split| is_due(split.1))
         {
             self.next_split += 1;
             let Some(partition) = self.name(*number) else { continue };
             features.take(&signal(partition, &What::Split { at: *at, point: *point }));
         }
-        features.pass(now);
-        self.trace.lines.get(begin..self.next).unwrap_or(&[])
     }
 
     fn name(&self, number: u32) -> Option<Key> {
@@ -174,6 +181,24 @@ mod tests {
         assert_eq!(features.state("p").unwrap().last_split(), None);
         assert_eq!(replay.upto(Timestamp(30_000_000), &mut features).len(), 1);
         assert_eq!(features.state("p").unwrap().last_split(), Some(Timestamp(30_000_000)));
+    }
+
+    #[test]
+    fn a_partition_that_goes_after_its_split_was_split_while_it_was_there() {
+        let mut trace = growing(&[50, 90, 110]);
+        let at = |us: i64| Timestamp(30_000_000 + us);
+        trace.lines.push(Line { partition: 0, what: What::Split { at: at(1), point: None } });
+        trace.lines.push(Line { partition: 0, what: What::Gone { at: at(2) } });
+        let mut features = Features::default();
+        Replay::new(&trace, SplitPolicy::Recorded).upto(Timestamp(40_000_000), &mut features);
+        assert!(features.is_empty());
+        // Its kin is measured against what it was: 110 bytes.
+        let tick = Tick { end: Timestamp(50_000_000), span_us: 1, size: 110, ..Tick::default() };
+        features.take(&Signal::Activity { partition: "p".into(), tick });
+        let rows = features.rows(Timestamp(50_000_000));
+        let names = crate::forecast::features::names();
+        let get = |name: &str| rows.row(0)[names.iter().position(|have| have == name).unwrap()];
+        assert!(get("splits_known") > 0.0 && get("split_size").abs() < 1e-4, "{}", get("split_size"));
     }
 
     #[test]
