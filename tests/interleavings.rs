@@ -27,9 +27,10 @@ use weft::journal::epochs::Epochs;
 use weft::journal::recovery::{START, replay};
 use weft::journal::segment::Segments;
 use weft::journal::{Config, Journal};
+use weft::live::rest::RestRule;
 use weft::sync::atomic::{AtomicU64, Ordering};
 use weft::sync::{Arc, Condvar, Mutex, thread};
-use weft::types::{FileId, FileKind, Seq, StoreId, Timestamp};
+use weft::types::{FileId, FileKind, PAGE, Seq, StoreId, Timestamp};
 
 const DATA: &str = "/data";
 const STORE: &str = "/store";
@@ -81,6 +82,8 @@ impl Bed {
         options.cache_bytes = 16 << 10;
         options.open_files = 2;
         options.new_store_id = [5; 16];
+        options.rest = RestRule { least_pages: 1, pages_for_one: 1, looks: u32::MAX };
+        options.page_slack_bytes = 0;
         let (disk, kv) = (self.disk.clone(), Arc::clone(&self.kv));
         let clock = Arc::clone(&self.clock);
         Engine::open(Arc::new(self.disk.clone()), clock, options, &move |path| {
@@ -1029,4 +1032,73 @@ fn a_lease_is_refused_or_its_instant_stays_while_history_is_pruned() {
         engine.read(file, 0, &mut now).unwrap();
         assert!(now.iter().all(|byte| *byte == 3));
     });
+}
+
+// -- pages at rest --
+
+/// A sealed segment with all bytes of a file, as they are at an instant that is held.
+fn restable(bed: &mut Bed, old: &[u8]) -> (FileId, Seq) {
+    let engine = bed.open();
+    let file = engine.create(ROOT, b"f", new(FileKind::Regular)).unwrap().0;
+    engine.write(file, 0, old, false).unwrap();
+    let ts = engine.now();
+    let seq = resolve(&engine, ts).unwrap().seq;
+    engine.tag("held", seq).unwrap();
+    bed.clock.pass(HOUR);
+    engine.checkpoint().unwrap();
+    drop(engine);
+    bed.disk = bed.disk.kill();
+    (file, seq)
+}
+
+#[test]
+fn pages_come_to_rest_while_they_are_written_applied_and_read() {
+    const PAGES: u64 = 4;
+    static RESTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    explore(|| {
+        let old = pattern((PAGES * PAGE) as usize - 100);
+        let mut bed = Bed::new(&[]);
+        let (file, seq) = restable(&mut bed, &old);
+        let engine = bed.open();
+        engine.checkpoint().unwrap();
+        while engine.index_some().unwrap() {}
+        while let weft::engine::Weaving::Wove(_) = engine.weave(&weft::engine::Unpaced).unwrap() {}
+        if pick(3) == 0 {
+            bed.cut_within(60);
+        }
+        let pruner = {
+            let (bed, engine) = (bed.clone(), Arc::clone(&engine));
+            thread::spawn(move || prune_all(&bed, &engine).and_then(|()| prune_all(&bed, &engine)))
+        };
+        let writer = {
+            let (bed, engine) = (bed.clone(), Arc::clone(&engine));
+            thread::spawn(move || -> Option<()> {
+                for _ in 0..2 {
+                    bed.alive(engine.write(file, pick(PAGES) * PAGE + pick(90), &[9; 50], false))?;
+                    if pick(2) == 0 {
+                        bed.alive(sync(&engine))?;
+                        bed.alive(engine.apply())?;
+                    }
+                }
+                Some(())
+            })
+        };
+        for _ in 0..2 {
+            if let Some(view) = bed.alive(engine.view(seq)) {
+                see(&bed, &view, file, &old);
+            }
+        }
+        pruner.join().unwrap();
+        writer.join().unwrap();
+        RESTED.fetch_add(engine.rested().len() as u64, std::sync::atomic::Ordering::Relaxed);
+        drop(engine);
+        let engine = bed.recover();
+        check_past(&engine.view(seq).unwrap(), file, &old);
+        engine.write(file, 0, &vec![7; old.len()], false).unwrap();
+        engine.checkpoint().unwrap();
+        check_past(&engine.view(seq).unwrap(), file, &old);
+        prune_all(&bed, &engine);
+        check_past(&engine.view(seq).unwrap(), file, &old);
+    });
+    assert!(RESTED.load(std::sync::atomic::Ordering::Relaxed) > 0, "nothing ever came to rest");
 }
