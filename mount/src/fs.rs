@@ -56,13 +56,13 @@ fn answer_xattr(answer: Answer<Vec<u8>>, size: u32, reply: ReplyXattr) {
 
 impl Filesystem for WeftFs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Not FUSE_ATOMIC_O_TRUNC: with it a program that runs is cut before the kernel refuses that (ETXTBSY).
         let mut wanted = InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_BIG_WRITES
             | InitFlags::FUSE_MAX_PAGES
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_CACHE_SYMLINKS
@@ -206,9 +206,9 @@ impl Filesystem for WeftFs {
         Found::send(self.add_link(self.node(ino), self.node(newparent), newname.as_bytes()), reply);
     }
 
-    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let node = self.node(ino);
-        match self.open_node(req, node, flags) {
+        match self.open_node(node, flags) {
             Ok(how) => reply.opened(self.handle(node, flags), how),
             Err(errno) => reply.error(errno),
         }

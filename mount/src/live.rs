@@ -50,18 +50,10 @@ impl WeftFs {
     }
 
     /// OPEN of any node. Views are held while a handle is open, live files by the engine.
-    pub fn open_node(&self, req: &Request, node: Node, flags: OpenFlags) -> Answer<FopenFlags> {
-        let changes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
+    pub fn open_node(&self, node: Node, flags: OpenFlags) -> Answer<FopenFlags> {
+        let changes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
         match node {
-            Node::Live(file) => {
-                self.told(self.core.open_file(file))?;
-                if flags.0 & libc::O_TRUNC != 0 {
-                    let set = SetAttr { size: Some(0), ..SetAttr::default() };
-                    let bare = self.drop_privileges(req, file);
-                    let cut = bare.and_then(|()| self.told(self.core.set_attr(file, set)));
-                    cut.inspect_err(|_| self.core.release_file(file))?;
-                }
-            }
+            Node::Live(file) => self.told(self.core.open_file(file))?,
             Node::View(..) if changes => return Err(Errno::EROFS),
             Node::View(slot, _) => self.open_past(slot)?,
             Node::Alias(_) => return Err(Errno::ELOOP),
