@@ -49,7 +49,6 @@ use crate::index::kv::Kv;
 use crate::journal::Config;
 use crate::live::paths::Paths;
 use crate::live::recover::{Report, Setup};
-use crate::live::rest::RestRule;
 use crate::live::{Limits, Live};
 use crate::meta::store as meta;
 use crate::past::indexer::Indexer;
@@ -110,8 +109,6 @@ pub struct Engine {
     shadowing: shadowing::Shadowing,
     holds: Arc<holds::Holds>,
     pruning: pruning::Pruning,
-    rest_rule: RestRule,
-    page_slack_bytes: u64,
     report: Report,
     threads: threads::Threads,
     writes: AtomicU64,
@@ -217,9 +214,7 @@ impl Engine {
             forecasting,
             shadowing,
             holds: Arc::default(),
-            pruning: pruning::Pruning::new(options.retention),
-            rest_rule: options.rest,
-            page_slack_bytes: options.page_slack_bytes,
+            pruning: pruning::Pruning::new(options.retention, options.rest, options.page_slack_bytes),
             report,
             threads: threads::Threads::default(),
             writes: AtomicU64::new(0),

@@ -962,6 +962,12 @@ fn see(bed: &Bed, view: &View, file: FileId, expected: &[u8]) -> Option<()> {
     Some(())
 }
 
+fn weave_all(engine: &Engine) {
+    engine.checkpoint().unwrap();
+    while engine.index_some().unwrap() {}
+    while let weft::engine::Weaving::Wove(_) = engine.weave(&weft::engine::Unpaced).unwrap() {}
+}
+
 fn prune_all(bed: &Bed, engine: &Engine) -> Option<()> {
     let everything = weft::meta::retention::Retention::everything();
     engine.set_retention(weft::meta::retention::Retention { all_us: Some(0), ..everything });
@@ -976,9 +982,7 @@ fn a_lease_is_refused_or_its_instant_stays_while_history_is_pruned() {
         let instant = pruneable(&mut bed, &old);
         let (file, _, seq) = instant;
         let engine = bed.open();
-        engine.checkpoint().unwrap();
-        while engine.index_some().unwrap() {}
-        while let weft::engine::Weaving::Wove(_) = engine.weave(&weft::engine::Unpaced).unwrap() {}
+        weave_all(&engine);
         if pick(3) == 0 {
             bed.cut_within(40);
         }
@@ -1060,9 +1064,7 @@ fn pages_come_to_rest_while_they_are_written_applied_and_read() {
         let mut bed = Bed::new(&[]);
         let (file, seq) = restable(&mut bed, &old);
         let engine = bed.open();
-        engine.checkpoint().unwrap();
-        while engine.index_some().unwrap() {}
-        while let weft::engine::Weaving::Wove(_) = engine.weave(&weft::engine::Unpaced).unwrap() {}
+        weave_all(&engine);
         if pick(3) == 0 {
             bed.cut_within(60);
         }

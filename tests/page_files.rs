@@ -42,9 +42,7 @@ fn written() -> World {
     }
     engine.checkpoint().unwrap();
     while engine.index_some().unwrap() {}
-    engine.abandon();
-    drop(engine);
-    world.disk = world.disk.kill();
+    world.seal(engine);
     // The segment has to be sealed by another.
     world.sessions(1);
     world
@@ -85,10 +83,7 @@ fn composed_pages_that_no_instant_needs_give_their_space_back() {
     check(&engine, &world.past);
     world.write(&engine, "pieces", 0, &vec![1; PAGES * PAGE as usize]);
     world.note(&engine);
-    engine.checkpoint().unwrap();
-    engine.abandon();
-    drop(engine);
-    world.disk = world.disk.kill();
+    world.seal(engine);
     world.sessions(2);
     let engine = world.open();
     prune(&engine).unwrap();

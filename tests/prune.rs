@@ -210,10 +210,7 @@ fn what_nobody_writes_comes_to_rest_and_its_next_overwrite_saves_it_again() {
         let bytes: Vec<u8> = (0..200_000).map(|_| world.rng.random()).collect();
         world.write(&engine, name, 0, &bytes);
     }
-    engine.checkpoint().unwrap();
-    engine.abandon();
-    drop(engine);
-    world.disk = world.disk.kill();
+    world.seal(engine);
     world.sessions(6);
     let engine = world.open();
     settle(&engine).unwrap();
@@ -273,10 +270,7 @@ fn what_a_dry_run_says_is_what_comes_back() {
             world.now.push(("cold", Vec::new()));
             let bytes: Vec<u8> = (0..300_000).map(|_| world.rng.random()).collect();
             world.write(&engine, "cold", 0, &bytes);
-            engine.checkpoint().unwrap();
-            engine.abandon();
-            drop(engine);
-            world.disk = world.disk.kill();
+            world.seal(engine);
         }
         world.sessions(8);
         let engine = world.open();

@@ -51,10 +51,7 @@ fn sessions(world: &mut World) {
             world.now.retain(|(name, _)| *name != "dropped");
         }
         (0..3).for_each(|_| world.work(&engine));
-        engine.checkpoint().unwrap();
-        engine.abandon();
-        drop(engine);
-        world.disk = world.disk.kill();
+        world.seal(engine);
     }
 }
 

@@ -29,7 +29,7 @@ fn loaded(seed: u64, sessions: usize) -> World {
     world.now.push(("loaded", Vec::new()));
     let bytes: Vec<u8> = (0..PAGES * PAGE as usize).map(|_| world.rng.random()).collect();
     world.write(&engine, "loaded", 0, &bytes);
-    seal(&mut world, engine);
+    world.seal(engine);
     for _ in 0..sessions {
         session(&mut world);
     }
@@ -43,14 +43,7 @@ fn session(world: &mut World) {
         write_some(world, &engine, 2);
         world.work(&engine);
     }
-    seal(world, engine);
-}
-
-fn seal(world: &mut World, engine: Arc<Engine>) {
-    engine.checkpoint().unwrap();
-    engine.abandon();
-    drop(engine);
-    world.disk = world.disk.kill();
+    world.seal(engine);
 }
 
 /// Overwrites parts of some pages, at times of their neighbours as well.

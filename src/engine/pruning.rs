@@ -10,7 +10,7 @@ use super::sweeping::Swept;
 use crate::error::{Error, Kind, Result};
 use crate::format::event::Event;
 use crate::format::event::Record;
-use crate::live::rest::Resting;
+use crate::live::rest::{RestRule, Resting};
 use crate::meta::retention::Retention;
 use crate::meta::thinned::Thinned;
 use crate::past::plan::Plan;
@@ -70,19 +70,23 @@ pub(super) struct Pruning {
     judged: Mutex<HashMap<Range, u64>>,
     let_go: Mutex<Option<LetGo>>,
     pub(super) witnesses: Witnesses,
+    pub(super) rest_rule: RestRule,
     pub(super) looks: Looks,
+    pub(super) page_slack_bytes: u64,
     pub(super) swept: Swept,
     pub(super) relief: Relief,
 }
 
 impl Pruning {
-    pub(super) fn new(retention: Retention) -> Pruning {
+    pub(super) fn new(retention: Retention, rest_rule: RestRule, page_slack_bytes: u64) -> Pruning {
         Pruning {
             retention: Mutex::new(retention),
             judged: Mutex::new(HashMap::new()),
             let_go: Mutex::new(None),
             witnesses: Witnesses::default(),
+            rest_rule,
             looks: Looks::default(),
+            page_slack_bytes,
             swept: Swept::default(),
             relief: Relief::default(),
         }

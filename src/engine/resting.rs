@@ -74,12 +74,12 @@ impl Engine {
     fn plan_rest(&self, thinned: &Thinned, due: impl Fn(FileId, i64) -> bool) -> Result<Vec<Resting>> {
         let first = thinned.first();
         let began = self.resolver().time_of(first).unwrap_or(self.now()).0;
-        self.live.may_rest(first, &self.index, self.rest_rule, |file| due(file, began))
+        self.live.may_rest(first, &self.index, self.pruning.rest_rule, |file| due(file, began))
     }
 
     /// Looking costs as much as was written since history began: so it is done again when that has moved on.
     fn is_due(&self, file: FileId, began: i64) -> bool {
-        let step = self.now().0.saturating_sub(began) / i64::from(self.rest_rule.looks.max(1));
+        let step = self.now().0.saturating_sub(began) / i64::from(self.pruning.rest_rule.looks.max(1));
         let mut looks = self.pruning.looks.lock();
         let due = looks.get(&file).is_none_or(|looked| began.saturating_sub(*looked) >= step);
         if due {

@@ -21,7 +21,7 @@ impl Engine {
         let bytes = |files: &[(u64, u64)]| files.iter().map(|(_, bytes)| bytes).sum::<u64>();
         let before = bytes(&closed);
         let mut swept = self.pruning.swept.lock();
-        let worth = swept.unwrap_or(0) / 2 * 3 + self.page_slack_bytes;
+        let worth = swept.unwrap_or(0) / 2 * 3 + self.pruning.page_slack_bytes;
         if closed.is_empty() || before < worth {
             return Ok(0);
         }

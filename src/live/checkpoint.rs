@@ -188,15 +188,11 @@ fn write(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> std::result
     if checkpoint.phase != Phase::Clean {
         let mut further = Vec::new();
         for root in &paths.roots {
-            if root.root == RootId(0) {
-                write_file(disk, &root.copy(), &bytes)?;
-                disk.sync_dir("checkpoint.rename", &root.own())?;
-                continue;
-            }
-            if further.is_empty() {
+            let is_data = root.root == RootId(0);
+            if !is_data && further.is_empty() {
                 further = Checkpoint { nodes: Vec::new(), ..checkpoint.clone() }.encode();
             }
-            write_file(disk, &root.copy(), &further)?;
+            write_file(disk, &root.copy(), if is_data { &bytes } else { &further })?;
             disk.sync_dir("checkpoint.rename", &root.own())?;
         }
     }

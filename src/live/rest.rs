@@ -68,6 +68,7 @@ impl Resting {
         self.touched.count_in(0, self.size.div_ceil(PAGE)) * PAGE
     }
 
+    /// These pages.
     fn to_save(&self) -> impl Iterator<Item = PageNo> {
         let end = self.size.div_ceil(PAGE);
         self.touched.runs().flat_map(move |(first, behind)| (first..behind.min(end)).map(PageNo))
@@ -114,18 +115,7 @@ impl Live {
     ) -> Result<bool> {
         let mut pages = resting.to_save().peekable();
         while pages.peek().is_some() {
-            let saves: Vec<SavedPage> = pages
-                .by_ref()
-                .take(SAVE_PAGES)
-                .map(|page| {
-                    Ok(SavedPage {
-                        file: resting.file,
-                        adopted: first,
-                        page,
-                        bytes: page_of(resting, page, read)?,
-                    })
-                })
-                .collect::<Result<_>>()?;
+            let saves = saved_pages(resting, first, pages.by_ref().take(SAVE_PAGES), read)?;
             self.base.save(&saves)?;
             if !go_on(2 * saves.len() as u64 * PAGE) {
                 return Ok(false);
@@ -157,16 +147,13 @@ impl Live {
             }
             Ok(())
         });
+        if !matches!(written, Ok(true)) {
+            nodes.iter().for_each(|node| node.lock().content.resting = None);
+        }
         match written {
             Ok(true) => self.end_rest(index, &nodes),
-            Ok(false) => {
-                nodes.iter().for_each(|node| drop(node.lock().content.resting.take()));
-                Ok(0)
-            }
-            Err(unwritten) => {
-                nodes.iter().for_each(|node| drop(node.lock().content.resting.take()));
-                Err(self.sure(&mut id, unwritten))
-            }
+            Ok(false) => Ok(0),
+            Err(unwritten) => Err(self.sure(&mut id, unwritten)),
         }
     }
 
@@ -187,18 +174,8 @@ impl Live {
                 return Ok(None);
             };
             resting.touched = touched;
-            let saves: Vec<SavedPage> = resting
-                .to_save()
-                .filter(|page| !known.contains(*page))
-                .map(|page| {
-                    Ok(SavedPage {
-                        file: node.file,
-                        adopted: first,
-                        page,
-                        bytes: page_of(&resting, page, read)?,
-                    })
-                })
-                .collect::<Result<_>>()?;
+            let new = resting.to_save().filter(|page| !known.contains(*page));
+            let saves = saved_pages(&resting, first, new, read)?;
             self.base.save(&saves)?;
         }
         let mut state = node.lock();
@@ -314,6 +291,20 @@ fn is_whole(state: &NodeState, resting: &Resting) -> bool {
         && !content.buried
         && content.shrink.is_none()
         && content.live_len >= end
+}
+
+/// What pages held where history begins, to be saved.
+fn saved_pages(
+    resting: &Resting,
+    first: Seq,
+    pages: impl Iterator<Item = PageNo>,
+    read: ReadPage<'_>,
+) -> Result<Vec<SavedPage>> {
+    let saved = |page| {
+        let bytes = page_of(resting, page, read)?;
+        Ok(SavedPage { file: resting.file, adopted: first, page, bytes })
+    };
+    pages.map(saved).collect()
 }
 
 /// What a page held where history begins; behind the end of the file there is nothing.

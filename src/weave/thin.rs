@@ -143,7 +143,9 @@ impl Weaver {
         dry: bool,
     ) -> Result<Option<Thinning>> {
         let mut damaged = self.turn.lock();
-        if damaged.contains(&number) || !self.segments.list_journal()?.contains(&number) {
+        // Another may have woven it meanwhile.
+        let gone = self.disk.stat("thin.find", &self.segments.path(number))?.is_none();
+        if gone || damaged.contains(&number) {
             return Ok(Some(Thinning::default()));
         }
         if dry {

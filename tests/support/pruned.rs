@@ -72,11 +72,16 @@ impl World {
             for _ in 0..4 {
                 self.work(&engine);
             }
-            engine.checkpoint().unwrap();
-            engine.abandon();
-            drop(engine);
-            self.disk = self.disk.kill();
+            self.seal(engine);
         }
+    }
+
+    /// Ends a session; its segment is sealed by the next.
+    pub fn seal(&mut self, engine: Arc<Engine>) {
+        engine.checkpoint().unwrap();
+        engine.abandon();
+        drop(engine);
+        self.disk = self.disk.kill();
     }
 
     /// Pages rewritten whole and in part, a log rewritten at its end and begun anew, holes, a file that comes and goes; then

@@ -52,17 +52,15 @@ fn text(pruned: &Value) -> String {
         bytes(size("unneeded_bytes") as f64),
         bytes(size("payload_bytes") as f64)
     ));
-    let bases = number(pruned, "bases_bytes");
-    if bases > 0 {
-        text.push_str(&format!(
-            "{} of what was there before {}\n",
-            bytes(bases as f64),
-            if is_dry { "would come back, too" } else { "came back, too" }
-        ));
-    }
-    let pages = number(pruned, "pages_bytes");
-    if pages > 0 {
-        text.push_str(&format!("{} of composed pages came back, too\n", bytes(pages as f64)));
+    for (of, what) in [("bases_bytes", "what was there before"), ("pages_bytes", "composed pages")] {
+        let came = number(pruned, of);
+        if came > 0 {
+            text.push_str(&format!(
+                "{} of {what} {}\n",
+                bytes(came as f64),
+                if is_dry { "would come back, too" } else { "came back, too" }
+            ));
+        }
     }
     let saved = number(pruned, "saved_bytes");
     if saved > 0 {

@@ -180,18 +180,20 @@ impl Features {
                 self.make_room();
             }
             let (head, number) = family(key);
-            let mut state = State::new(at);
-            if let Some(last) = self.pasts.get(head).and_then(|past| past.last) {
-                state.add_split_of_kin(last);
-            }
-            self.states.insert(Key::clone(key), state);
             self.order.insert((head.to_owned(), number, Key::clone(key)));
             self.newest.push_back(Key::clone(key));
             if self.newest.len() > NEWEST {
                 self.newest.pop_front();
             }
         }
-        self.states.entry(Key::clone(key)).or_insert_with(|| State::new(at))
+        let pasts = &self.pasts;
+        self.states.entry(Key::clone(key)).or_insert_with(|| {
+            let mut state = State::new(at);
+            if let Some(last) = pasts.get(family(key).0).and_then(|past| past.last) {
+                state.add_split_of_kin(last);
+            }
+            state
+        })
     }
 
     /// Forgets a partition.
