@@ -9,8 +9,8 @@ use crate::types::{FileId, PageNo, SegmentNo, Seq};
 use std::collections::HashMap;
 
 /// Bytes of versions that are packed at most to know what files would take, and how many neighbours at a time.
-const WEIGHED: u64 = 16 << 20;
-const STRETCH: u64 = 1 << 20;
+const WEIGHED: u64 = 64 << 20;
+const STRETCH: u64 = 2 << 20;
 
 /// Says which versions are needed.
 pub trait Needs {
@@ -97,12 +97,15 @@ impl Found {
         self.versions.retain(|_| flags.next().unwrap_or(true));
     }
 
-    /// A sample of what is needed, and how many times as much all of it is: stretches of neighbours, since these are
-    /// packed together.
-    pub fn sample<'a>(&'a self, needed: &'a [bool]) -> (impl Iterator<Item = &'a Version>, f64) {
+    /// A sample of the versions, where they stand, and how many times as many bytes all are: stretches of neighbours,
+    /// since these are packed together.
+    pub fn sample(&self) -> (impl Iterator<Item = usize>, f64) {
         let (taken, of_all) = self.stretches();
-        let stays = self.versions.iter().zip(needed).zip(taken);
-        (stays.filter(|((_, needed), taken)| **needed && *taken).map(|((version, _), _)| version), of_all)
+        (taken.into_iter().enumerate().filter(|(_, taken)| *taken).map(|(at, _)| at), of_all)
+    }
+
+    pub fn at(&self, places: impl Iterator<Item = usize>) -> impl Iterator<Item = &Version> {
+        places.filter_map(|at| self.versions.get(at))
     }
 
     fn stretches(&self) -> (Vec<bool>, f64) {

@@ -16,7 +16,7 @@ use super::source::{Source, Version};
 use super::weaver::{Lean, Outcome, UNFINISHED, Weaver};
 use crate::error::{Error, Result};
 use crate::format::woven::WovenHeader;
-use crate::format::woven::contents::{Contents, SegmentPart, Span};
+use crate::format::woven::contents::{Contents, SegmentPart};
 use crate::format::woven::places::WovenPlace;
 use crate::index::Index;
 use crate::journal::woven::WovenFile;
@@ -113,9 +113,12 @@ impl Weaver {
         let stays = opened.len() == 1 && !told.is_worth_it();
         if dry {
             if !stays {
-                let data = self.weigh(&found, &needed, self.reading(&parts, &places))?;
+                let data_before = opened.iter().map(data_bytes).sum();
+                let read = self.reading(&parts, &places);
+                let data = data_after(&found, &needed, (files, data_before), read)?;
                 // What a sample makes of little to drop may be more than there is.
-                told.after_bytes = estimate(&opened, data, &needed, before_bytes).min(before_bytes);
+                told.after_bytes =
+                    estimate(&opened, data, &needed, before_bytes - data_before).min(before_bytes);
             }
             return Ok(Some(told));
         }
@@ -184,21 +187,13 @@ impl Weaver {
         found.versions.sort_unstable();
         let Some(needed) = found.judge(needs, pace)? else { return Ok(None) };
         let (payload_bytes, unneeded_bytes) = found.tally(&needed);
-        let data = self.weigh(&found, &needed, |version, bytes| source.version(version, bytes))?;
+        let (sample, of_all) = found.sample();
+        let stay = sample.filter(|at| needed.get(*at) == Some(&true));
+        let data = weigh(found.at(stay), |version, bytes| source.version(version, bytes))?;
+        let data = (data as f64 * of_all) as u64;
         // The heads of groups, as if they could not be packed: they are little beside the data.
         let after_bytes = (data + records_bytes).min(source.end);
         Ok(Some(Thinning { files: 1, payload_bytes, unneeded_bytes, before_bytes: source.end, after_bytes }))
-    }
-
-    /// Bytes that the needed versions would take, from a sample.
-    fn weigh(
-        &self,
-        found: &Found,
-        needed: &[bool],
-        read: impl Fn(&Version, &mut [u8]) -> Result<()>,
-    ) -> Result<u64> {
-        let (sample, of_all) = found.sample(needed);
-        Ok((weigh(sample, read)? as f64 * of_all) as u64)
     }
 
     /// Reads a version from the file that has it.
@@ -321,13 +316,43 @@ fn read_part(file: &WovenFile, part: &SegmentPart, inside: &mut Inside) -> Resul
     Ok(packed)
 }
 
-/// Bytes that would be left of some files: `data` for the versions that stay, and all else in its share.
-fn estimate(files: &[WovenFile], data: u64, needed: &[bool], before: u64) -> u64 {
-    let lens = |spans: &[Span]| -> u64 { spans.iter().map(|span| u64::from(span.len)).sum() };
-    let data_before: u64 = files.iter().map(|file| lens(&file.contents().data)).sum();
+/// Bytes of the pieces that hold versions.
+fn data_bytes(file: &WovenFile) -> u64 {
+    file.contents().data.iter().map(|span| u64::from(span.len)).sum()
+}
+
+/// What is left of the bytes of versions, `before` in `files`, when only those stay that are `needed`.
+///
+/// Of a sample both sides are packed, as it stands and as it would: versions differ far more in how they pack than in what
+/// of them goes, so the one side alone says little of the bytes.
+fn data_after(
+    found: &Found,
+    needed: &[bool],
+    (files, before): (&[Range], u64),
+    read: impl Fn(&Version, &mut [u8]) -> Result<()>,
+) -> Result<u64> {
+    let (sample, of_all) = found.sample();
+    let mut sample: Vec<usize> = sample.collect();
+    let stay = sample.iter().copied().filter(|at| needed.get(*at) == Some(&true));
+    let would = weigh(found.at(stay), &read)?;
+    if of_all <= 1.0 {
+        return Ok(would);
+    }
+    let stands_in = |at: &usize| {
+        let segment = found.versions.get(*at).map(|version| version.segment);
+        files.partition_point(|(_, last)| Some(*last) < segment)
+    };
+    sample.sort_by_key(stands_in);
+    let stands = weigh(found.at(sample.into_iter()), &read)?;
+    Ok((before as f64 * would as f64 / stands.max(1) as f64) as u64)
+}
+
+/// Bytes that would be left of some files: `data` for the versions that stay, and of the `rest` all but the places of those
+/// that go.
+fn estimate(files: &[WovenFile], data: u64, needed: &[bool], rest: u64) -> u64 {
     let all_parts = files.iter().flat_map(|file| &file.contents().segments);
     let places: u64 = all_parts.flat_map(|part| &part.places).map(|place| u64::from(place.span.len)).sum();
     let stay = needed.iter().filter(|needed| **needed).count() as f64;
     let places_after = (places as f64 * stay / needed.len().max(1) as f64) as u64;
-    before.saturating_sub(data_before + places) + data + places_after
+    rest.saturating_sub(places) + data + places_after
 }
