@@ -122,6 +122,51 @@ fn a_full_disk_is_told_to_the_writer_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn live_files_that_cannot_be_made_durable_are_written_anew_from_the_journal() {
+    for seed in 0..20 {
+        let (disk, kv) = (bed::disk(seed), CrashKv::new());
+        let engine = open(&disk, &kv);
+        let file = create(&engine, "f").unwrap();
+        engine.write(file, 0, &[1; 40_000], false).unwrap();
+        assert!(engine.checkpoint().unwrap());
+        engine.write(file, 4_000, &[2; 30_000], false).unwrap();
+        sync(&engine).unwrap();
+        engine.apply().unwrap();
+        // The kernel forgets what it could not write; asked again, it says that all is well.
+        disk.fail("checkpoint.live.sync", 1, libc::EIO);
+        assert!(engine.checkpoint().unwrap_err().is(libc::EIO));
+        for _ in 0..2 {
+            assert_eq!(engine.checkpoint().unwrap_err().kind, Kind::Stopped);
+        }
+        assert!(engine.stopped().is_some_and(|cause| cause.is(libc::EIO)));
+        assert_eq!(engine.write(file, 0, b"more", false).unwrap_err().kind, Kind::Stopped);
+        assert!(engine.close().is_err(), "DATA is not whole");
+        drop(engine);
+        let engine = open(&disk.cut(seed), &kv.crash(seed));
+        let mut bytes = vec![0; 40_000];
+        engine.read(file, 0, &mut bytes).unwrap();
+        let expected = |at: usize| if (4_000..34_000).contains(&at) { 2 } else { 1 };
+        assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == expected(at)), "seed {seed}");
+        engine.close().unwrap();
+    }
+}
+
+#[test]
+fn nothing_says_that_it_serves_once_the_mount_has_ended() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = open(&disk, &kv);
+    let file = create(&engine, "f").unwrap();
+    engine.write(file, 0, b"kept", false).unwrap();
+    engine.close().unwrap();
+    // A pruning that was asked for, and goes on for a while yet.
+    assert!(!engine.checkpoint().unwrap());
+    drop(engine);
+    let engine = open(&disk.kill(), &kv);
+    assert_eq!(engine.attr(file).unwrap().size, 4);
+    engine.close().unwrap();
+}
+
+#[test]
 fn damage_in_the_middle_of_the_journal_is_an_error_with_its_position() {
     let (disk, kv) = (disk(), CrashKv::new());
     let engine = open(&disk, &kv);

@@ -61,6 +61,8 @@ struct Bed {
     disk: SimDisk,
     kv: Arc<CrashKv>,
     clock: Arc<Ticking>,
+    /// An operation of the disk may fail.
+    fails: bool,
 }
 
 impl Bed {
@@ -73,7 +75,7 @@ impl Bed {
             file.write_at("test", bytes, 0).unwrap();
         }
         disk.sync_filesystem("test", Path::new("/")).unwrap();
-        Bed { disk, kv: CrashKv::new(), clock: Arc::new(Ticking::new(1_000_000)) }
+        Bed { disk, kv: CrashKv::new(), clock: Arc::new(Ticking::new(1_000_000)), fails: false }
     }
 
     fn try_open(&self) -> Result<Arc<Engine>> {
@@ -109,7 +111,7 @@ impl Bed {
     fn alive<T>(&self, result: Result<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
-            Err(_) if self.disk.is_dead() => None,
+            Err(_) if self.disk.is_dead() || self.fails => None,
             Err(error) => panic!("{error}"),
         }
     }
@@ -1065,8 +1067,13 @@ fn pages_come_to_rest_while_they_are_written_applied_and_read() {
         let (file, seq) = restable(&mut bed, &old);
         let engine = bed.open();
         weave_all(&engine);
-        if pick(3) == 0 {
-            bed.cut_within(60);
+        match pick(3) {
+            0 => bed.cut_within(60),
+            1 => {
+                bed.fails = true;
+                bed.disk.fail("checkpoint.rename", 1 + pick(9), libc::EIO);
+            }
+            _ => {}
         }
         let pruner = {
             let (bed, engine) = (bed.clone(), Arc::clone(&engine));
@@ -1094,6 +1101,7 @@ fn pages_come_to_rest_while_they_are_written_applied_and_read() {
         writer.join().unwrap();
         RESTED.fetch_add(engine.rested().len() as u64, std::sync::atomic::Ordering::Relaxed);
         drop(engine);
+        bed.fails = false;
         let engine = bed.recover();
         check_past(&engine.view(seq).unwrap(), file, &old);
         engine.write(file, 0, &vec![7; old.len()], false).unwrap();

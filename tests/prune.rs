@@ -79,6 +79,62 @@ fn kept_instants_stay_exactly_and_space_comes_back() {
 }
 
 #[test]
+fn a_longer_retention_takes_nothing_of_what_was_kept() {
+    let mut world = World::new(12);
+    world.sessions(8);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(retention(3, 2, 60));
+    engine.prune(&Unpaced, false).unwrap();
+    let kept = engine.thinned();
+    assert!(kept.kept().len() > 5, "{kept:?}");
+    // Every write is to be kept for longer, and then fewer: what lies between has been thinned, and keeps what it has.
+    for (all, every, reach) in [(10, 2, 60), (20, 4, 60), (12, 2, 60)] {
+        engine.set_retention(retention(all, every, reach));
+        for dry in [true, false] {
+            let pruned = engine.prune(&Unpaced, dry).unwrap();
+            assert!(pruned.upto == kept.upto(), "{pruned:?}");
+            if every == 2 {
+                assert_eq!(pruned.points_gone, 0, "{pruned:?}");
+            }
+        }
+        let now = engine.thinned();
+        let since = now.kept().iter().copied().collect::<Vec<_>>();
+        let recent: Vec<_> = kept.kept().iter().rev().take(3).collect();
+        assert!(recent.iter().all(|point| since.contains(point)), "{recent:?} of {since:?}");
+        check(&engine, &world.past);
+    }
+}
+
+#[test]
+fn what_was_decided_and_is_not_durable_is_not_carried_out() {
+    let mut world = World::new(13);
+    world.sessions(6);
+    let mut refused = 0;
+    for nth in 1..4 {
+        let (disk, kv) = (world.disk.kill(), world.kv.crash(0));
+        let engine = try_open(&disk, &kv, &world.clock).unwrap();
+        settle(&engine).unwrap();
+        engine.set_retention(retention(3, 2, 60));
+        disk.fail("journal.group.write", nth, libc::EIO);
+        let first = engine.prune(&Unpaced, false);
+        // The daemon tries again every few minutes.
+        let again = engine.prune(&Unpaced, false);
+        if first.is_err() {
+            refused += 1;
+            assert!(again.is_err(), "{again:?}");
+        }
+        drop(engine);
+        let engine = try_open(&disk.cut(nth), &kv.crash(nth), &world.clock).unwrap();
+        if first.is_err() {
+            assert!(world.past.iter().all(|past| engine.thinned().keeps(past.seq)), "nothing was decided");
+        }
+        check(&engine, &world.past);
+    }
+    assert!(refused > 0, "the journal never failed");
+}
+
+#[test]
 fn a_cut_at_each_operation_of_a_prune_loses_nothing_that_is_kept() {
     let mut world = World::new(2);
     world.sessions(3);

@@ -6,7 +6,8 @@
 //!   512-byte sectors may survive a power cut. Length changes are durable with the same `sync`.
 //! - A created, renamed, linked or removed name is durable after `sync_dir` of its directory (for a rename across
 //!   directories: of both). One rename is atomic: a cut shows the old or the new state of it.
-//! - After a failed `sync` nothing is known of the bytes it should have covered.
+//! - After a failed `sync` nothing is known of the bytes it should have covered. Trying again proves nothing: it may succeed
+//!   and the bytes be lost.
 
 pub mod buffer;
 pub mod os;
@@ -107,11 +108,23 @@ pub trait Disk: Send + Sync {
     fn remove_xattr(&self, op: Op, path: &Path, name: &[u8]) -> Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, op: Op, path: &Path) -> Result<()>;
-    /// Makes everything on the filesystem of `path` durable (`syncfs`).
-    fn sync_filesystem(&self, op: Op, path: &Path) -> Result<()>;
+    /// The filesystem of `path`, a directory.
+    fn filesystem(&self, op: Op, path: &Path) -> Result<Arc<dyn Filesystem>>;
+    /// Makes everything on the filesystem of `path` durable (`syncfs`). What failed before, and was told to another, is not
+    /// told here.
+    fn sync_filesystem(&self, op: Op, path: &Path) -> Result<()> {
+        self.filesystem(op, path)?.sync(op)
+    }
     fn space(&self, op: Op, path: &Path) -> Result<Space>;
     /// Takes the exclusive lock on a file (created when absent); `None` when another process holds it.
     fn lock(&self, op: Op, path: &Path) -> Result<Option<Box<dyn Lock>>>;
+}
+
+/// A filesystem that is held on to.
+pub trait Filesystem: Send + Sync {
+    /// Makes everything on it durable. What could not be written since it is held fails one call, whoever else was told;
+    /// after that nothing is known of the bytes that were not durable yet, and the next call may succeed.
+    fn sync(&self, op: Op) -> Result<()>;
 }
 
 /// An open file. Operations at positions only; shared by threads.

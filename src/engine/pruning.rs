@@ -121,6 +121,10 @@ impl Engine {
 
     pub(super) fn prune_by(&self, retention: &Retention, pace: &dyn Pace, dry: bool) -> Result<Pruned> {
         let mut judged = self.pruning.judged.lock();
+        if !dry {
+            // What was decided before may not have become durable.
+            self.live.journal.accepts()?;
+        }
         let before = self.oldest().1;
         let (thinned, pinned, gone) = self.decide(retention, dry)?;
         let mut pruned = Pruned {

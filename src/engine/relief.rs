@@ -84,8 +84,15 @@ impl Engine {
         self.relieve_until(&|| !self.is_over())
     }
 
+    /// The same for somebody who waits for it: a pruning that is under way takes its time otherwise, and the next one waits
+    /// for it.
+    pub(super) fn relieve_now(&self, enough: &dyn Fn() -> bool) -> Result<bool> {
+        self.pruning.relief.wanted.store(true, Ordering::Release);
+        self.relieve_until(enough)
+    }
+
     /// Shortens history until there is enough room, down to the minimum. Whether there is then.
-    pub(super) fn relieve_until(&self, enough: &dyn Fn() -> bool) -> Result<bool> {
+    fn relieve_until(&self, enough: &dyn Fn() -> bool) -> Result<bool> {
         let mut futile = self.pruning.relief.futile.lock();
         if enough() {
             return Ok(true);

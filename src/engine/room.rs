@@ -21,7 +21,7 @@ impl Engine {
 
     /// Does what may find the disk of STORE full: then history is shortened, down to the minimum, before that is told.
     pub(super) fn roomy<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
-        with_room(act, || self.live.is_short(), || self.relieve())
+        with_room(act, || self.live.is_short(), || self.relieve_now(&|| !self.is_over()))
     }
 
     /// The same for what changes names and attributes; it waits for the thread that looks after the space.
@@ -36,7 +36,7 @@ impl Engine {
         let act = || self.live.has_room(file, len).and_then(|()| self.live.reserve(file, end, keep_size));
         // What cannot be told is taken for another filesystem.
         let beside = || len <= MOST && self.live.is_beside_store(file).unwrap_or(false);
-        let relieve = || self.relieve_until(&|| self.live.has_room(file, len).is_ok());
+        let relieve = || self.relieve_now(&|| self.live.has_room(file, len).is_ok());
         with_room(|| self.roomy(act), beside, relieve)
     }
 

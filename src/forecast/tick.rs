@@ -84,18 +84,15 @@ impl Tick {
 
 /// Distinct pages written over several ticks, estimated from their `pages` and `touched`: each part holds at most its
 /// own pages. Exact for what is written once, and for what is written over and over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Union {
-    parts: [f32; PARTS as usize],
+    /// Bit `i`: there are pages in the `i`-th part. Most partitions are written in few, and there are many unions.
+    parts: u64,
+    /// Pages in each of those parts.
+    pages: Vec<f32>,
     /// Sums over the ticks, as if none wrote where another did.
     told_pages: f64,
     told_extents: f64,
-}
-
-impl Default for Union {
-    fn default() -> Union {
-        Union { parts: [0.0; PARTS as usize], told_pages: 0.0, told_extents: 0.0 }
-    }
 }
 
 impl Union {
@@ -109,18 +106,30 @@ impl Union {
         let touched = if tick.touched == 0 { 1 } else { tick.touched };
         let most = (reach(tick.size) / PARTS / crate::types::PAGE).max(1) as f32;
         let each = tick.pages as f32 / touched.count_ones() as f32;
-        for (index, part) in self.parts.iter_mut().enumerate() {
-            if touched & (1 << index) != 0 {
-                // Of two sets of pages in one part, as many are new as chance would have it.
-                let room = (most - *part).max(0.0);
-                *part += each.min(most) * room / most;
-            }
+        self.widen(touched);
+        let written = ones(self.parts).map(|bit| touched & bit != 0);
+        for (part, _) in self.pages.iter_mut().zip(written).filter(|(_, written)| *written) {
+            // Of two sets of pages in one part, as many are new as chance would have it.
+            let room = (most - *part).max(0.0);
+            *part += each.min(most) * room / most;
+        }
+    }
+
+    /// Makes room for parts that had no pages so far.
+    fn widen(&mut self, touched: u64) {
+        let all = self.parts | touched;
+        if all != self.parts {
+            let mut before = self.pages.iter().copied();
+            let parts = self.parts;
+            let kept = |bit: u64| if parts & bit != 0 { before.next().unwrap_or(0.0) } else { 0.0 };
+            self.pages = ones(all).map(kept).collect();
+            self.parts = all;
         }
     }
 
     /// Distinct pages.
     pub fn pages(&self) -> f64 {
-        self.parts.iter().map(|part| f64::from(*part)).sum()
+        self.pages.iter().map(|part| f64::from(*part)).sum()
     }
 
     /// Scattered extents: the distinct pages, in runs as long as they were written in.
@@ -131,6 +140,15 @@ impl Union {
     pub fn clear(&mut self) {
         *self = Union::default();
     }
+}
+
+/// The bits that are set, lowest first.
+fn ones(mut bits: u64) -> impl Iterator<Item = u64> {
+    std::iter::from_fn(move || {
+        let lowest = bits & bits.wrapping_neg();
+        bits &= !lowest;
+        (lowest != 0).then_some(lowest)
+    })
 }
 
 #[cfg(test)]
@@ -159,6 +177,20 @@ mod tests {
         assert!((union.pages() - 1.0).abs() < 0.01, "{}", union.pages());
         union.clear();
         assert_eq!(union.pages(), 0.0);
+    }
+
+    #[test]
+    fn parts_count_each_by_itself_in_any_order() {
+        let size = 64 << 20;
+        let tick = |pages, touched| Tick { pages, touched, size, ..Tick::default() };
+        let mut union = Union::default();
+        for touched in [1 << 40, 1, 1 << 63, 1 << 40] {
+            union.add(&tick(1, touched));
+        }
+        // A part has 256 pages: of the two in one, one may be the other.
+        assert!((union.pages() - (4.0 - 1.0 / 256.0)).abs() < 1e-3, "{}", union.pages());
+        union.add(&tick(64, u64::MAX));
+        assert!((66.0..68.0).contains(&union.pages()), "{}", union.pages());
     }
 
     #[test]

@@ -6,10 +6,11 @@
 use super::Live;
 use super::paths::Paths;
 use super::sparse;
-use crate::disk::{Disk, OpenHow};
+use crate::disk::{Disk, Op, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase, Place};
 use crate::format::sections::Sections;
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::types::{FileId, FileKind, RootId, Seq, StoreId};
 use std::collections::HashMap;
@@ -20,8 +21,8 @@ use std::path::Path;
 pub(super) enum Unwritten {
     /// The last one stands.
     Surely(Error),
-    /// It has its name; after a power cut either of the two may stand.
-    Perhaps(Error),
+    /// It has its name; after a power cut either of the two may stand. It replays from this place.
+    Perhaps(Error, Place),
 }
 
 impl From<Error> for Unwritten {
@@ -33,7 +34,7 @@ impl From<Error> for Unwritten {
 impl From<Unwritten> for Error {
     fn from(unwritten: Unwritten) -> Error {
         match unwritten {
-            Unwritten::Surely(error) | Unwritten::Perhaps(error) => error,
+            Unwritten::Surely(error) | Unwritten::Perhaps(error, _) => error,
         }
     }
 }
@@ -57,17 +58,32 @@ impl Live {
         prints: &HashMap<FileId, Fingerprint>,
         before: impl FnOnce(Seq) -> Result<()>,
     ) -> std::result::Result<bool, Unwritten> {
+        if phase == Phase::Serving && self.leaving.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         self.journal.flush()?;
         let place = self.journal.durable_end();
         let applied = self.round_locked()?;
         if phase != Phase::Clean {
-            self.sync_live()?;
+            self.sync_live("checkpoint.live.sync")?;
         }
         let behind = self.oldest_pending().is_some_and(|oldest| oldest < place.seq);
         if behind {
             return Ok(false);
         }
         before(applied)?;
+        self.write_checkpoint(id, phase, place, prints)?;
+        Ok(true)
+    }
+
+    /// Writes down how it is, for a replay from `place`: what is applied up to there is durable.
+    pub(super) fn write_checkpoint(
+        &self,
+        id: &mut u64,
+        phase: Phase,
+        place: Place,
+        prints: &HashMap<FileId, Fingerprint>,
+    ) -> std::result::Result<(), Unwritten> {
         let checkpoint = self.image(*id + 1, phase, place, prints);
         self.journal.flush()?;
         self.base.persist()?;
@@ -79,7 +95,7 @@ impl Live {
         written?;
         self.checkpointed.store(place.seq.0 - 1, Ordering::Relaxed);
         self.drop_old();
-        Ok(true)
+        Ok(())
     }
 
     /// Removes all but the newest checkpoints. One that is left harms nothing.
@@ -94,17 +110,40 @@ impl Live {
     }
 
     /// Makes all live files durable: once for each filesystem that holds some.
-    fn sync_live(&self) -> Result<()> {
+    ///
+    /// If one cannot be, the kernel has forgotten what it could not write, and so has the overlay: trying again would
+    /// succeed and lose it. The journal has it from the last checkpoint on, so all ends here, and the next mount applies
+    /// it anew.
+    pub(super) fn sync_live(&self, op: Op) -> Result<()> {
         let mut synced = Vec::new();
         for root in &self.paths.roots {
-            let dir = root.live_dir();
-            let dev = self.disk.stat("checkpoint.live.sync", &dir)?.map(|stat| stat.dev);
-            if dev.is_none() || !synced.contains(&dev) {
-                self.disk.sync_filesystem("checkpoint.live.sync", &dir)?;
-                synced.push(dev);
+            let Some(stat) = self.disk.stat("live.filesystem", &root.dir)? else { continue };
+            if synced.contains(&stat.dev) {
+                continue;
+            }
+            synced.push(stat.dev);
+            let known = self.filesystems.lock().get(&stat.dev).cloned();
+            let filesystem = match known {
+                Some(known) => known,
+                None => {
+                    let opened = self.disk.filesystem("live.filesystem", &root.dir)?;
+                    self.filesystems.lock().insert(stat.dev, Arc::clone(&opened));
+                    opened
+                }
+            };
+            if let Err(error) = filesystem.sync(op) {
+                tracing::error!(%error, "live files could not be made durable: writing stops, history has all of it");
+                self.freeze(error.clone());
+                return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// Nothing is applied or written any more; what is in the journal stays for the next mount.
+    pub(super) fn freeze(&self, cause: Error) {
+        self.frozen.store(true, Ordering::Release);
+        self.journal.stop(cause);
     }
 
     /// A checkpoint that must be: while nobody writes, the first try succeeds.
@@ -197,7 +236,8 @@ fn write(disk: &dyn Disk, paths: &Paths, checkpoint: &Checkpoint) -> std::result
         }
     }
     write_file(disk, &paths.checkpoint(checkpoint.id), &bytes)?;
-    disk.sync_dir("checkpoint.rename", &paths.checkpoint_dir()).map_err(Unwritten::Perhaps)
+    disk.sync_dir("checkpoint.rename", &paths.checkpoint_dir())
+        .map_err(|error| Unwritten::Perhaps(error, checkpoint.replay))
 }
 
 /// Writes a file durably and gives it its name, which is not durable yet.

@@ -45,7 +45,7 @@ use self::node::NodeState;
 use self::paths::Paths;
 use self::pool::Pool;
 use self::tree::Tree;
-use crate::disk::Disk;
+use crate::disk::{Disk, Filesystem};
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::meta::leases::Leases;
@@ -54,7 +54,7 @@ use crate::meta::thinned::Thinned;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::types::{FileId, PAGE, RootId, Seq, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Limits of the live tree.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +94,12 @@ pub struct Live {
     overlay_bytes: AtomicU64,
     /// One round of the applier at a time; holds the id of the last checkpoint.
     round: Mutex<u64>,
-    /// Nothing is applied any more: nobody knows which of two checkpoints stands.
+    /// Nothing is applied any more: nobody knows which of two checkpoints stands, or what the live files hold.
     frozen: AtomicBool,
+    /// The mount ends: no checkpoint says any more that it serves. Set under the round.
+    leaving: AtomicBool,
+    /// The filesystems that hold live files, by device, since the first checkpoint of this mount.
+    filesystems: Mutex<BTreeMap<u64, Arc<dyn Filesystem>>>,
     applied: AtomicU64,
     checkpointed: AtomicU64,
     /// What stops the applier, and the way to wait for it.

@@ -396,6 +396,8 @@ fn assemble(
         thinned: Mutex::new(Thinned::default()),
         rested: Mutex::default(),
         frozen: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
+        filesystems: Mutex::default(),
         tree: RwLock::new(tree),
         pool,
         base,

@@ -19,7 +19,6 @@ use crate::format::checkpoint::Phase;
 use crate::format::sections::RestedState;
 use crate::index::Index;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 use crate::types::{FileId, FileKind, PAGE, PAGE_LEN, PageNo, PageSet, Seq};
 use std::collections::{BTreeMap, HashMap};
 
@@ -206,13 +205,13 @@ impl Live {
         told.map(|()| nodes.len() as u64)
     }
 
-    /// If a checkpoint that was not written may stand all the same, one is written that says how it is; if that fails as
-    /// well nothing is applied any more: by the one the live files are the base, by the other they are not.
+    /// If a checkpoint that was not written may stand all the same, one is written that says how it is. Until that is
+    /// durable nothing more is applied: what it overwrites would be saved for the old base only. If it fails as well
+    /// nothing is applied any more: by the one the live files are the base, by the other they are not.
     fn sure(&self, id: &mut u64, unwritten: Unwritten) -> Error {
-        let Unwritten::Perhaps(cause) = unwritten else { return unwritten.into() };
-        if !matches!(self.checkpoint_locked(id, Phase::Serving, &HashMap::new(), |_| Ok(())), Ok(true)) {
-            self.frozen.store(true, Ordering::Release);
-            self.journal.stop(cause.clone());
+        let Unwritten::Perhaps(cause, place) = unwritten else { return unwritten.into() };
+        if self.write_checkpoint(id, Phase::Serving, place, &HashMap::new()).is_err() {
+            self.freeze(cause.clone());
         }
         cause
     }

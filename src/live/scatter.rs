@@ -11,12 +11,18 @@ use super::walk::fingerprint;
 use crate::disk::{Disk, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{Fingerprint, Phase};
+use crate::sync::atomic::Ordering;
 use crate::types::{FileId, FileKind, Name, RootId, StoreId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Applies everything, puts the roots back and marks all sides clean.
 pub fn scatter(live: &Live) -> Result<()> {
+    {
+        // Prunings may be under way still, and a checkpoint of theirs would take back what the next ones say.
+        let _round = live.round.lock();
+        live.leaving.store(true, Ordering::Release);
+    }
     // The mount is gone: a release that the kernel did not send any more is not waited for.
     live.release_all();
     drain(live)?;
@@ -26,8 +32,8 @@ pub fn scatter(live: &Live) -> Result<()> {
     for root in &live.paths.roots {
         empty_limbo(live, root)?;
         root_attributes(live, root)?;
-        live.disk.sync_filesystem("scatter.sync", &root.dir)?;
     }
+    live.sync_live("scatter.sync")?;
     let mut prints = HashMap::new();
     for (root, placed) in live.paths.roots.iter().zip(&placed) {
         take_prints(live, root, placed, &mut prints)?;
@@ -57,9 +63,9 @@ fn put_all_out(live: &Live) -> Result<Vec<Placed>> {
         }
         let mut placed = HashMap::new();
         put_out(live, &tree, tree.root_dir(root.root)?, &top, &mut placed)?;
-        live.disk.sync_filesystem("scatter.sync", &top)?;
         all.push(placed);
     }
+    live.sync_live("scatter.sync")?;
     live.paths.roots.iter().rev().try_for_each(|root| to_place(live, &tree, root))?;
     Ok(all)
 }

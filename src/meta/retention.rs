@@ -17,6 +17,11 @@ const UNITS: [(&str, &str, u64); 5] = [
 /// What can be kept of history at least: less than this cannot hold what is being written.
 const CAP_MIN_BYTES: u64 = 256 << 20;
 
+/// Instants that tiers may keep, all together: each takes memory and a place in every checkpoint.
+const INSTANTS_MAX: u64 = 1 << 20;
+/// One that is kept for ever has so many instants in two years.
+const FOREVER_LEAST_US: u64 = 60 * SECOND_US;
+
 /// A span of history before the one in which every write is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tier {
@@ -92,6 +97,7 @@ impl Retention {
                 Span(self.minimum_us)
             )));
         }
+        self.check_count()?;
         let mut finer = 0;
         for (at, tier) in self.tiers.iter().enumerate() {
             if tier.every_us <= finer {
@@ -110,6 +116,25 @@ impl Retention {
                 return Err(refused("nothing can follow a tier that is kept for ever".into()));
             }
             finer = tier.every_us;
+        }
+        Ok(())
+    }
+
+    fn check_count(&self) -> Result<()> {
+        if let Some(tier) =
+            self.tiers.iter().find(|tier| tier.for_us.is_none() && tier.every_us < FOREVER_LEAST_US)
+        {
+            return Err(refused(format!(
+                "one per {} for ever is more instants than can be kept: one per minute is the most",
+                period(tier.every_us)
+            )));
+        }
+        let each = self.tiers.iter().map(|tier| tier.for_us.unwrap_or(0) / tier.every_us.max(1));
+        let count = each.fold(0, u64::saturating_add);
+        if count > INSTANTS_MAX {
+            return Err(refused(format!(
+                "these tiers keep {count} instants, and {INSTANTS_MAX} is the most: keep fewer per span, or shorter spans"
+            )));
         }
         Ok(())
     }
@@ -326,6 +351,8 @@ mod tests {
             ("every write for 1d", "much", "1h", "not understood"),
             ("every write for 1d", "80%", "soon", "no span of time"),
             ("every write for 99999999999999999999d", "80%", "1h", "no span of time"),
+            ("every write for 1d, then one per second for 30d", "80%", "1h", "2592000 instants"),
+            ("every write for 1d, then one per second for ever", "80%", "1h", "one per minute is the most"),
         ];
         for (tiers, cap, minimum, why) in bad {
             let error = Retention::parse(tiers, cap, minimum).unwrap_err();

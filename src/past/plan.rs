@@ -12,9 +12,6 @@ use crate::meta::thinned::Thinned;
 use crate::types::{Seq, Timestamp};
 use std::collections::BTreeSet;
 
-/// Points of one plan at most: what a finer tier would add beyond is left to the next one.
-const POINTS_MAX: usize = 1 << 20;
-
 /// What is to remain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -46,7 +43,11 @@ impl Resolver<'_> {
             (true, true) => limit,
             (true, false) => points.range(..=limit).next_back().copied().unwrap_or(Seq::ZERO),
         };
-        plan.upto = plan.upto.max(thinned.upto());
+        // Where every write is to be kept from now on, what was thinned before keeps what it has.
+        if plan.upto < thinned.upto() {
+            points.extend(thinned.kept().range(plan.upto.next()..));
+            plan.upto = thinned.upto();
+        }
         plan.points = points.into_iter().filter(|point| *point <= plan.upto).collect();
         Ok(plan)
     }
@@ -97,7 +98,7 @@ impl Resolver<'_> {
         points: &mut BTreeSet<Seq>,
     ) -> Result<()> {
         let mut at = floor(end, every_us);
-        while at > after && points.len() < POINTS_MAX {
+        while at > after {
             let Some(record) = self.last_event(span, at)? else { return Ok(()) };
             // Before history nothing can be shown.
             let point = thinned.at_or_before(record.seq).filter(|point| *point >= self.birth.0);

@@ -227,8 +227,14 @@ impl Weaver {
         let path = woven.path(*first, *last);
         let unfinished = path.with_extension(UNFINISHED);
         let header = WovenHeader { store: self.segments.store(), first: *first, last: *last, thinned: true };
-        let made =
-            pen(&*self.disk, &unfinished, &header, pace).and_then(|pen| self.write_parts(pen, parts, inside));
+        // Its name may be that of the only one that has these segments.
+        let check = |made: Option<u64>| match made {
+            Some(_) => woven.open_at(&unfinished, *first, *last)?.check().map(|()| made),
+            None => Ok(None),
+        };
+        let made = pen(&*self.disk, &unfinished, &header, pace)
+            .and_then(|pen| self.write_parts(pen, parts, inside))
+            .and_then(check);
         if !matches!(made, Ok(Some(_))) {
             let _ = self.disk.unlink("weave.drop", &unfinished);
         }
@@ -236,7 +242,6 @@ impl Weaver {
         self.disk.rename("thin.name", &unfinished, &path)?;
         self.disk.sync_dir("thin.name", woven.dir())?;
         woven.changed();
-        woven.open_now(*first, *last)?.check()?;
         for (old_first, old_last) in files.iter().filter(|range| **range != (*first, *last)) {
             self.disk.unlink("thin.remove", &woven.path(*old_first, *old_last))?;
         }

@@ -3,6 +3,7 @@
 use super::signature::{Port, Signature};
 use crate::Outcome;
 use ort::environment::Environment;
+use ort::ep::CPU;
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, TensorRef};
 use std::collections::BTreeMap;
@@ -45,6 +46,9 @@ impl Runtime {
             .with_intra_threads(1)
             .map_err(|cause| failed(cause.into()))?
             .with_inter_threads(1)
+            .map_err(|cause| failed(cause.into()))?
+            // What a run took it would keep until the end.
+            .with_execution_providers([CPU::default().with_arena_allocator(false).build()])
             .map_err(|cause| failed(cause.into()))?;
         let session = builder.commit_from_memory(bytes).map_err(failed)?;
         let signature = signature(&session).map_err(failed)?;

@@ -12,7 +12,7 @@ mod tests;
 
 pub use file::OsFile;
 
-use super::{DirEntry, Disk, DiskFile, Lock, Op, OpenHow, Space, Stat};
+use super::{DirEntry, Disk, DiskFile, Filesystem, Lock, Op, OpenHow, Space, Stat};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::types::{Attr, FileKind};
@@ -73,6 +73,18 @@ impl OsDisk {
 
     fn error(&self, op: Op, path: &Path, err: &io::Error) -> Error {
         Error::io(op, &self.shown(path), err)
+    }
+}
+
+/// `syncfs` tells of what failed since its descriptor was opened.
+struct OsFilesystem {
+    dir: File,
+    shown: PathBuf,
+}
+
+impl Filesystem for OsFilesystem {
+    fn sync(&self, op: Op) -> Result<()> {
+        meta::syncfs(&self.dir).map_err(|err| Error::io(op, &self.shown, &err))
     }
 }
 
@@ -156,8 +168,9 @@ impl Disk for OsDisk {
         self.run(op, path, |real| open_dir(real)?.sync_all())
     }
 
-    fn sync_filesystem(&self, op: Op, path: &Path) -> Result<()> {
-        self.run(op, path, |real| meta::syncfs(&open_dir(real)?))
+    fn filesystem(&self, op: Op, path: &Path) -> Result<Arc<dyn Filesystem>> {
+        let dir = self.run(op, path, open_dir)?;
+        Ok(Arc::new(OsFilesystem { dir, shown: self.shown(path) }))
     }
 
     fn space(&self, op: Op, path: &Path) -> Result<Space> {

@@ -113,6 +113,8 @@ pub(super) struct Content {
     lens: Vec<u64>,
     pending: BTreeMap<u64, u8>,
     diverged: bool,
+    /// Bytes were forgotten in a sync of the whole filesystem; the file's own next one is told.
+    pub(super) forgotten: bool,
     /// Pages that have space, written or reserved.
     allocated: Ranges,
 }
@@ -268,7 +270,9 @@ impl Content {
 
     /// What the kernel does after a failed writeback: pages are clean, whether or not they reached the medium. Each
     /// pending sector is written, dropped, or (another page's turn would have come later) still pending.
-    pub(super) fn sync_failed(&mut self, rng: &mut Rng) {
+    /// Whether anything was pending.
+    pub(super) fn sync_failed(&mut self, rng: &mut Rng) -> bool {
+        let waited = !self.pending.is_empty();
         let stable = self.lens.iter().fold(self.durable_len, |a, &b| a.min(b));
         self.diverged |= !self.pending.is_empty();
         for (no, mask) in std::mem::take(&mut self.pending) {
@@ -285,6 +289,7 @@ impl Content {
                 self.pending.insert(no, kept);
             }
         }
+        waited
     }
 
     /// The file after a power cut: a prefix of the length changes, any subset of the pending sectors.

@@ -6,11 +6,11 @@ use super::file::{SimFile, failed};
 use super::path::Place;
 use super::world::{Body, Entries, Node, NodeId, Sys, World};
 use super::{Shared, SimDisk};
-use crate::disk::{DirEntry, Disk, DiskFile, Lock, Op, OpenHow, Space, Stat};
+use crate::disk::{DirEntry, Disk, DiskFile, Filesystem, Lock, Op, OpenHow, Space, Stat};
 use crate::error::Result;
 use crate::sync::Arc;
 use crate::types::{Attr, FileKind, NAME_MAX, Name, PAGE};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Device number of the first simulated filesystem.
 const DEV: u64 = 0x5157;
@@ -299,12 +299,10 @@ impl Disk for SimDisk {
         })
     }
 
-    fn sync_filesystem(&self, op: Op, path: &Path) -> Result<()> {
-        self.sync(op, path, |world| {
-            let id = world.find_dir(path)?;
-            let fs = world.node(id)?.fs;
-            world.sync_filesystem(fs)
-        })
+    fn filesystem(&self, op: Op, path: &Path) -> Result<Arc<dyn Filesystem>> {
+        let find = |world: &World| world.find_dir(path).and_then(|id| Ok(world.node(id)?.fs));
+        let fs = find(&self.shared.state.lock().world).map_err(|errno| failed(op, path, errno))?;
+        Ok(Arc::new(SimFilesystem { shared: Arc::clone(&self.shared), fs, path: path.to_owned() }))
     }
 
     fn space(&self, op: Op, path: &Path) -> Result<Space> {
@@ -336,6 +334,27 @@ impl Disk for SimDisk {
             return Ok(None);
         }
         Ok(Some(Box::new(SimLock { shared, node })))
+    }
+}
+
+struct SimFilesystem {
+    shared: Arc<Shared>,
+    fs: u64,
+    path: PathBuf,
+}
+
+impl Filesystem for SimFilesystem {
+    fn sync(&self, op: Op) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        let done = state.change(op, &self.path, |world, fate| match fate {
+            Fate::Succeeds => world.sync_filesystem(self.fs),
+            Fate::LosesPower => Ok(()),
+            Fate::Fails(_) => {
+                world.filesystem_sync_failed(self.fs);
+                Ok(())
+            }
+        });
+        done.map_err(|errno| failed(op, &self.path, errno))
     }
 }
 

@@ -136,7 +136,13 @@ impl World {
     /// A sync of a file with its fate: done, failed with the kernel's forgetting, or not reached.
     fn sync_or_fail(&mut self, id: NodeId, fate: Fate) -> Sys<()> {
         match fate {
-            Fate::Succeeds => self.sync_file(id),
+            Fate::Succeeds => {
+                let forgotten = match &mut self.nodes.get_mut(&id).ok_or(libc::EIO)?.body {
+                    Body::File(content) => std::mem::take(&mut content.forgotten),
+                    _ => false,
+                };
+                if forgotten { Err(libc::EIO) } else { self.sync_file(id) }
+            }
             Fate::LosesPower => Ok(()),
             Fate::Fails(_) => {
                 let node = self.nodes.get_mut(&id).ok_or(libc::EIO)?;

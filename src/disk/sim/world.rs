@@ -398,6 +398,15 @@ impl World {
         self.settle(durable)
     }
 
+    /// A sync of a whole filesystem failed: pages of its files are forgotten, and each file's own next sync says so.
+    pub(super) fn filesystem_sync_failed(&mut self, fs: u64) {
+        for node in self.nodes.values_mut().filter(|node| node.fs == fs) {
+            if let Body::File(content) = &mut node.body {
+                content.forgotten |= content.sync_failed(&mut self.rng);
+            }
+        }
+    }
+
     /// Makes an empty directory the root of a filesystem of its own.
     pub(super) fn mount(&mut self, dir: NodeId) -> Sys<()> {
         if !self.dir(dir)?.is_empty() {

@@ -82,7 +82,8 @@ impl Rows {
 #[derive(Clone, Debug, Default)]
 pub struct Features {
     setup: Setup,
-    states: HashMap<Key, State>,
+    /// Boxed: a table that grows has room for twice as many.
+    states: HashMap<Key, Box<State>>,
     /// By family and number; the order of rows.
     order: BTreeSet<(String, u64, Key)>,
     /// Splits told of since the start, of the site and of families; and partitions times seconds in which there were as many.
@@ -108,7 +109,7 @@ impl Features {
 
     /// What is known of a partition.
     pub fn state(&self, key: &str) -> Option<&State> {
-        self.states.get(key)
+        self.states.get(key).map(Box::as_ref)
     }
 
     /// Takes in a signal.
@@ -192,7 +193,7 @@ impl Features {
             if let Some(last) = pasts.get(family(key).0).and_then(|past| past.last) {
                 state.add_split_of_kin(last);
             }
-            state
+            Box::new(state)
         })
     }
 
@@ -225,9 +226,11 @@ impl Features {
         let listed: Vec<(&str, u64, &Key, &State)> = self
             .order
             .iter()
-            .filter_map(|(head, number, key)| Some((head.as_str(), *number, key, self.states.get(key)?)))
+            .filter_map(|(head, number, key)| Some((head.as_str(), *number, key, self.state(key)?)))
             .collect();
-        let mut rows = Rows { at: now, ..Rows::default() };
+        let count = listed.iter().filter(|(_, _, key, state)| wanted(key, state)).count();
+        let (keys, values) = (Vec::with_capacity(count), Vec::with_capacity(count * row::COUNT));
+        let mut rows = Rows { at: now, keys, values };
         let site = self.site(now);
         for (index, (head, _, key, state)) in listed.iter().enumerate() {
             if !wanted(key, state) {

@@ -1,9 +1,9 @@
 //! The forecasts of one moment for one horizon, and what came of them.
 
 use super::BESIDE;
-use crate::forecast::baseline::{Baseline, at};
+use super::case::{Case, Packed, Said, TIMED, times_of};
 use crate::forecast::features::Features;
-use crate::forecast::predictor::{Forecast, HORIZONS, SPLIT_HORIZONS};
+use crate::forecast::predictor::{Forecast, HORIZONS};
 use crate::forecast::score::{Amount, Binary, Covered};
 use crate::forecast::signal::{Key, Signal};
 use crate::forecast::tick::Union;
@@ -12,40 +12,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// What one said of one partition; NaN where it said nothing.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Said {
-    /// Probability that something is written.
-    pub write: f32,
-    pub bytes: f32,
-    /// Probability of a split; NaN of horizons that have none.
-    pub split: f32,
-    /// Distinct pages written.
-    pub pages: f32,
-    pub reads: f32,
+/// What has come of a case so far. Seconds are from when it was said.
+#[derive(Clone, Debug, Default)]
+struct Outcome {
+    bytes: f32,
+    reads: f32,
+    written: Union,
+    written_after: Option<f32>,
+    split_after: Option<f32>,
 }
-
-/// What was said of a partition, and what has come so far.
-#[derive(Clone, Debug)]
-pub struct Case {
-    pub model: Said,
-    /// In the order of [`BESIDE`].
-    pub beside: [Said; BESIDE.len()],
-    /// Seconds to the next split, quantiles: of the model, and of the one baseline that says any ([`TIMED`]). NaN of
-    /// horizons that splits have not.
-    pub times: [[f32; 3]; 2],
-    /// Bytes, pages and reads in as long a stretch before.
-    pub before: [f32; 3],
-    pub bytes: f32,
-    pub reads: f32,
-    /// Where it was written; most are not.
-    pub union: Option<Box<Union>>,
-    pub written_at: Option<i64>,
-    pub split_at: Option<i64>,
-}
-
-/// The baseline that says when a partition splits.
-pub const TIMED: Baseline = Baseline::Linear;
 
 /// See the head of this file.
 #[derive(Clone, Debug)]
@@ -57,7 +32,9 @@ pub struct Batch {
     pub horizon: u32,
     /// Whose cases they are: batches of the same partitions share this.
     pub(super) names: Arc<Names>,
-    pub cases: Vec<Case>,
+    said: Packed,
+    /// By the number of the case. Of most nothing comes, and many batches wait.
+    came: HashMap<u32, Outcome>,
     /// Up to when what happened was told, without a gap.
     told_us: i64,
     unseen_us: i64,
@@ -67,25 +44,13 @@ pub struct Batch {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     keys: Vec<Key>,
-    index: HashMap<Key, usize>,
+    index: HashMap<Key, u32>,
 }
 
 impl Names {
     fn new(keys: Vec<Key>) -> Arc<Names> {
-        let index = keys.iter().enumerate().map(|(index, key)| (Key::clone(key), index)).collect();
+        let index = keys.iter().map(Key::clone).zip(0..).collect();
         Arc::new(Names { keys, index })
-    }
-}
-
-impl Case {
-    pub(super) fn new(
-        model: Said,
-        beside: [Said; BESIDE.len()],
-        times: [[f32; 3]; 2],
-        before: [f32; 3],
-    ) -> Case {
-        let (bytes, reads, union) = (0.0, 0.0, None);
-        Case { model, beside, times, before, bytes, reads, union, written_at: None, split_at: None }
     }
 }
 
@@ -130,26 +95,6 @@ pub struct Scored {
 /// Share of a horizon that may have been missed.
 const UNSEEN_SHARE: i64 = 20;
 
-fn split_index(horizon: u32) -> Option<usize> {
-    SPLIT_HORIZONS.iter().position(|secs| *secs == horizon)
-}
-
-fn of_row(row: &[f32], index: usize, horizon: u32) -> Said {
-    let get = |at: usize| row.get(at).copied().unwrap_or(f32::NAN);
-    Said {
-        write: 1.0 - get(at::P_QUIET + index),
-        bytes: get(at::BYTES + index),
-        split: split_index(horizon).map_or(f32::NAN, |index| get(at::P_SPLIT + index)),
-        pages: get(at::PAGES + index),
-        reads: get(at::READS + index),
-    }
-}
-
-fn times_of(row: &[f32], horizon: u32) -> [f32; 3] {
-    let get = |at: usize| row.get(at).copied().unwrap_or(f32::NAN);
-    split_index(horizon).map_or([f32::NAN; 3], |_| [0, 1, 2].map(|index| get(at::SPLIT_SECS + index)))
-}
-
 impl Batch {
     /// For the horizon of number `index` in `HORIZONS`.
     pub(super) fn new(
@@ -170,18 +115,15 @@ impl Batch {
                 if baseline == TIMED {
                     timed = times_of(&row, horizon);
                 }
-                of_row(&row, index, horizon)
+                Said::of(&row, (index, horizon))
             });
             let before = beside.first().map_or([0.0; 3], |said| [said.bytes, said.pages, said.reads]);
+            let (model, times) = (Said::of(&own, (index, horizon)), [times_of(&own, horizon), timed]);
             names.push(Key::clone(key));
-            cases.push(Case::new(
-                of_row(&own, index, horizon),
-                beside,
-                [times_of(&own, horizon), timed],
-                before,
-            ));
+            cases.push(Case { model, beside, times, before });
         }
-        Batch::restored((model, inputs), (now, horizon), names, cases)
+        let said = Packed::of(&names, &cases);
+        Batch::restored((model, inputs), (now, horizon), names, said)
     }
 
     /// As it was stored: what happened since it was made has to be told again.
@@ -189,7 +131,7 @@ impl Batch {
         (model, inputs): (&str, &str),
         (at, horizon): (Timestamp, u32),
         keys: Vec<Key>,
-        cases: Vec<Case>,
+        said: Packed,
     ) -> Batch {
         Batch {
             model: model.to_owned(),
@@ -197,15 +139,25 @@ impl Batch {
             at_us: at.0,
             horizon,
             names: Names::new(keys),
-            cases,
+            said,
+            came: HashMap::new(),
             told_us: at.0,
             unseen_us: 0,
         }
     }
 
-    /// The partitions, in the order of the cases.
-    pub fn keys(&self) -> &[Key] {
-        &self.names.keys
+    /// How many cases it has.
+    pub fn len(&self) -> usize {
+        self.names.keys.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.names.keys.is_empty()
+    }
+
+    /// What was said, for a file.
+    pub(super) fn said(&self) -> &Packed {
+        &self.said
     }
 
     /// Takes the names of another batch, where they are the same.
@@ -229,20 +181,20 @@ impl Batch {
         if at.0 <= self.at_us || at > self.due() {
             return;
         }
-        let Some(case) = self.names.index.get(key).and_then(|index| self.cases.get_mut(*index)) else {
-            return;
-        };
+        let Some(index) = self.names.index.get(key) else { return };
+        let after = (at.0 - self.at_us) as f32 / 1e6;
+        let came = self.came.entry(*index).or_default();
         match signal {
             Signal::Activity { tick, .. } => {
-                case.reads += tick.reads as f32;
+                came.reads += tick.reads as f32;
                 if tick.writes > 0 {
-                    case.bytes += tick.bytes as f32;
-                    case.union.get_or_insert_default().add(tick);
-                    case.written_at.get_or_insert(at.0);
+                    came.bytes += tick.bytes as f32;
+                    came.written.add(tick);
+                    came.written_after.get_or_insert(after);
                 }
             }
             _ => {
-                case.split_at.get_or_insert(at.0);
+                came.split_after.get_or_insert(after);
             }
         }
     }
@@ -263,11 +215,12 @@ impl Batch {
         if unseen > i64::from(self.horizon) * 1_000_000 / UNSEEN_SHARE {
             return None;
         }
+        let (_, cases) = self.said.unpack()?;
         let mut scores = BTreeMap::new();
-        scores.insert("model".to_owned(), self.sum(|case| Some((case.model, case.times[0]))));
+        scores.insert("model".to_owned(), self.sum(&cases, |case| Some((case.model, case.times[0]))));
         for (index, baseline) in BESIDE.iter().enumerate() {
             let times = |case: &Case| if *baseline == TIMED { case.times[1] } else { [f32::NAN; 3] };
-            let sum = self.sum(|case| Some((*case.beside.get(index)?, times(case))));
+            let sum = self.sum(&cases, |case| Some((*case.beside.get(index)?, times(case))));
             scores.insert(baseline.name().to_owned(), sum);
         }
         let (model, inputs) = (self.model.clone(), self.inputs.clone());
@@ -276,42 +229,43 @@ impl Batch {
     }
 
     /// The scores of what one said.
-    fn sum(&self, said: impl Fn(&Case) -> Option<(Said, [f32; 3])>) -> Scores {
+    fn sum(&self, cases: &[Case], said: impl Fn(&Case) -> Option<(Said, [f32; 3])>) -> Scores {
         let mut sum = Scores::default();
-        for case in &self.cases {
+        let nothing = Outcome::default();
+        for (case, index) in cases.iter().zip(0..) {
             if let Some((said, times)) = said(case) {
-                self.add(&mut sum, case, said);
-                self.add_times(&mut sum, case, times);
+                let came = self.came.get(&index).unwrap_or(&nothing);
+                add(&mut sum, (case, came), said);
+                add_times(&mut sum, came, (times, self.horizon));
             }
         }
         sum
     }
+}
 
-    fn add(&self, sum: &mut Scores, case: &Case, said: Said) {
-        let lead = |at: Option<i64>| at.map(|at| (at - self.at_us) as f64 / 1e6);
-        if said.write.is_finite() {
-            sum.write.add(f64::from(said.write), case.written_at.is_some(), lead(case.written_at));
-        }
-        if said.split.is_finite() {
-            sum.split.add(f64::from(said.split), case.split_at.is_some(), lead(case.split_at));
-        }
-        let pages = case.union.as_ref().map_or(0.0, |union| union.pages());
-        let [bytes_before, pages_before, reads_before] = case.before.map(f64::from);
-        for (sum, said, came, before) in [
-            (&mut sum.bytes, said.bytes, f64::from(case.bytes), bytes_before),
-            (&mut sum.pages, said.pages, pages, pages_before),
-            (&mut sum.reads, said.reads, f64::from(case.reads), reads_before),
-        ] {
-            if said.is_finite() {
-                sum.add(f64::from(said), came, before);
-            }
+fn add(sum: &mut Scores, (case, came): (&Case, &Outcome), said: Said) {
+    let lead = |after: Option<f32>| after.map(f64::from);
+    if said.write.is_finite() {
+        sum.write.add(f64::from(said.write), came.written_after.is_some(), lead(came.written_after));
+    }
+    if said.split.is_finite() {
+        sum.split.add(f64::from(said.split), came.split_after.is_some(), lead(came.split_after));
+    }
+    let [bytes_before, pages_before, reads_before] = case.before.map(f64::from);
+    for (sum, said, came, before) in [
+        (&mut sum.bytes, said.bytes, f64::from(came.bytes), bytes_before),
+        (&mut sum.pages, said.pages, came.written.pages(), pages_before),
+        (&mut sum.reads, said.reads, f64::from(came.reads), reads_before),
+    ] {
+        if said.is_finite() {
+            sum.add(f64::from(said), came, before);
         }
     }
+}
 
-    fn add_times(&self, sum: &mut Scores, case: &Case, times: [f32; 3]) {
-        let came = case.split_at.map(|at| (at - self.at_us) as f64 / 1e6);
-        for (sum, said) in sum.times.iter_mut().zip(times).filter(|(_, said)| said.is_finite()) {
-            sum.add(f64::from(said), came, f64::from(self.horizon));
-        }
+fn add_times(sum: &mut Scores, came: &Outcome, (times, horizon): ([f32; 3], u32)) {
+    let split = came.split_after.map(f64::from);
+    for (sum, said) in sum.times.iter_mut().zip(times).filter(|(_, said)| said.is_finite()) {
+        sum.add(f64::from(said), split, f64::from(horizon));
     }
 }

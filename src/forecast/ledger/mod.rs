@@ -5,10 +5,11 @@
 //! ticks of its whole horizon were seen (a daemon that was down has not seen them), and else dropped.
 
 mod batch;
+mod case;
 mod store;
 mod verdict;
 
-pub use batch::{Batch, Case, Scored, Scores, TIMED};
+pub use batch::{Batch, Scored, Scores};
 pub use verdict::{Belief, Verdict};
 
 use super::baseline::Baseline;
@@ -62,14 +63,14 @@ impl Ledger {
                 continue;
             }
             let mut batch = Batch::new((model, inputs), (at, index), (keys, answers), features);
-            if batch.cases.is_empty() {
+            if batch.is_empty() {
                 continue;
             }
             if self.pending.len() >= PENDING_MAX {
                 self.pending.pop_first();
                 self.unseen += 1;
             }
-            self.made += batch.cases.len() as u64;
+            self.made += batch.len() as u64;
             self.share(&mut batch);
             self.pending.insert((at, horizon), batch);
             made.push((at, horizon));

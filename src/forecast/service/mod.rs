@@ -23,7 +23,7 @@ use crate::disk::Disk;
 use crate::meta::store::Store;
 use crate::sync::Arc;
 use crate::types::Timestamp;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -217,6 +217,8 @@ impl Service {
     /// Scores what is due, and asks the model anew.
     pub fn forecast(&mut self, meta: &Store, now: Timestamp) {
         let settled = self.ledger.settle(now);
+        // The rows before are many megabytes; nobody looks until there are newer ones.
+        self.latest = Latest::default();
         let begun = std::time::Instant::now();
         let rows = Arc::new(self.features.rows(now));
         let (model, answers) = self.ask(&rows, now);
@@ -307,8 +309,11 @@ impl Service {
         self.purse.gather(secs, bytes_per_sec, policy::largest(candidates.iter()));
         let now = self.latest.rows.at;
         self.decisions = if self.counts() {
+            let answers = self.latest.rows.keys.iter().zip(&self.latest.answers);
+            let forecasts: HashMap<&Key, Forecast> =
+                answers.filter_map(|(key, answer)| Some((key, (*answer)?))).collect();
             for candidate in &mut candidates {
-                candidate.forecast = self.forecast_of(&candidate.key);
+                candidate.forecast = forecasts.get(&candidate.key).copied();
                 candidate.new_share =
                     self.features.state(&candidate.key).map_or(0.0, |state| state.new_share(now));
             }

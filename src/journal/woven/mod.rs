@@ -149,8 +149,13 @@ impl WovenFiles {
 
     /// A file, from its beginning to its end as it is on disk now.
     pub fn open_now(&self, first: SegmentNo, last: SegmentNo) -> Result<WovenFile> {
+        self.open_at(&self.path(first, last), first, last)
+    }
+
+    /// The same of one that does not have its name yet.
+    pub fn open_at(&self, path: &Path, first: SegmentNo, last: SegmentNo) -> Result<WovenFile> {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
-        WovenFile::open(&*self.disk, &self.path(first, last), (first, last), self.store, number)
+        WovenFile::open(&*self.disk, path, (first, last), self.store, number)
     }
 
     /// The header that the journal segment had.
