@@ -70,6 +70,9 @@ pub trait Kv: Send + Sync {
     /// Up to `limit` pairs in key order, from `from` to below `end`.
     fn range(&self, space: Space, from: &[u8], end: &[u8], limit: usize) -> Result<Vec<Pair>>;
     /// Applies a batch atomically. Durable some time later; what a crash takes is a suffix of the batches.
+    ///
+    /// # Errors
+    /// The batch is there, or will be with the next one that succeeds, or it is not: whole in any case.
     fn commit(&self, batch: Batch) -> Result<()>;
     /// Makes every batch committed so far durable.
     fn persist(&self) -> Result<()>;

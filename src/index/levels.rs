@@ -68,6 +68,13 @@ impl Levels {
         Ok(mask)
     }
 
+    /// Forgets all: what the store holds is not known.
+    pub(super) fn empty(&self) {
+        let mut cache = self.cache.write();
+        cache.masks.clear();
+        cache.emptied += 1;
+    }
+
     /// Takes over what a batch stored. Called before its events become visible.
     pub(super) fn publish(&self, extended: &Extended) {
         let mut cache = self.cache.write();

@@ -54,6 +54,7 @@ pub use time::{GroupPlace, Session};
 
 use crate::error::Result;
 use crate::format::event::Record;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, RwLock};
 use crate::types::{
     Attr, FileId, FileKind, Location, Name, PageNo, PageSet, SegmentNo, Seq, StoreId, Timestamp,
@@ -96,6 +97,8 @@ pub struct Index {
     levels: Levels,
     watermark: RwLock<Watermark>,
     writer: Mutex<Memory>,
+    /// A commit failed, and nobody knows whether its batch is there.
+    unsure: AtomicBool,
 }
 
 impl Index {
@@ -108,6 +111,7 @@ impl Index {
             levels: Levels::default(),
             watermark: RwLock::new(watermark),
             writer: Mutex::new(Memory::default()),
+            unsure: AtomicBool::new(false),
         })
     }
 
@@ -118,15 +122,28 @@ impl Index {
 
     /// Takes in groups that follow the watermark, in order, as one batch. `watermark` is the place behind them. Events
     /// at or before the present watermark are skipped. Tells which pages to compose, oldest first. After an error
-    /// nothing of the batch stands.
+    /// all of the batch stands or nothing.
     pub fn apply(&self, groups: &[IndexedGroup], watermark: Watermark) -> Result<Vec<Compose>> {
         let mut memory = self.writer.lock();
+        self.make_sure(&mut memory)?;
         let done = self.apply_locked(groups, watermark, &mut memory);
         if done.is_err() {
-            memory.forget();
+            self.unsure.store(true, Ordering::Release);
         }
         memory.trim();
         done
+    }
+
+    /// Finds out how far the index reaches, after a commit that failed: its batch may have come in all the same.
+    fn make_sure(&self, memory: &mut Memory) -> Result<()> {
+        if self.unsure.load(Ordering::Acquire) {
+            memory.forget();
+            self.levels.empty();
+            let watermark = state::watermark(&*self.kv)?;
+            *self.watermark.write() = watermark;
+            self.unsure.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn apply_locked(
@@ -136,6 +153,9 @@ impl Index {
         memory: &mut Memory,
     ) -> Result<Vec<Compose>> {
         let known = self.watermark();
+        if watermark.seq <= known.seq {
+            return Ok(Vec::new());
+        }
         let mut build = Build::new(&*self.kv, &self.levels, memory, known);
         for group in groups {
             apply::record_group(&mut build, group, known.seq)?;
@@ -154,11 +174,16 @@ impl Index {
             return Ok(());
         }
         let mut memory = self.writer.lock();
+        self.make_sure(&mut memory)?;
         let mut build = Build::new(&*self.kv, &self.levels, &mut memory, self.watermark());
         for (compose, location) in pages {
             page::record_composed(&mut build, *compose, *location)?;
         }
-        build.commit().map(|_| ())
+        let done = build.commit().map(|_| ());
+        if done.is_err() {
+            self.unsure.store(true, Ordering::Release);
+        }
+        done
     }
 
     /// The versions that make up a page at `at`. Versions at or before `floor` (the file's adoption; zero without one)

@@ -63,6 +63,11 @@ pub(super) fn open(kv: &dyn Kv, store: StoreId) -> Result<Watermark> {
     watermark.map_or(Ok(Watermark::default()), |value| read(&value))
 }
 
+/// How far an index reaches that was opened before.
+pub(super) fn watermark(kv: &dyn Kv) -> Result<Watermark> {
+    kv.get(Space::State, WATERMARK_KEY)?.map_or(Ok(Watermark::default()), |value| read(&value))
+}
+
 fn check_header(value: &[u8], store: StoreId) -> Result<()> {
     const OP: &str = "index.open";
     let mut reader = Reader::new(value);
