@@ -254,10 +254,7 @@ impl Filesystem for WeftFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.put(req, self.node(ino), offset, data, how, flags) {
-            Ok(written) => reply.written(written),
-            Err(errno) => reply.error(errno),
-        }
+        self.put(req, (self.node(ino), offset, data), (how, flags), reply);
     }
 
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
@@ -433,7 +430,7 @@ impl Filesystem for WeftFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        answer(self.reserve(req, self.node(ino), mode, offset, length), reply);
+        self.reserve(req, self.node(ino), (mode, offset, length), reply);
     }
 
     fn lseek(

@@ -6,6 +6,7 @@ use crate::dirs::{Dirs, Offer};
 use crate::held::{Ask, Held};
 use crate::inode::Node;
 use crate::links::Links;
+use crate::patient::Patient;
 use crate::views::{Open, Views};
 use fuser::{
     Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, LockOwner, ReplyData, ReplyEntry,
@@ -47,6 +48,7 @@ pub struct WeftFs {
     pub dirs: Dirs,
     pub complaints: Complaints,
     pub held: Held,
+    pub patient: Patient,
 }
 
 /// The answer to a lookup.
@@ -92,7 +94,7 @@ impl WeftFs {
         capture: Capture,
         zone: TimeZone,
         (here, links): (Here, Arc<Links>),
-        (held, cached): (Held, Arc<Cached>),
+        (held, patient, cached): (Held, Patient, Arc<Cached>),
     ) -> WeftFs {
         WeftFs {
             core,
@@ -105,6 +107,7 @@ impl WeftFs {
             dirs: Dirs::default(),
             complaints: Complaints::default(),
             held,
+            patient,
         }
     }
 

@@ -18,6 +18,7 @@ mod links;
 mod live;
 mod partitions;
 mod past;
+mod patient;
 mod views;
 
 pub mod barrier;

@@ -4,7 +4,10 @@ use crate::caller;
 use crate::convert::live_attr_ttl;
 use crate::handlers::{Answer, Found, WeftFs};
 use crate::inode::Node;
-use fuser::{Errno, FileAttr, FopenFlags, OpenFlags, RenameFlags, ReplyEmpty, Request, WriteFlags};
+use crate::patient::{How, Late};
+use fuser::{
+    Errno, FileAttr, FopenFlags, OpenFlags, RenameFlags, ReplyEmpty, ReplyWrite, Request, WriteFlags,
+};
 use std::time::Duration;
 use weft::acl;
 use weft::engine::{Caller, Capture, Completion, Fallocate, NewFile, RenameMode, SetAttr};
@@ -121,31 +124,66 @@ impl WeftFs {
     pub fn put(
         &self,
         req: &Request,
-        node: Node,
-        offset: u64,
-        bytes: &[u8],
-        how: WriteFlags,
-        flags: OpenFlags,
-    ) -> Answer<u32> {
+        (node, offset, bytes): (Node, u64, &[u8]),
+        (how, flags): (WriteFlags, OpenFlags),
+        reply: ReplyWrite,
+    ) {
+        match self.try_put(req, (node, offset, bytes), (how, flags)) {
+            Ok(Put::Taken) => match u32::try_from(bytes.len()) {
+                Ok(written) => reply.written(written),
+                Err(_) => reply.error(Errno::EINVAL),
+            },
+            Ok(Put::Waits(file, how)) => {
+                self.patient.hand(Late::Write { file, offset, bytes: bytes.to_vec(), how, reply });
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn try_put(
+        &self,
+        req: &Request,
+        (node, offset, bytes): (Node, u64, &[u8]),
+        (how, flags): (WriteFlags, OpenFlags),
+    ) -> Answer<Put> {
         let file = self.writable(node)?;
         let cached = how.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = self.capture == Capture::Strict && !cached && flags.0 & libc::O_APPEND != 0;
         if cached && self.capture == Capture::Writeback {
             // Whatever comes of this, the bytes are to be taken.
             let _ = self.told(self.core.drop_privileges(file, Caller::Privileged));
-            let taken = self.core.write_back(file, offset, bytes);
+            let taken = self.core.try_write_back(file, offset, bytes);
             self.watch_gate();
-            self.told(taken)?;
-        } else {
-            if !cached {
-                self.drop_privileges(req, file)?;
-            }
-            self.told(self.core.write(file, offset, bytes, append))?;
+            return Ok(if self.told(taken)? { Put::Taken } else { Put::Waits(file, How::Back) });
         }
-        u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)
+        if !cached {
+            self.drop_privileges(req, file)?;
+        }
+        let taken = self.told(self.core.try_write(file, offset, bytes, append))?;
+        Ok(if taken { Put::Taken } else { Put::Waits(file, How::Write { append }) })
     }
 
-    pub fn reserve(&self, req: &Request, node: Node, mode: i32, offset: u64, len: u64) -> Answer<()> {
+    /// FALLOCATE.
+    pub fn reserve(
+        &self,
+        req: &Request,
+        node: Node,
+        (mode, offset, len): (i32, u64, u64),
+        reply: ReplyEmpty,
+    ) {
+        match self.reservable(req, node, mode) {
+            Err(errno) => reply.error(errno),
+            Ok((file, mode)) if self.core.is_crowded() => {
+                self.patient.hand(Late::Allocate { file, mode, offset, len, reply });
+            }
+            Ok((file, mode)) => match self.told(self.core.fallocate(file, mode, offset, len)) {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            },
+        }
+    }
+
+    fn reservable(&self, req: &Request, node: Node, mode: i32) -> Answer<(FileId, Fallocate)> {
         const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
         const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
         const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
@@ -160,7 +198,7 @@ impl WeftFs {
             _ => return Err(Errno::EOPNOTSUPP),
         };
         self.drop_privileges(req, file)?;
-        self.told(self.core.fallocate(file, mode, offset, len))
+        Ok((file, mode))
     }
 
     /// What a RENAME means, if it may be.
@@ -221,6 +259,13 @@ impl WeftFs {
             Node::View(..) | Node::Alias(_) => reply.ok(),
         }
     }
+}
+
+/// What became of a write.
+enum Put {
+    Taken,
+    /// For the applier, or for room.
+    Waits(FileId, How),
 }
 
 /// Nothing is set but what the kernel adds by itself.

@@ -6,6 +6,7 @@ use crate::held::Held;
 use crate::kernel::{self, NotUnmounted};
 use crate::links::Links;
 use crate::mountinfo::{self, Mount};
+use crate::patient::Patient;
 use crate::running::Event;
 use crate::views::Views;
 use crate::{Outcome, holders};
@@ -81,9 +82,10 @@ impl Served {
         let zone = common.zone.clone();
         let here = (self.here.clone(), Arc::clone(&common.links));
         let notifier = Arc::new(OnceLock::new());
-        let held = Held::start(Arc::clone(&common.engine), Arc::clone(&notifier))
-            .map_err(|cause| format!("cannot start a thread: {cause}"))?;
-        let kept = (held, Arc::clone(&self.cached));
+        let failed = |cause: std::io::Error| format!("cannot start a thread: {cause}");
+        let held = Held::start(Arc::clone(&common.engine), Arc::clone(&notifier)).map_err(failed)?;
+        let patient = Patient::start(Arc::clone(&common.engine)).map_err(failed)?;
+        let kept = (held, patient, Arc::clone(&self.cached));
         let fs = WeftFs::new(Arc::clone(&common.engine), common.capture, zone, here, kept);
         let views = Arc::clone(&fs.views);
         let mounted = kernel::mount_over(&self.point, &common.store)?;

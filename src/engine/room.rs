@@ -19,6 +19,33 @@ impl Engine {
         Ok(())
     }
 
+    /// As [`Engine::write`], but `false`, with nothing written, where that would wait: for the applier, or until history was
+    /// shortened.
+    pub fn try_write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<bool> {
+        if self.live.is_crowded() {
+            return Ok(false);
+        }
+        match self.live.write(file, offset, bytes, append, Claim::Growth) {
+            Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => return Ok(false),
+            done => drop(done?),
+        }
+        self.count_write(file, bytes);
+        Ok(true)
+    }
+
+    /// As [`Engine::write_back`], but `false`, with nothing taken, where that would wait for the applier.
+    pub fn try_write_back(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<bool> {
+        if self.live.is_crowded() {
+            return Ok(false);
+        }
+        self.write_back(file, offset, bytes).map(|()| true)
+    }
+
+    /// Whether writes wait, for the applier or for room.
+    pub fn is_crowded(&self) -> bool {
+        self.live.is_crowded() || self.live.is_short()
+    }
+
     /// Does what may find the disk of STORE full: then history is shortened, down to the minimum, before that is told.
     pub(super) fn roomy<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
         with_room(act, || self.live.is_short(), || self.relieve_now(&|| !self.is_over()))

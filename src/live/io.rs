@@ -203,9 +203,14 @@ impl Live {
         Ok(pages * PAGE)
     }
 
+    /// Whether a write waits for the applier.
+    pub fn is_crowded(&self) -> bool {
+        self.overlay_bytes.load(Ordering::Relaxed) > self.limits.overlay_bytes
+    }
+
     /// Waits while too much is unapplied; an applier that cannot go on for want of space makes this ENOSPC.
     fn wait_for_room(&self, claim: Claim) -> Result<()> {
-        while self.overlay_bytes.load(Ordering::Relaxed) > self.limits.overlay_bytes {
+        while self.is_crowded() {
             let trouble = self.trouble.lock();
             match &*trouble {
                 // Acknowledged already: it is taken whatever the applier does.

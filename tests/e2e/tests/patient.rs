@@ -1,0 +1,111 @@
+//! While writers wait for the applier, everything else is answered: no writer holds one of the daemon's few handlers.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use weft_e2e::mount::Mount;
+use weft_e2e::small::Small;
+use weft_e2e::{Place, cmd};
+
+const WRITERS: usize = 12;
+const BLOCK: usize = 256 << 10;
+/// Blocks of each writer: all together more than the overlay may hold.
+const BLOCKS: u64 = 24;
+
+/// A filesystem that takes no writes until this is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(dir: &Path) -> Frozen {
+        cmd::call("fsfreeze", &["-f".as_ref(), dir.as_os_str()]).ok();
+        Frozen(dir.to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+    }
+}
+
+/// Runs `act` in another thread; nothing is to hang the test.
+#[track_caller]
+fn answered<T: Send + 'static>(what: &str, act: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> T {
+    let (done, wait) = std::sync::mpsc::channel();
+    thread::spawn(move || done.send(act()));
+    let answer = wait.recv_timeout(Duration::from_secs(60));
+    answer.unwrap_or_else(|_| panic!("{what}: no answer while others wait")).unwrap()
+}
+
+#[test]
+fn everything_else_goes_on_while_writers_wait() {
+    let place = Place::new();
+    let disk = Small::new(&place, "disk", "ext4", 400);
+    let (data, store) = (disk.dir.join("data"), place.join("store"));
+    fs::create_dir(&data).and_then(|()| fs::create_dir(&store)).unwrap();
+    fs::write(store.join("weft.toml"), "overlay_limit_mib = 16\nforecast = false\n").unwrap();
+    let mount = Mount::over(&data).store(&store).mount();
+    let point = mount.point.clone();
+    fs::write(point.join("other"), b"before").unwrap();
+    File::open(point.join("other")).unwrap().sync_all().unwrap();
+
+    let frozen = Frozen::new(&disk.dir);
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    WRITTEN.store(0, Ordering::Relaxed);
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|number| {
+            let path = point.join(format!("file{number}"));
+            thread::spawn(move || {
+                let file = OpenOptions::new().create(true).truncate(true).write(true).open(path).unwrap();
+                for block in 0..BLOCKS {
+                    file.write_all_at(&[number as u8 + 1; BLOCK], block * BLOCK as u64).unwrap();
+                    WRITTEN.fetch_add(1, Ordering::Relaxed);
+                }
+                file.sync_all().unwrap();
+            })
+        })
+        .collect();
+    // Until none of them gets on: all wait.
+    let (mut last, mut still) = (u64::MAX, Instant::now());
+    while still.elapsed() < Duration::from_secs(2) {
+        let now = WRITTEN.load(Ordering::Relaxed);
+        if now != last {
+            (last, still) = (now, Instant::now());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(last < WRITERS as u64 * BLOCKS, "nobody waits: this says nothing");
+
+    for round in 0..8 {
+        let dir = point.clone();
+        let name = format!("new{round}");
+        let names = answered("names", move || {
+            fs::create_dir(dir.join(&name))?;
+            fs::rename(dir.join(&name), dir.join("renamed"))?;
+            File::open(&dir)?.sync_all()?;
+            fs::remove_dir(dir.join("renamed"))?;
+            Ok(fs::read_dir(&dir)?.count())
+        });
+        assert!(names >= 1 + WRITERS, "{names}");
+        let other = point.join("other");
+        let bytes = answered("a read", move || {
+            let file = File::open(&other)?;
+            file.sync_all()?;
+            fs::metadata(&other)?;
+            fs::read(&other)
+        });
+        assert_eq!(bytes, b"before");
+    }
+    assert_eq!(mount.try_at("-1s").code, 0);
+    drop(frozen);
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    for number in 0..WRITERS {
+        let bytes = fs::read(point.join(format!("file{number}"))).unwrap();
+        assert_eq!(bytes.len() as u64, BLOCKS * BLOCK as u64);
+        assert!(bytes.iter().all(|byte| *byte == number as u8 + 1), "file{number}");
+    }
+    mount.unmount();
+}
