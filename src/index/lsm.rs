@@ -183,7 +183,7 @@ impl LsmKv {
         const OP: &str = "index.reopen";
         let space = nix::sys::statvfs::statvfs(&self.path)
             .map_err(|errno| Error::io(OP, &self.path, &std::io::Error::from(errno)))?;
-        if u64::from(space.blocks_available()).saturating_mul(space.fragment_size()) < REOPEN_BYTES {
+        if space.blocks_available().saturating_mul(space.fragment_size()) < REOPEN_BYTES {
             return Err(Error::errno(OP, libc::ENOSPC).at(&self.path));
         }
         let mut opened = self.opened.write();
