@@ -344,6 +344,42 @@ fn a_broken_disk_beneath_the_store_writeback() {
     a_broken_disk_beneath_the_store(Capture::Writeback);
 }
 
+/// EIO from beneath DATA: the kernel says so once, when live files are made durable, and forgets what it could not write. All
+/// writing stops then; what was acknowledged is in the journal.
+#[test]
+fn a_broken_disk_beneath_data_stops_writing() {
+    let place = Place::new();
+    let disk = Small::broken(&place, "d", 600, 100);
+    let (data, store) = (disk.dir.join("data"), place.join("store"));
+    fs::create_dir(&data).unwrap();
+    let mount = Mount::over(&data).store(&store).mount();
+    fs::write(mount.point.join("first"), "first").unwrap();
+    let view = mount.at("now");
+    let file = File::create(mount.point.join("big")).unwrap();
+    let mut synced = 0u64;
+    let stopped = (0..300u64).find_map(|mib| {
+        let written = file.write_all_at(&[mib as u8 + 1; 1 << 20], mib << 20).and_then(|()| file.sync_data());
+        if written.is_ok() {
+            synced = mib + 1;
+        }
+        if mib % 16 == 15 {
+            // Checkpoints; what it says does not matter here.
+            let _ = cmd::run(mount.weft().args(["weave", "--now"]).arg(&mount.point));
+        }
+        written.err()
+    });
+    let stopped = stopped.expect("writing went on, onto a disk that keeps nothing");
+    assert_eq!(stopped.raw_os_error(), Some(libc::EIO), "after {synced} MiB: {stopped}");
+    assert!(problems(&mount).contains("no write is accepted any more"), "{}", mount.status());
+    assert_eq!(fs::read(view.join("first")).unwrap(), b"first");
+    // All that was acknowledged is in history.
+    let past = fs::read(mount.at("now").join("big")).unwrap();
+    for mib in 0..synced {
+        let block = &past[(mib << 20) as usize..][..1 << 20];
+        assert!(block.iter().all(|byte| *byte == mib as u8 + 1), "MiB {mib} of {synced}");
+    }
+}
+
 /// Mount, write, look back, crash, unmount, on another kind of filesystem.
 fn on_another_filesystem(kind: &str, mib: u64, capture: Capture) {
     let place = Place::new();

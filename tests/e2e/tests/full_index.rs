@@ -51,7 +51,7 @@ fn fill(kv: &LsmKv, from: u32) -> (u32, weft::error::Error) {
 #[test]
 fn it_goes_on_when_there_is_room_again_and_every_batch_is_there() {
     let place = Place::new();
-    let disk = Small::new(&place, "disk", "ext4", 160);
+    let disk = Small::new(&place, "disk", "ext4", 400);
     let dir = disk.dir.join("index");
     fs::create_dir(&dir).unwrap();
     let kv = LsmKv::open(&dir, OPTIONS).unwrap();
