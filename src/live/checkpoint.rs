@@ -87,10 +87,18 @@ impl Live {
         let checkpoint = self.image(*id + 1, phase, place, prints);
         self.journal.flush()?;
         self.base.persist()?;
+        if self.unnamed.load(Ordering::Acquire) {
+            // The roots' copies are never further than one ahead of what stands in STORE.
+            self.disk.sync_dir("checkpoint.rename", &self.paths.checkpoint_dir())?;
+            self.unnamed.store(false, Ordering::Release);
+        }
         let written = write(&*self.disk, &self.paths, &checkpoint);
         if !matches!(written, Err(Unwritten::Surely(_))) {
             // The next one is newer than what may stand there.
             *id += 1;
+        }
+        if matches!(written, Err(Unwritten::Perhaps(..))) {
+            self.unnamed.store(true, Ordering::Release);
         }
         written?;
         self.checkpointed.store(place.seq.0 - 1, Ordering::Relaxed);

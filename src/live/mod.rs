@@ -98,6 +98,8 @@ pub struct Live {
     frozen: AtomicBool,
     /// The mount ends: no checkpoint says any more that it serves. Set under the round.
     leaving: AtomicBool,
+    /// The newest checkpoint of STORE may not have its name durably. Set under the round.
+    unnamed: AtomicBool,
     /// The filesystems that hold live files, by device, since the first checkpoint of this mount.
     filesystems: Mutex<BTreeMap<u64, Arc<dyn Filesystem>>>,
     applied: AtomicU64,

@@ -397,6 +397,7 @@ fn assemble(
         rested: Mutex::default(),
         frozen: AtomicBool::new(false),
         leaving: AtomicBool::new(false),
+        unnamed: AtomicBool::new(false),
         filesystems: Mutex::default(),
         tree: RwLock::new(tree),
         pool,
