@@ -2,7 +2,7 @@
 
 use crate::convert::{from_system, kind_of_mode, set_time};
 use crate::dirs::Offer;
-use crate::handlers::{Answer, Found, Line, WeftFs};
+use crate::handlers::{Answer, Found, Line, WeftFs, answer};
 use crate::inode::Node;
 use crate::live::Make;
 use fuser::{
@@ -27,13 +27,6 @@ thread_local! {
     /// Where a thread reads bytes for its replies; as long as the longest request it has seen. Aligned: the disk can then
     /// write straight into it.
     static BUFFER: RefCell<AlignedBuf> = RefCell::new(AlignedBuf::new());
-}
-
-fn answer(answer: Answer<()>, reply: ReplyEmpty) {
-    match answer {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
 }
 
 fn answer_attr(answer: Answer<(fuser::FileAttr, Duration)>, reply: ReplyAttr) {

@@ -9,8 +9,8 @@ use crate::links::Links;
 use crate::patient::Patient;
 use crate::views::{Open, Views};
 use fuser::{
-    Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, LockOwner, ReplyData, ReplyEntry,
-    ReplyLseek,
+    Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, LockOwner, ReplyData, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyWrite,
 };
 use jiff::tz::TimeZone;
 use std::sync::Arc;
@@ -21,6 +21,22 @@ use weft::types::{Attr, FileId, FileKind, Name, RootId};
 
 /// The answer of a handler.
 pub type Answer<T> = std::result::Result<T, Errno>;
+
+/// Sends that it is done, or why not.
+pub fn answer(answer: Answer<()>, reply: ReplyEmpty) {
+    match answer {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Sends how many bytes were written, or why none.
+pub fn answer_written(answer: Answer<usize>, reply: ReplyWrite) {
+    match answer.and_then(|written| u32::try_from(written).map_err(|_| Errno::EINVAL)) {
+        Ok(written) => reply.written(written),
+        Err(errno) => reply.error(errno),
+    }
+}
 
 /// The root that a mount shows.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use crate::caller;
 use crate::convert::live_attr_ttl;
-use crate::handlers::{Answer, Found, WeftFs};
+use crate::handlers::{Answer, Found, WeftFs, answer, answer_written};
 use crate::inode::Node;
 use crate::patient::{How, Late};
 use fuser::{
@@ -129,14 +129,11 @@ impl WeftFs {
         reply: ReplyWrite,
     ) {
         match self.try_put(req, (node, offset, bytes), (how, flags)) {
-            Ok(Put::Taken) => match u32::try_from(bytes.len()) {
-                Ok(written) => reply.written(written),
-                Err(_) => reply.error(Errno::EINVAL),
-            },
+            Ok(Put::Taken) => answer_written(Ok(bytes.len()), reply),
             Ok(Put::Waits(file, how)) => {
                 self.patient.hand(Late::Write { file, offset, bytes: bytes.to_vec(), how, reply });
             }
-            Err(errno) => reply.error(errno),
+            Err(errno) => answer_written(Err(errno), reply),
         }
     }
 
@@ -172,14 +169,11 @@ impl WeftFs {
         reply: ReplyEmpty,
     ) {
         match self.reservable(req, node, mode) {
-            Err(errno) => reply.error(errno),
+            Err(errno) => answer(Err(errno), reply),
             Ok((file, mode)) if self.core.is_crowded() => {
                 self.patient.hand(Late::Allocate { file, mode, offset, len, reply });
             }
-            Ok((file, mode)) => match self.told(self.core.fallocate(file, mode, offset, len)) {
-                Ok(()) => reply.ok(),
-                Err(errno) => reply.error(errno),
-            },
+            Ok((file, mode)) => answer(self.told(self.core.fallocate(file, mode, offset, len)), reply),
         }
     }
 

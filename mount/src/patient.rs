@@ -4,7 +4,8 @@
 //! Two writes of one range never wait together: the kernel, or the program, waits for the answer to the first.
 
 use crate::convert::Complaints;
-use fuser::{Errno, ReplyEmpty, ReplyWrite};
+use crate::handlers::{answer, answer_written};
+use fuser::{ReplyEmpty, ReplyWrite};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use weft::engine::{Engine, Fallocate};
@@ -56,17 +57,11 @@ fn take(engine: &Engine, complaints: &Complaints, late: Late) {
                 How::Write { append } => engine.write(file, offset, &bytes, append),
                 How::Back => engine.write_back(file, offset, &bytes),
             };
-            match taken.map(|()| u32::try_from(bytes.len())) {
-                Ok(Ok(written)) => reply.written(written),
-                Ok(Err(_)) => reply.error(Errno::EINVAL),
-                Err(error) => reply.error(complaints.errno(&error)),
-            }
+            answer_written(taken.map(|()| bytes.len()).map_err(|error| complaints.errno(&error)), reply);
         }
         Late::Allocate { file, mode, offset, len, reply } => {
-            match engine.fallocate(file, mode, offset, len) {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(complaints.errno(&error)),
-            }
+            let done = engine.fallocate(file, mode, offset, len);
+            answer(done.map_err(|error| complaints.errno(&error)), reply);
         }
     }
 }

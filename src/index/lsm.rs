@@ -92,12 +92,7 @@ impl LsmKv {
     /// a full disk and the like means that it is damaged: delete the directory and index anew.
     pub fn open(path: &Path, options: LsmOptions) -> Result<LsmKv> {
         check_names(path)?;
-        guard("index.open", path, || LsmKv::open_unguarded(path, options))
-    }
-
-    fn open_unguarded(path: &Path, options: LsmOptions) -> Result<LsmKv> {
-        let opened = Opened::new(path, options)?;
-        let marks = opened.check_marks(path)?;
+        let (opened, marks) = Opened::new("index.open", path, options)?;
         Ok(LsmKv {
             path: path.to_path_buf(),
             options,
@@ -189,11 +184,7 @@ impl LsmKv {
         let mut opened = self.opened.write();
         // Readers are out. Its lock is free once the last of it is gone.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(opened.take())));
-        let (again, marks) = guard(OP, &self.path, || {
-            let again = Opened::new(&self.path, self.options)?;
-            let marks = again.check_marks(&self.path)?;
-            Ok((again, marks))
-        })?;
+        let (again, marks) = Opened::new(OP, &self.path, self.options)?;
         *opened = Some(again);
         drop(opened);
         // The batch that failed may have come in after all; one before it may not be missing.
@@ -208,7 +199,16 @@ impl LsmKv {
 }
 
 impl Opened {
-    fn new(path: &Path, options: LsmOptions) -> Result<Opened> {
+    /// Opens it, and tells where it ends.
+    fn new(op: &'static str, path: &Path, options: LsmOptions) -> Result<(Opened, Marks)> {
+        guard(op, path, || {
+            let opened = Opened::unguarded(path, options)?;
+            let marks = opened.check_marks(path)?;
+            Ok((opened, marks))
+        })
+    }
+
+    fn unguarded(path: &Path, options: LsmOptions) -> Result<Opened> {
         let fail = |error| translate("index.open", path, &error);
         let database = Database::builder(path)
             .cache_size(options.memory_bytes / 2)

@@ -8,6 +8,8 @@ use super::holes::Holes;
 pub(super) struct Memory {
     pub counts: Counts,
     pub holes: Holes,
+    /// A batch failed, and nobody knows whether it is there.
+    pub unsure: bool,
 }
 
 impl Memory {
@@ -19,6 +21,6 @@ impl Memory {
 
     /// A batch failed: only the store knows now.
     pub(super) fn forget(&mut self) {
-        *self = Memory::default();
+        *self = Memory { unsure: true, ..Memory::default() };
     }
 }

@@ -54,7 +54,6 @@ pub use time::{GroupPlace, Session};
 
 use crate::error::Result;
 use crate::format::event::Record;
-use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, RwLock};
 use crate::types::{
     Attr, FileId, FileKind, Location, Name, PageNo, PageSet, SegmentNo, Seq, StoreId, Timestamp,
@@ -97,8 +96,6 @@ pub struct Index {
     levels: Levels,
     watermark: RwLock<Watermark>,
     writer: Mutex<Memory>,
-    /// A commit failed, and nobody knows whether its batch is there.
-    unsure: AtomicBool,
 }
 
 impl Index {
@@ -111,7 +108,6 @@ impl Index {
             levels: Levels::default(),
             watermark: RwLock::new(watermark),
             writer: Mutex::new(Memory::default()),
-            unsure: AtomicBool::new(false),
         })
     }
 
@@ -128,7 +124,7 @@ impl Index {
         self.make_sure(&mut memory)?;
         let done = self.apply_locked(groups, watermark, &mut memory);
         if done.is_err() {
-            self.unsure.store(true, Ordering::Release);
+            memory.forget();
         }
         memory.trim();
         done
@@ -136,12 +132,11 @@ impl Index {
 
     /// Finds out how far the index reaches, after a commit that failed: its batch may have come in all the same.
     fn make_sure(&self, memory: &mut Memory) -> Result<()> {
-        if self.unsure.load(Ordering::Acquire) {
-            memory.forget();
+        if memory.unsure {
             self.levels.empty();
             let watermark = state::watermark(&*self.kv)?;
             *self.watermark.write() = watermark;
-            self.unsure.store(false, Ordering::Release);
+            memory.unsure = false;
         }
         Ok(())
     }
@@ -181,7 +176,7 @@ impl Index {
         }
         let done = build.commit().map(|_| ());
         if done.is_err() {
-            self.unsure.store(true, Ordering::Release);
+            memory.forget();
         }
         done
     }

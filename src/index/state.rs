@@ -45,10 +45,10 @@ impl Default for Watermark {
 
 /// Checks whose index it is, or marks a new one; tells how far it reaches.
 pub(super) fn open(kv: &dyn Kv, store: StoreId) -> Result<Watermark> {
-    let watermark = kv.get(Space::State, WATERMARK_KEY)?;
+    let known = kv.get(Space::State, WATERMARK_KEY)?;
     match kv.get(Space::State, HEADER_KEY)? {
         Some(header) => check_header(&header, store)?,
-        None if watermark.is_some() => {
+        None if known.is_some() => {
             return Err(super::codec::corrupt("it has no header"));
         }
         None => {
@@ -60,7 +60,7 @@ pub(super) fn open(kv: &dyn Kv, store: StoreId) -> Result<Watermark> {
             kv.commit(batch)?;
         }
     }
-    watermark.map_or(Ok(Watermark::default()), |value| read(&value))
+    watermark(kv)
 }
 
 /// How far an index reaches that was opened before.

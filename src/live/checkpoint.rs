@@ -10,10 +10,10 @@ use crate::disk::{Disk, Op, OpenHow};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase, Place};
 use crate::format::sections::Sections;
-use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::types::{FileId, FileKind, RootId, Seq, StoreId};
 use std::collections::HashMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 /// Why a checkpoint was not written.
@@ -90,15 +90,12 @@ impl Live {
         if self.unnamed.load(Ordering::Acquire) {
             // The roots' copies are never further than one ahead of what stands in STORE.
             self.disk.sync_dir("checkpoint.rename", &self.paths.checkpoint_dir())?;
-            self.unnamed.store(false, Ordering::Release);
         }
         let written = write(&*self.disk, &self.paths, &checkpoint);
         if !matches!(written, Err(Unwritten::Surely(_))) {
             // The next one is newer than what may stand there.
             *id += 1;
-        }
-        if matches!(written, Err(Unwritten::Perhaps(..))) {
-            self.unnamed.store(true, Ordering::Release);
+            self.unnamed.store(written.is_err(), Ordering::Release);
         }
         written?;
         self.checkpointed.store(place.seq.0 - 1, Ordering::Relaxed);
@@ -130,14 +127,10 @@ impl Live {
                 continue;
             }
             synced.push(stat.dev);
-            let known = self.filesystems.lock().get(&stat.dev).cloned();
-            let filesystem = match known {
-                Some(known) => known,
-                None => {
-                    let opened = self.disk.filesystem("live.filesystem", &root.dir)?;
-                    self.filesystems.lock().insert(stat.dev, Arc::clone(&opened));
-                    opened
-                }
+            let mut held = self.filesystems.lock();
+            let filesystem = match held.entry(stat.dev) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(free) => free.insert(self.disk.filesystem("live.filesystem", &root.dir)?),
             };
             if let Err(error) = filesystem.sync(op) {
                 tracing::error!(%error, "live files could not be made durable: writing stops, history has all of it");

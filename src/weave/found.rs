@@ -99,28 +99,25 @@ impl Found {
 
     /// A sample of the versions, where they stand, and how many times as many bytes all are: stretches of neighbours,
     /// since these are packed together.
-    pub fn sample(&self) -> (impl Iterator<Item = usize>, f64) {
-        let (taken, of_all) = self.stretches();
-        (taken.into_iter().enumerate().filter(|(_, taken)| *taken).map(|(at, _)| at), of_all)
-    }
-
-    pub fn at(&self, places: impl Iterator<Item = usize>) -> impl Iterator<Item = &Version> {
-        places.filter_map(|at| self.versions.get(at))
-    }
-
-    fn stretches(&self) -> (Vec<bool>, f64) {
+    pub fn sample(&self) -> (Vec<usize>, f64) {
         let bytes =
             |versions: &[Version]| -> u64 { versions.iter().map(|version| u64::from(version.len)).sum() };
         let all = bytes(&self.versions);
         let every = all.div_ceil(WEIGHED).max(1);
-        let (mut taken, mut seen, mut within) = (Vec::with_capacity(self.versions.len()), 0, 0);
+        let (mut sample, mut at, mut seen, mut within) = (Vec::new(), 0, 0, 0);
         for page in self.versions.chunk_by(|a, b| (a.file, a.page) == (b.file, b.page)) {
-            let takes = (seen / STRETCH).is_multiple_of(every);
             let here = bytes(page);
-            within += if takes { here } else { 0 };
+            if (seen / STRETCH).is_multiple_of(every) {
+                sample.extend(at..at + page.len());
+                within += here;
+            }
             seen += here;
-            taken.resize(taken.len() + page.len(), takes);
+            at += page.len();
         }
-        (taken, all as f64 / within.max(1) as f64)
+        (sample, all as f64 / within.max(1) as f64)
+    }
+
+    pub fn at(&self, places: impl Iterator<Item = usize>) -> impl Iterator<Item = &Version> {
+        places.filter_map(|at| self.versions.get(at))
     }
 }

@@ -188,7 +188,7 @@ impl Weaver {
         let Some(needed) = found.judge(needs, pace)? else { return Ok(None) };
         let (payload_bytes, unneeded_bytes) = found.tally(&needed);
         let (sample, of_all) = found.sample();
-        let stay = sample.filter(|at| needed.get(*at) == Some(&true));
+        let stay = sample.into_iter().filter(|at| needed.get(*at) == Some(&true));
         let data = weigh(found.at(stay), |version, bytes| source.version(version, bytes))?;
         let data = (data as f64 * of_all) as u64;
         // The heads of groups, as if they could not be packed: they are little beside the data.
@@ -336,8 +336,7 @@ fn data_after(
     (files, before): (&[Range], u64),
     read: impl Fn(&Version, &mut [u8]) -> Result<()>,
 ) -> Result<u64> {
-    let (sample, of_all) = found.sample();
-    let mut sample: Vec<usize> = sample.collect();
+    let (mut sample, of_all) = found.sample();
     let stay = sample.iter().copied().filter(|at| needed.get(*at) == Some(&true));
     let would = weigh(found.at(stay), &read)?;
     if of_all <= 1.0 {

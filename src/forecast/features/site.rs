@@ -228,8 +228,9 @@ impl Features {
             .iter()
             .filter_map(|(head, number, key)| Some((head.as_str(), *number, key, self.state(key)?)))
             .collect();
-        let count = listed.iter().filter(|(_, _, key, state)| wanted(key, state)).count();
-        let (keys, values) = (Vec::with_capacity(count), Vec::with_capacity(count * row::COUNT));
+        // Grown bit by bit they would be copied, and take twice as much at times.
+        let most = listed.len();
+        let (keys, values) = (Vec::with_capacity(most), Vec::with_capacity(most * row::COUNT));
         let mut rows = Rows { at: now, keys, values };
         let site = self.site(now);
         for (index, (head, _, key, state)) in listed.iter().enumerate() {

@@ -74,9 +74,8 @@ impl Case {
         out
     }
 
-    fn parse(values: &[f32]) -> Option<Case> {
-        let mut rest = values.iter().copied();
-        let mut next = || rest.next();
+    fn parse(mut values: impl Iterator<Item = f32>) -> Option<Case> {
+        let mut next = || values.next();
         let mut said = || {
             let (write, bytes, split) = (next()?, next()?, next()?);
             Some(Said { write, bytes, split, pages: next()?, reads: next()? })
@@ -121,17 +120,16 @@ impl Packed {
         Packed(zstd::bulk::compress(&bytes, LEVEL).unwrap_or_default())
     }
 
-    /// `None`: it cannot be read.
-    pub fn unpack(&self) -> Option<(Vec<Key>, Vec<Case>)> {
+    /// The names, a line each, and the cases; `None`: it cannot be read.
+    pub fn unpack(&self) -> Option<(String, Vec<Case>)> {
         let bytes = zstd::bulk::decompress(&self.0, UNPACKED_MAX).ok()?;
         let end = if bytes.first() == Some(&b'\n') { 0 } else { find_end(&bytes)? };
-        let keys: Vec<Key> = String::from_utf8_lossy(bytes.get(..end)?).lines().map(Key::from).collect();
+        let names = String::from_utf8_lossy(bytes.get(..end)?).into_owned();
         let number = |chunk: &[u8]| Some(f32::from_le_bytes(chunk.try_into().ok()?));
-        let parse =
-            |chunk: &[u8]| Case::parse(&chunk.chunks_exact(4).filter_map(number).collect::<Vec<f32>>());
+        let parse = |chunk: &[u8]| Case::parse(chunk.chunks_exact(4).filter_map(number));
         let cases: Option<Vec<Case>> = bytes.get(end + 1..)?.chunks_exact(NUMBERS * 4).map(parse).collect();
-        let cases = cases.filter(|cases| cases.len() == keys.len())?;
-        Some((keys, cases))
+        let cases = cases.filter(|cases| cases.len() == names.lines().count())?;
+        Some((names, cases))
     }
 }
 

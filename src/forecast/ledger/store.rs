@@ -5,12 +5,14 @@ use super::batch::{Batch, Scored};
 use super::case::Packed;
 use super::{BatchId, Ledger, SCORED_MAX};
 use crate::error::Result;
+use crate::forecast::signal::Key;
 use crate::meta::store::{Store, Table};
 use crate::types::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Batches kept in the file, waiting or scored.
 const KEPT: u64 = 256;
+
 /// By the time it was made and the seconds of its horizon.
 const FORECASTS: Table<(Timestamp, u32), Row> = Table::new("forecasts", 1);
 /// By the time it was due and the seconds of its horizon.
@@ -38,7 +40,7 @@ impl Row {
     /// `None`: it cannot be read.
     fn batch(self, (at, horizon): BatchId) -> Option<Batch> {
         let said = Packed(self.packed);
-        let (keys, _) = said.unpack()?;
+        let keys = said.unpack()?.0.lines().map(Key::from).collect();
         Some(Batch::restored((&self.model, &self.inputs), (at, horizon), keys, said))
     }
 }
