@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use weft::error::Result;
 use weft::forecast::Predictor;
 
@@ -33,6 +34,9 @@ impl Predictor for Shared {
     }
 }
 
+/// Between two tries to load a model.
+const RETRY: Duration = Duration::from_secs(60);
+
 /// What is to be told of each change: a model, or why there is none.
 pub type Install = dyn Fn(&Outcome<Shared>) + Send + Sync;
 
@@ -51,21 +55,39 @@ impl Serving {
         Serving { store, library, state, install }
     }
 
-    /// Loads the model in use, in the background; a failure is for `status` to tell.
+    /// Loads the model in use, in the background, and tries again as long as it cannot be; a failure is for `status` to tell.
     pub fn begin(self: &Arc<Serving>) {
         *self.state.lock() = Err("the model is being loaded".into());
-        let serving = Arc::clone(self);
+        let serving = Arc::downgrade(self);
         let load = move || {
-            if let Err(cause) = serving.load() {
-                tracing::warn!("no model: {cause}; the standard rule decides");
-                let failed = Err(cause);
-                (serving.install)(&failed);
-                *serving.state.lock() = failed;
+            while serving.upgrade().is_some_and(|serving| !serving.try_load()) {
+                thread::sleep(RETRY);
             }
         };
         if let Err(cause) = thread::Builder::new().name("weft-model".into()).spawn(load) {
             *self.state.lock() = Err(format!("cannot start a thread to load it: {cause}"));
         }
+    }
+
+    /// Whether there is a model now, of whomever.
+    fn try_load(&self) -> bool {
+        if self.state.lock().is_ok() {
+            return true;
+        }
+        let Err(cause) = self.load() else { return true };
+        let mut state = self.state.lock();
+        let known = match &*state {
+            // Another one was taken up meanwhile.
+            Ok(_) => return true,
+            Err(known) => *known == cause,
+        };
+        if !known {
+            tracing::warn!("no model: {cause}; the standard rule decides, and loading is tried each minute");
+            let failed = Err(cause);
+            (self.install)(&failed);
+            *state = failed;
+        }
+        false
     }
 
     /// Loads the model in use. One that cannot be loaded leaves the one at work where it is.
@@ -79,8 +101,9 @@ impl Serving {
         tracing::info!("model {} is at work", shared.id);
         let told = json!({ "model": shared.id });
         let loaded = Ok(shared);
+        let mut state = self.state.lock();
         (self.install)(&loaded);
-        *self.state.lock() = loaded;
+        *state = loaded;
         Ok(told)
     }
 

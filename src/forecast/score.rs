@@ -102,6 +102,20 @@ pub struct Amount {
     pub naive: f64,
     /// Sum of absolute errors of the logarithms.
     pub log: f64,
+    /// Sum of [`deviance`], and of how many cases.
+    #[serde(default)]
+    pub deviance: f64,
+    #[serde(default)]
+    pub deviance_cases: f64,
+}
+
+/// What it costs to expect `said` on average when `came` comes: the deviance of a gamma distribution, by what is one more, in
+/// which a burst beyond a factor of e^2.5 counts no more than in proportion to its logarithm. Models are trained by it.
+fn deviance(said: f64, came: f64) -> f64 {
+    const BURST: f64 = 2.5;
+    let excess = came.max(0.0).ln_1p() - said.max(0.0).ln_1p();
+    let most = excess.min(BURST);
+    most.exp() - most - 1.0 + (excess - most) * BURST.exp_m1()
 }
 
 impl Amount {
@@ -110,6 +124,8 @@ impl Amount {
         self.absolute += (said - came).abs();
         self.naive += (before - came).abs();
         self.log += (said.max(0.0).ln_1p() - came.max(0.0).ln_1p()).abs();
+        self.deviance += deviance(said, came);
+        self.deviance_cases += 1.0;
     }
 
     pub fn merge(&mut self, other: &Amount) {
@@ -117,6 +133,8 @@ impl Amount {
         self.absolute += other.absolute;
         self.naive += other.naive;
         self.log += other.log;
+        self.deviance += other.deviance;
+        self.deviance_cases += other.deviance_cases;
     }
 
     /// Absolute error against that of the naive forecast (Hyndman and Koehler, 2006); below 1 is better than it.
@@ -126,6 +144,11 @@ impl Amount {
 
     pub fn log_error(&self) -> Option<f64> {
         share(self.log, self.cases)
+    }
+
+    /// Mean [`deviance`]; 0 is perfect.
+    pub fn deviance(&self) -> Option<f64> {
+        share(self.deviance, self.deviance_cases)
     }
 }
 
@@ -227,6 +250,13 @@ mod tests {
         let mut amount = Amount::default();
         amount.add(10.0, 12.0, 8.0);
         assert_eq!(amount.mase(), Some(0.5));
+        // Of what comes in one case of four the mean is right: neither nothing nor all of it.
+        let costs = |said: f64| {
+            let mut amount = Amount::default();
+            (0..4).for_each(|n| amount.add(said, if n == 0 { 8.0 } else { 0.0 }, 0.0));
+            amount.deviance().unwrap()
+        };
+        assert!(costs(2.0) < costs(0.0) && costs(2.0) < costs(8.0));
         assert!(
             (pinball(0.9, 10.0, 20.0) - 9.0).abs() < 1e-12 && (pinball(0.9, 20.0, 10.0) - 1.0).abs() < 1e-9
         );

@@ -117,7 +117,8 @@ pub(super) fn group_at_time(kv: &dyn Kv, epoch: u32, ts: Timestamp) -> Result<Op
     reader.bytes(13)?;
     let seq = Seq(reader.ascending()?);
     reader.finish()?;
-    group_of_seq(kv, seq)
+    let key = seq_key(seq);
+    kv.get(Space::Time, &key)?.map(|value| read(&key, &value)).transpose()
 }
 
 /// The group that holds a Seq.

@@ -83,7 +83,8 @@ fn use_model(args: &Use, store: Option<&Path>) -> Outcome {
         false => models::load(&store, &args.model)?,
     };
     // A model that does not run here is not chosen.
-    start(&store, model.clone()).map_err(|cause| format!("{} cannot be used: {cause}", args.model))?;
+    let tried = start(&store, model.clone()).and_then(|mut model| model.try_out());
+    tried.map_err(|cause| format!("{} cannot be used: {cause}", args.model))?;
     let name = match is_file(&args.model) {
         true => models::add(&store, &model.bytes, &note(&args.model))?,
         false => model.name,

@@ -21,7 +21,7 @@ Written by `tools/train/card.py`; the model is `shipped.onnx` beside this file, 
 
 - **For:** forecasts of writes, reads, quiet and splits per partition, which decide what is baked ahead. A wrong forecast costs
   restore speed only.
-- **Kind:** one network of two hidden layers that weighs experts (docs/decisions/0069-the-model.md), {size} bytes, ONNX IR 8, opset 17.
+- **Kind:** three networks of two hidden layers, merged into one, that weigh experts (docs/decisions/0069-the-model.md), {size} bytes, ONNX IR 8, opset 17.
 - **Features:** {features}, computed by Weft alone; schema `{schema}`.
 - **Seed** {seed}, **date** {date}.
 - **Split by time, each set by itself:** the first {train:.0%} trained, up to {tune:.0%} chose the epoch and calibrated, the rest is

@@ -3,7 +3,7 @@
     python compare.py --champion A.onnx --challenger B.onnx ROWS
 
 Prints one line of JSON. Better: a lower loss (that of training: proper scores of every output), and the 90 % interval of
-the difference, by resampling blocks of time, lies below zero.
+the difference, by resampling blocks of time, lies below zero. Minutes show nothing: see `MOMENTS_LEAST`, `SPAN_LEAST`.
 """
 
 import argparse
@@ -20,6 +20,9 @@ from data import Rows
 from judge import BLOCKS, predict
 from outputs import COUNTS, SHARES, TIMES
 from train import TUNE
+
+# What the newest window has at least: blocks of several moments, and seconds.
+MOMENTS_LEAST, SPAN_LEAST = 2 * BLOCKS, 1_800
 
 
 def back(said):
@@ -44,11 +47,13 @@ def compare(champion, challenger, rows):
     index, y = rows.within(begin, rows.at.max() + 1)
     known = np.isfinite(y).any(axis=1)
     index, y = index[known], y[known]
-    if not len(index):
-        return {"better": False, "why": "the newest window is too short to say"}
+    moments = np.unique(rows.at[index])
+    span = int(moments[-1] - moments[0]) if len(moments) else 0
+    if len(moments) < MOMENTS_LEAST or span < SPAN_LEAST:
+        why = f"the newest fifth of the trace has {len(moments)} moments within {span} s, and too little to compare by:"
+        return {"better": False, "why": f"{why} {MOMENTS_LEAST} within {SPAN_LEAST} s are needed; let it grow, and train again"}
     weight = rows.weight[index]
     lost = [loss(model, rows.x[index], y) for model in (champion, challenger)]
-    moments = np.unique(rows.at[index])
     edges = np.quantile(moments, np.linspace(0, 1, BLOCKS + 1)[1:-1])
     block = np.searchsorted(edges, rows.at[index])
     tallies = [

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from net import BOUND, CLOSED, ODDS_MOST
+from net import BOUND, CLOSED, FREE, LITTLE, NARROW, ODDS_MOST, STEADY, WIDER
 from outputs import ASKED, COUNTS, INPUT, OUTPUTS
 
 # Newer writers default to versions that the pinned runtime refuses.
@@ -77,8 +77,17 @@ def assemble(scaler, experts, net, metadata: dict) -> onnx.ModelProto:
     nodes.append(helper.make_node("Split", [raw, whole("own_and_asked", [ASKED[0], asked])], ["own", "turn"], axis=1))
     turned = node("Tanh", [node("Div", ["turn", const("bound", BOUND)], "turn_share")], "turned")
     turned = node("Mul", [turned, "bound"], "turned_by")
-    left = node("Mul", [node("Exp", [node("Neg", [mixed], "mixed_below")], "mixed_share"), const("closed", CLOSED)], "left")
-    room = node("Sub", ["one", left], "room")
+    little = node("Exp", [node("Neg", [mixed], "mixed_below")], "little")
+    left = node("Sub", ["one", node("Mul", [little, const("closed", CLOSED)], "left")], "left_of_little")
+    apart = [node(kind, ["said"], f"{kind}_said", axes=[2], keepdims=0) for kind in ("ReduceMax", "ReduceMin")]
+    apart = node("Mul", [node("Sub", apart, "apart"), const("wider", WIDER)], "wider_by")
+    apart = node("Add", [apart, const("narrow", NARROW)], "wide")
+    apart = node("Add", [apart, node("Mul", [little, const("little_opens", LITTLE)], "little_by")], "open_of_all")
+    room = node("Mul", [left, node("Min", [apart, "one"], "open")], "room")
+    if experts.steady_by >= 0:
+        steady = node("Gather", [INPUT, whole("steady_by", [experts.steady_by])], "burst", axis=1)
+        steady = node("Min", [node("Add", [steady, const("steady", STEADY)], "unsteady"), "one"], "unsteady_most")
+        room = node("Mul", [room, node("Max", [steady, const("free", FREE)], "unsteady_of_all")], "room_by_steadiness")
     z = node("Add", [mixed, node("Mul", [turned, room], "turned_in_room")], "of_experts")
     z = node("Concat", ["own", z], "uncalibrated", axis=1)
     z = node("Mul", [z, const("scale", net.w["scale"])], "scaled_odds")

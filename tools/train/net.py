@@ -3,12 +3,14 @@ losses differ by output. Deterministic: one seed, one thread, one result.
 
 Counts and quiet are not guessed out of the blue: each is a mean, in logarithms (odds, of quiet), of what simple experts say (the
 fading means and windows of the features, times the horizon), with weights that the network chooses for each row, times a
-factor that is bounded. So a site a thousand times busier than any in training is still forecast in its own scale, and of what
+factor that is bounded, and close to one where they agree. So a site a thousand times busier than any in training is still forecast in its own scale, and of what
 no expert saw written next to nothing is expected.
 
 Inside, shares are logits, counts are log1p, times are log1p of seconds. Rows: float32 [n, features]; targets: float32
 [n, WIDTH] in plain units, NaN where nobody knows (the trace ends before the horizon does).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +19,20 @@ from outputs import ASKED, COLUMNS, COUNTS, HORIZONS, QUANTILES, QUIET, SHARES, 
 CLIP = 30.0
 PAGE = 4096
 SPANS = (60, 300, 1_800, 21_600, 86_400)
+# The span whose mean the fading baseline takes for each horizon (src/forecast/features).
+FADE = SPANS[1:]
 # How far a network may go from its experts: factors of e for counts, odds for quiet.
 BOUND = np.array([1.5] * len(COUNTS) + [3.0] * len(QUIET), np.float32)
 # Where the experts say nothing of a count so much of the way is closed: what is left tells such rows apart, and no more.
 CLOSED = np.array([0.9] * len(COUNTS) + [0.0] * len(QUIET), np.float32)
+# Of that way so much is open where the experts of a count agree, so much more for each factor of e that they are apart, and
+# of reads, which are few, where they expect next to nothing.
+NARROW, WIDER = np.array([0.02] * len(COUNTS) + [1.0] * len(QUIET), np.float32), 0.5
+READS = range(*COLUMNS["reads"].indices(WIDTH))
+LITTLE = np.array([1.0 if column in READS else 0.0 for column in ASKED], np.float32)
+# Of what is written so little of it is open while writing is steady: by how far the mean square is above the squared mean.
+STEADY, STEADY_BY = 0.01, "burst_21600s"
+FREE = np.array([0.0 if column in COUNTS and column not in READS else 1.0 for column in ASKED], np.float32)
 # No odds of an expert are longer.
 ODDS_MOST = 12.0
 # An expert that is none: never chosen.
@@ -54,19 +66,40 @@ class Scaler:
         return (np.clip(x, self.low, self.high) - self.mean) * self.factor
 
 
+class Said(NamedTuple):
+    """What experts say: `values` [n, ASKED, experts], counts in log1p; how far one may go from them: `apart` [n, ASKED] by how
+    far they are from each other, `steady` [n, ASKED] by how steadily it is written."""
+
+    values: np.ndarray
+    apart: np.ndarray
+    steady: np.ndarray
+
+    def of(self, rows):
+        return Said(*(part[rows] for part in self))
+
+
+def beside(values, burst=1):
+    """`Said` of what experts say."""
+    apart = NARROW + WIDER * (values.max(axis=2) - values.min(axis=2))
+    steady = np.maximum(np.minimum(STEADY + burst, 1), FREE)
+    return Said(values, apart, np.broadcast_to(steady, apart.shape))
+
+
 class Experts:
-    """What each count and the odds of quiet would be if something went on: [n, ASKED, experts], counts in log1p."""
+    """What each count and the odds of quiet would be if something went on."""
 
     def __init__(self, names):
         at = {name: i for i, name in enumerate(names)}
         asked = [self.of(output, horizon) for output in ("pages", "bytes", "reads", "quiet") for horizon in HORIZONS]
         most = max(map(len, asked))
-        # Names that a list of features does not have (tests) are silent.
+        # Names that a list of features does not have (tests) are silent. A place that is left says what the first one does.
         pad = lambda values, rest: values + [rest] * (most - len(values))
-        self.columns = np.array([pad([at.get(name, -1) for name, _, _ in said], -1) for said in asked])
-        self.factors = np.array([pad([factor for _, factor, _ in said], 0) for said in asked], np.float32)
+        whole = lambda values: pad(values, values[0])
+        self.columns = np.array([whole([at.get(name, -1) for name, _, _ in said]) for said in asked])
+        self.factors = np.array([whole([factor for _, factor, _ in said]) for said in asked], np.float32)
         self.factors[self.columns < 0] = 0
         self.columns = np.maximum(self.columns, 0)
+        self.steady_by = at.get(STEADY_BY, -1)
         self.near = np.array([pad([near for _, _, near in said], NOBODY) for said in asked], np.float32).reshape(-1)
         self.shape = self.factors.shape
 
@@ -76,6 +109,10 @@ class Experts:
         near = lambda span: -0.5 * abs(np.log(horizon / span))
         if output == "quiet":
             return [(f"still_odds_{other}s", 1.0, 2 * near(other)) for other in HORIZONS]
+        if output == "reads":
+            # They are few: a longer mean is nearer to what comes, as the baseline has it.
+            fade = FADE[HORIZONS.index(horizon)]
+            near = lambda span: -abs(np.log(fade / span))
         unit = PAGE if output == "bytes" else 1.0
         rates = {"pages": "pages", "bytes": "pages_of_bytes", "reads": "reads"}[output]
         said = [(f"{rates}_{span}s", unit * horizon / 60, near(span)) for span in SPANS]
@@ -84,6 +121,7 @@ class Experts:
         windows = "window_distinct" if output == "pages" else "window_pages"
         said += [(f"{windows}_{span}s", unit * horizon / span, near(span)) for span in SPANS[:3]]
         said += [(name, unit * horizon / 3_600, near(86_400)) for name in ("hour_yesterday", "hour_usual")]
+        said += [("day_before", unit * horizon / 86_400, 1.0 if horizon == 86_400 else near(86_400))]
         return said + ([(f"distinct_{horizon}s", 1.0, 0.5)] if output == "pages" else [])
 
     def __call__(self, x):
@@ -91,7 +129,7 @@ class Experts:
         counts = len(COUNTS)
         said[:, counts:] = np.clip(said[:, counts:], -ODDS_MOST, ODDS_MOST) * np.sign(self.factors[counts:])
         said[:, :counts] = np.log1p(np.expm1(np.clip(said[:, :counts], 0, 40)) * self.factors[:counts])
-        return said
+        return beside(said, x[:, [self.steady_by]] if self.steady_by >= 0 else 1)
 
 
 class Net:
@@ -122,15 +160,17 @@ class Net:
 
     def layers(self, x, said):
         w = self.w
+        values = said.values
         h1 = np.maximum(x @ w["w1"] + w["b1"], 0)
         h2 = np.maximum(h1 @ w["w2"] + w["b2"], 0)
         raw = h2 @ w["w3"] + x @ w["skip"] + w["b3"]
-        chosen = (h2 @ w["w4"] + w["b4"]).reshape(said.shape)
+        chosen = (h2 @ w["w4"] + w["b4"]).reshape(values.shape)
         chosen = np.exp(chosen - chosen.max(axis=2, keepdims=True))
         chosen /= chosen.sum(axis=2, keepdims=True)
-        mixed = (chosen * said).sum(axis=2)
+        mixed = (chosen * values).sum(axis=2)
         # What is next to nothing for the experts stays next to nothing.
-        room = 1 - np.exp(-mixed) * CLOSED
+        little = np.exp(-mixed)
+        room = (1 - little * CLOSED) * np.minimum(said.apart + LITTLE * little, 1) * said.steady
         turned = np.tanh(raw[:, ASKED] / BOUND)
         z = raw
         z[:, ASKED] = mixed + BOUND * turned * room
@@ -147,8 +187,11 @@ class Net:
         dz *= weight[:, None] / max(weight.sum(), 1e-9)
         dz *= w["scale"]
         # By what was mixed: a count's room depends on it, too.
-        mixing = dz[:, ASKED] * (1 + BOUND * turned * np.exp(-mixed) * CLOSED)
-        d4 = (mixing[:, :, None] * chosen * (said - mixed[:, :, None])).reshape(len(x), -1)
+        little = np.exp(-mixed)
+        apart = said.apart + LITTLE * little
+        opens = little * CLOSED * np.minimum(apart, 1) - (1 - little * CLOSED) * LITTLE * little * (apart < 1)
+        mixing = dz[:, ASKED] * (1 + BOUND * turned * opens * said.steady)
+        d4 = (mixing[:, :, None] * chosen * (said.values - mixed[:, :, None])).reshape(len(x), -1)
         dz[:, ASKED] *= room * (1 - turned * turned)
         d2 = (dz @ w["w3"].T + d4 @ w["w4"].T) * (h2 > 0)
         d1 = (d2 @ w["w2"].T) * (h1 > 0)
@@ -207,7 +250,7 @@ def losses(z, t):
     # Bytes: the median, whose error counts by its factor. Pages and reads: the mean, for they are what a policy weighs
     # (the deviance of a gamma distribution, whose slope is 1 - y/m; bounded, for one burst is not to turn all).
     error = z[:, BYTES] - t[:, BYTES]
-    loss[:, BYTES], dz[:, BYTES] = np.sqrt(error * error + 0.01), error / np.sqrt(error * error + 0.01)
+    loss[:, BYTES], dz[:, BYTES] = np.sqrt(error * error + 1e-4), error / np.sqrt(error * error + 1e-4)
     excess = t[:, MEANS] - z[:, MEANS]
     most = np.minimum(excess, BURST)
     loss[:, MEANS] = np.exp(most) - most - 1 + (excess - most) * (np.exp(BURST) - 1)
@@ -247,12 +290,14 @@ def fit(x, said, y, weight, hidden, seed, near, epochs=12, rate=3e-3, decay=1e-2
         best, kept = stop(net), {key: value.copy() for key, value in net.w.items()}
     own = np.ones(WIDTH, np.float32)
     own[ASKED] = ASIDE
+    # Of reads, which are few, the losses say little of whom to believe.
+    gates = np.repeat([ASIDE if column in READS else 1.0 for column in ASKED], len(near) // len(ASKED)).astype(np.float32)
     steps = epochs * max(1, len(x) // batch)
     for _ in range(epochs):
         order = rng.permutation(len(x))
         for start in range(0, max(1, len(order) - batch + 1), batch):
             rows = order[start : start + batch]
-            _, grads = net.gradients(x[rows], said[rows], t[rows], weight[rows])
+            _, grads = net.gradients(x[rows], said.of(rows), t[rows], weight[rows])
             step += 1
             now = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
             for key, grad in grads.items():
@@ -262,13 +307,37 @@ def fit(x, said, y, weight, hidden, seed, near, epochs=12, rate=3e-3, decay=1e-2
                 # Of a weight matrix: what speaks into a count beside the experts is held closest to nothing.
                 pull = 0
                 if key.startswith(("w", "skip")):
-                    pull = decay * net.w[key] * (own if key in ("w3", "skip") else 1)
+                    pull = decay * net.w[key] * {"w3": own, "skip": own, "w4": gates}.get(key, 1)
                 net.w[key] -= (now * (move + pull)).astype(np.float32)
         score = stop(net) if stop else -step
         if score < best:
             best, kept = score, {key: value.copy() for key, value in net.w.items()}
     net.w = kept
     return net
+
+
+def merged(nets):
+    """One network that says the mean of several, where they are lines: before odds and logarithms are taken back, and of whom
+    to believe. What one of them picked up by chance the others have not."""
+    weights = [net.w for net in nets]
+    across = lambda key: np.concatenate([w[key] for w in weights], axis=1)
+    down = lambda key: (np.concatenate([w[key] for w in weights]) / len(nets)).astype(np.float32)
+    mean = lambda key: np.mean([w[key] for w in weights], axis=0).astype(np.float32)
+    rows, columns = weights[0]["w2"].shape
+    w2 = np.zeros((rows * len(nets), columns * len(nets)), np.float32)
+    for i, w in enumerate(weights):
+        w2[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] = w["w2"]
+    whole = nets[0]
+    whole.w = {
+        "w1": across("w1"),
+        "b1": np.concatenate([w["b1"] for w in weights]),
+        "w2": w2,
+        "b2": np.concatenate([w["b2"] for w in weights]),
+        "w3": down("w3"),
+        "w4": down("w4"),
+        **{key: mean(key) for key in ("skip", "b3", "b4", "scale", "offset")},
+    }
+    return whole
 
 
 def calibrate(net, x, said, y, weight):

@@ -30,7 +30,7 @@ LABELS = (
     + ["split_secs", "split_point", "left_secs"]
     + [f"{what}_{h}s" for what in ("pages", "bytes", "reads", "quiet") for h in (60, 300, 3600, 86400)]
 )
-FEATURES = ["fill", "size", "busy", "noise", "age"]
+FEATURES = ["fill", "size", "busy", "noise", "age", "burst_21600s"]
 
 
 def write_rows(directory, moments=240, partitions=20, seed=3):
@@ -41,7 +41,7 @@ def write_rows(directory, moments=240, partitions=20, seed=3):
     at = np.repeat(np.arange(moments) * 60 + 1_700_000_000, partitions)
     key = np.tile(np.arange(partitions), moments)
     busy = rng.random(n) < 0.3
-    x = np.stack([rng.random(n), np.full(n, 5.0), busy, rng.standard_normal(n), at - at[0]], axis=1).astype(np.float32)
+    x = np.stack([rng.random(n), np.full(n, 5.0), busy, rng.standard_normal(n), at - at[0], np.full(n, 5.0)], axis=1).astype(np.float32)
     labels = np.full((n, len(LABELS)), np.nan, np.float32)
     put = lambda name, values: labels.__setitem__((slice(None), LABELS.index(name)), values)
     written = np.where(busy, rng.integers(1, 50, n), 0)
@@ -96,7 +96,7 @@ class Training(unittest.TestCase):
         np.testing.assert_allclose(said, want, rtol=2e-4, atol=1e-5)
 
     def test_any_input_gives_numbers(self):
-        x = np.array([[1e30] * 5, [-1e30] * 5, [0] * 5], np.float32)
+        x = np.array([[1e30] * 6, [-1e30] * 6, [0] * 6], np.float32)
         said = judge.predict(self.model(), x)
         self.assertTrue(np.isfinite(said).all() and (said >= 0).all())
         self.assertTrue((said[:, COLUMNS["p_quiet"]] <= 1).all())
@@ -156,6 +156,11 @@ class Training(unittest.TestCase):
         graph.save(graph.assemble(self.scaler, self.experts, poor, {}), worse)
         self.assertTrue(compare.compare(worse, out, rows)["better"])
         self.assertFalse(compare.compare(out, worse, rows)["better"])
+        # Of minutes nothing follows, however good they look.
+        write_rows(self.dir / "minutes", moments=30, partitions=200)
+        told = compare.compare(worse, out, Rows(self.dir / "minutes"))
+        self.assertFalse(told["better"])
+        self.assertIn("6 moments within 300 s", told["why"])
 
 
 class Synthetic(unittest.TestCase):
@@ -237,7 +242,7 @@ class Gradients(unittest.TestCase):
         y[1, COLUMNS["split_secs"]] = -50
         weight = np.ones(6, np.float32)
         near = np.zeros(len(ASKED) * 2)
-        said = np.abs(rng.standard_normal((6, len(ASKED), 2))).astype(np.float32)
+        said = net.beside(np.abs(rng.standard_normal((6, len(ASKED), 2))).astype(np.float32), np.full((6, 1), 0.4))
         made = net.Net(4, (5, 3), 1, near)
         target = net.inside(y)
         _, grads = made.gradients(x, said, target, weight)
@@ -268,8 +273,23 @@ class Bounds(unittest.TestCase):
             self.net.w[key] = self.net.w[key] * 1e6
         said = self.experts(self.x)
         z = self.net.forward(self.x * 1e3, said)[:, ASKED]
-        least, most = said.min(axis=2) - net.BOUND, said.max(axis=2) + net.BOUND
+        least, most = said.values.min(axis=2) - net.BOUND, said.values.max(axis=2) + net.BOUND
         self.assertTrue((z >= least - 1e-3).all() and (z <= most + 1e-3).all())
+
+    def test_while_writing_is_steady_or_experts_agree_they_are_followed(self):
+        self.net.w["skip"] = self.net.w["skip"] + 1e6
+        values = np.full((3, len(ASKED), self.net.w["w4"].shape[1] // len(ASKED)), 5.0, np.float32)
+        apart = values.copy()
+        apart[:, :, 0] = 9
+        for said in (net.beside(values), net.beside(apart, 0)):
+            z = self.net.forward(self.x[:3] * 1e3, said)[:, ASKED]
+            over = (z - said.values.max(axis=2))[:, : COLUMNS["reads"].start - COLUMNS["pages"].start]
+            self.assertLess(over.max(), 0.04)
+        # Reads have no such measure, and what the experts of a bursty partition disagree on is open.
+        over = (z - said.values.max(axis=2))[:, COLUMNS["reads"].start - COLUMNS["pages"].start :]
+        self.assertGreater(over.max(), 0)
+        z = self.net.forward(self.x[:3] * 1e3, net.beside(apart, 5))[:, ASKED]
+        self.assertGreater((z - apart.min(axis=2)).min(), 1)
 
     def test_where_nothing_was_written_next_to_nothing_is_expected(self):
         self.net.w["skip"] = self.net.w["skip"] + 1e6

@@ -27,6 +27,8 @@ TRAIN, TUNE = 0.7, 0.8
 # Of a run of minutes: a split is known to come or not within five minutes only when so much is left.
 TRAIN_RUN, TUNE_RUN = 0.4, 0.5
 HIDDEN = (64, 32)
+# Networks of different seeds, merged into one.
+NETS, SEED_STEP = 3, 1_000
 # Rows of one source at most: none is to outweigh the others by its mere length.
 MOST_ROWS, MOST_SYNTHETIC_ROWS = 40_000, 8_000
 # What a source weighs against a synthetic site, of which there are many. A run of record.py is there several times.
@@ -83,10 +85,14 @@ def train(sources, seed, hidden=HIDDEN, epochs=8, log=print, begin=None):
         return float((loss.sum(axis=1) * damped).mean())
 
     weight = weight.astype(np.float32)
-    made = net.fit(scaler(x), experts(x), y, weight, hidden, seed, experts.near, epochs=epochs, stop=stop, begin=begin)
+    seeds = [seed] if begin else [seed + SEED_STEP * n for n in range(NETS)]
+    scaled, own = scaler(x), experts(x)
+    nets = [net.fit(scaled, own, y, weight, hidden, one, experts.near, epochs=epochs, stop=stop, begin=begin) for one in seeds]
+    apart = ", ".join(f"{stop(one):.4f}" for one in nets)
+    made = net.merged(nets)
     before = stop(made)
     net.calibrate(made, later, said, ty, true)
-    log(f"{len(x)} rows of {len(sources)} sources; loss on later rows {before:.4f}, calibrated {stop(made):.4f}")
+    log(f"{len(x)} rows of {len(sources)} sources; loss on later rows {apart}; merged {before:.4f}, calibrated {stop(made):.4f}")
     return scaler, experts, made
 
 

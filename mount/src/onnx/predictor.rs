@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use weft::error::{Error, Result};
 use weft::forecast::Predictor;
 use weft::forecast::features;
-use weft::forecast::predictor::{OUTPUTS, WIDTH};
+use weft::forecast::predictor::{Forecast, OUTPUTS, WIDTH};
 
 /// A run of [`CHUNK`] rows took 3 ms where it was measured; a machine may be busy.
 const RUN: Duration = Duration::from_secs(5);
@@ -60,6 +60,21 @@ impl OnnxPredictor {
 
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// Has it answer one row, before it is chosen.
+    ///
+    /// # Errors
+    /// It fails, or what it says is no forecast.
+    pub fn try_out(&mut self) -> Outcome<()> {
+        let mut said = [0.0; WIDTH];
+        self.predict(&[0.0; features::COUNT], 1, &mut said).map_err(|error| error.message)?;
+        match Forecast::from_row(&said) {
+            Some(_) => Ok(()),
+            None => Err("its answer to a row of zeros is no forecast: a number is not finite or negative, or a \
+                         probability is above one"
+                .into()),
+        }
     }
 
     /// Bytes of memory of the process.

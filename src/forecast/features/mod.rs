@@ -20,4 +20,4 @@ pub const SPANS: [u32; 5] = [60, 300, 1_800, 21_600, 86_400];
 /// Number of the span whose fading mean stands for each of the horizons.
 pub const FADE: [usize; 4] = [1, 2, 3, 4];
 /// Version of what the names mean: raise it when a definition changes and its name does not.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

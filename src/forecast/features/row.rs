@@ -10,7 +10,7 @@ use crate::types::{PAGE, Timestamp};
 use std::f64::consts::TAU;
 
 /// Features per row.
-pub const COUNT: usize = 135;
+pub const COUNT: usize = 136;
 
 const DAY_US: i64 = 86_400_000_000;
 /// Every value lies within plus and minus this.
@@ -227,9 +227,13 @@ fn calendar(out: &mut dyn Out, state: &State, now: Timestamp) {
     let hours = state.day.at(now.0);
     let pages = |bytes: f64| log(bytes / PAGE as f64);
     let lately = state.fading.at(now.0, 2, Of::Bytes) * 3_600.0;
+    // What was not seen yet is taken to be as of late: models believe these as they stand.
+    let seen = |bytes: f64| if hours.is_known { bytes } else { lately };
     out.put("hours_known", None, hours.known);
-    out.put("hour_yesterday", None, pages(hours.yesterday));
-    out.put("hour_usual", None, pages(hours.usual));
+    out.put("hour_yesterday", None, pages(seen(hours.yesterday)));
+    out.put("hour_usual", None, pages(seen(hours.usual)));
+    let day = if hours.known > 0.0 { hours.day / hours.known } else { lately * 24.0 };
+    out.put("day_before", None, pages(day));
     out.put("hour_against_day", None, pages(hours.usual) - pages(hours.mean));
     out.put("hour_against_now", None, if hours.is_known { pages(hours.usual) - pages(lately) } else { 0.0 });
 }
@@ -265,7 +269,7 @@ mod tests {
     #[test]
     fn the_schema_is_pinned() {
         // Whoever changes a feature changes this hash; raise VERSION when a meaning changes, and train anew.
-        assert_eq!(schema_hash(), "5a793ce8e3dedb18ad48e736fcaebaa40b786c052efbd9466443ed062519195a");
+        assert_eq!(schema_hash(), "11173bae3871c01db484ac2cfdc049e97c7918cc0e8956da98ea4a388a052d2d");
     }
 
     fn any_tick() -> impl Strategy<Value = Tick> {

@@ -80,7 +80,7 @@ impl Scores {
     }
 }
 
-/// A batch that was scored.
+/// A batch that was scored, or several of one model and horizon: then the times and inputs are the first one's.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Scored {
     pub model: String,
@@ -90,6 +90,28 @@ pub struct Scored {
     pub horizon: u32,
     /// By name: `model`, and the baselines'.
     pub scores: BTreeMap<String, Scores>,
+    /// How many.
+    #[serde(default = "one")]
+    pub batches: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Scored {
+    /// Another one of the same model and horizon, due not so much later, is counted with it.
+    pub(super) fn takes(&self, other: &Scored, within_us: i64) -> bool {
+        let later = other.due_us - self.due_us;
+        self.model == other.model && self.horizon == other.horizon && (0..within_us).contains(&later)
+    }
+
+    pub(super) fn merge(&mut self, other: &Scored) {
+        for (name, scores) in &other.scores {
+            self.scores.entry(name.clone()).or_default().merge(scores);
+        }
+        self.batches += other.batches;
+    }
 }
 
 /// Share of a horizon that may have been missed.
@@ -225,7 +247,7 @@ impl Batch {
         }
         let (model, inputs) = (self.model.clone(), self.inputs.clone());
         let (at_us, due_us, horizon) = (self.at_us, due.0, self.horizon);
-        Some(Scored { model, inputs, at_us, due_us, horizon, scores })
+        Some(Scored { model, inputs, at_us, due_us, horizon, scores, batches: 1 })
     }
 
     /// The scores of what one said.

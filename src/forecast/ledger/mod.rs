@@ -1,8 +1,9 @@
 //! The ledger: every forecast is noted with its model, the hash of its inputs and its horizon, and scored when that has
 //! passed, beside baselines on the same cases. From the scores follows whether the model is believed.
 //!
-//! Invariants: at most [`PENDING_MAX`] batches wait and [`SCORED_MAX`] are remembered; a batch is scored only if the
-//! ticks of its whole horizon were seen (a daemon that was down has not seen them), and else dropped.
+//! Invariants: at most [`PENDING_MAX`] batches wait; scores are added up by a part of the window in which they count, so that
+//! the window is remembered whole, and at most [`SCORED_MAX`] sums are; a batch is scored only if the ticks of its whole
+//! horizon were seen (a daemon that was down has not seen them), and else dropped.
 
 mod batch;
 mod case;
@@ -21,8 +22,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Batches that wait for their horizon at most.
 pub const PENDING_MAX: usize = 64;
-/// Scored batches that are remembered at most.
+/// Sums of scored batches that are remembered at most.
 pub const SCORED_MAX: usize = 1_024;
+/// Parts of the window whose batches are added up; times the horizons, and some models, well below [`SCORED_MAX`].
+const PARTS: i64 = 48;
 /// The baselines that are scored beside a model.
 pub const BESIDE: [Baseline; 4] =
     [Baseline::Persistence, Baseline::Ewma, Baseline::Climatology, Baseline::Linear];
@@ -34,7 +37,10 @@ pub type BatchId = (Timestamp, u32);
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     pending: BTreeMap<BatchId, Batch>,
+    /// Sums, by when their first batch was due.
     scored: VecDeque<Scored>,
+    /// Batches due within so long are added up.
+    sum_us: i64,
     /// Batches whose horizon was not seen whole.
     unseen: u64,
     made: u64,
@@ -46,6 +52,11 @@ fn interval_us(horizon: u32, step_us: i64) -> i64 {
 }
 
 impl Ledger {
+    /// With the window in which scores count.
+    pub fn new(window_us: i64) -> Ledger {
+        Ledger { sum_us: window_us / PARTS, ..Ledger::default() }
+    }
+
     /// Notes what was forecast at `at`: for each horizon that is due to be noted again. `answers` stand beside `keys`;
     /// the batches that were made.
     pub fn note(
@@ -105,10 +116,14 @@ impl Ledger {
             }
         }
         settled.sort_by_key(|scored| scored.due_us);
-        for scored in &settled {
-            self.remember(scored.clone());
-        }
+        settled.iter().for_each(|scored| self.count(scored));
         settled
+    }
+
+    /// Gives up the batches that wait: nobody will see what comes of them.
+    pub fn give_up(&mut self) {
+        self.unseen += self.pending.len() as u64;
+        self.pending.clear();
     }
 
     /// Takes back a batch that waits, as it was stored: what happened since has to be told again.
@@ -126,7 +141,19 @@ impl Ledger {
         }
     }
 
-    /// Takes back scores, oldest first.
+    /// The sum that a scored batch is part of, or may become part of.
+    fn sum_of(&self, scored: &Scored) -> Option<usize> {
+        self.scored.iter().rposition(|sum| sum.takes(scored, self.sum_us.max(1)))
+    }
+
+    fn count(&mut self, scored: &Scored) {
+        match self.sum_of(scored).and_then(|index| self.scored.get_mut(index)) {
+            Some(sum) => sum.merge(scored),
+            None => self.remember(scored.clone()),
+        }
+    }
+
+    /// Takes back sums of scores as they were stored, oldest first.
     pub fn remember(&mut self, scored: Scored) {
         self.scored.push_back(scored);
         if self.scored.len() > SCORED_MAX {
@@ -146,7 +173,8 @@ impl Ledger {
 
     /// Forecasts made since the start, batches that wait, batches scored and batches not seen whole.
     pub fn counts(&self) -> [u64; 4] {
-        [self.made, self.pending.len() as u64, self.scored.len() as u64, self.unseen]
+        let scored = self.scored.iter().map(|sum| sum.batches).sum();
+        [self.made, self.pending.len() as u64, scored, self.unseen]
     }
 
     /// Sums of the scores since `since`, by model or baseline and horizon; of models only `model`.

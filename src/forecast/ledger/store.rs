@@ -15,7 +15,7 @@ const KEPT: u64 = 256;
 
 /// By the time it was made and the seconds of its horizon.
 const FORECASTS: Table<(Timestamp, u32), Row> = Table::new("forecasts", 1);
-/// By the time it was due and the seconds of its horizon.
+/// Sums, by the time at which the first of them was due and the seconds of the horizon.
 const SCORES: Table<(Timestamp, u32), Scored> = Table::new("scores", 1);
 
 /// A batch as it is stored.
@@ -61,7 +61,9 @@ impl Ledger {
                 }
             }
             for scored in settled {
-                tx.put(&SCORES, &(Timestamp(scored.due_us), scored.horizon), scored)?;
+                if let Some(sum) = self.sum_of(scored).and_then(|index| self.scored.get(index)) {
+                    tx.put(&SCORES, &(Timestamp(sum.due_us), sum.horizon), sum)?;
+                }
                 let id = (Timestamp(scored.at_us), scored.horizon);
                 if let Some(row) = tx.get(&FORECASTS, &id)? {
                     tx.put(&FORECASTS, &id, &Row { scored: true, ..row })?;

@@ -145,7 +145,80 @@ fn nothing_grows_without_bound() {
         world.step(TRUTH);
         assert!(world.ledger.counts()[1] <= PENDING_MAX as u64);
     }
-    assert!(world.ledger.counts()[2] <= SCORED_MAX as u64);
+    assert!(world.ledger.scored.len() <= SCORED_MAX);
+}
+
+#[test]
+fn the_whole_window_counts() {
+    const DAY: i64 = 86_400_000_000;
+    let cases = |ledger: &Ledger, now: i64| {
+        ledger.scores("m", Timestamp(now - DAY))[&("model".to_owned(), 60)].write.cases
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn crate::disk::Disk> = Arc::new(crate::disk::os::OsDisk::new());
+    let store = || Store::new(Arc::clone(&disk), Arc::new(Still), dir.path(), StoreId([7; 16])).unwrap();
+    let (mut world, first) = (World::new(), store());
+    world.ledger = Ledger::new(DAY);
+    for step in 0..1_500 {
+        let settled = world.step(TRUTH);
+        // The file is written seldom, for the test's time.
+        if step >= 1_490 || !settled.is_empty() && step % 100 == 0 {
+            world.ledger.save(&first, &[], &settled).unwrap();
+        }
+    }
+    // Ten partitions a minute, for a day; a part of the window may be missing at its end.
+    let now = (world.now - 1) * STEP;
+    assert!((14_100.0..=14_400.0).contains(&cases(&world.ledger, now)), "{}", cases(&world.ledger, now));
+    assert!(world.ledger.scored.len() < 4 * (PARTS as usize + 4), "{}", world.ledger.scored.len());
+    // The newest sums are stored whole, and go on to grow as what they are.
+    drop(first);
+    let mut ledger = Ledger::new(DAY);
+    ledger.load(&store(), Timestamp(now)).unwrap();
+    let newest = |ledger: &Ledger| ledger.scored.iter().rfind(|sum| sum.horizon == 60).cloned().unwrap();
+    assert_eq!(newest(&ledger), newest(&world.ledger));
+    assert!(newest(&ledger).batches > 1);
+}
+
+/// What a model says of splits where none ever comes, and of pages.
+fn belief_in(say: impl Fn(&mut Forecast, f32)) -> Belief {
+    let (mut features, mut ledger) = (Features::default(), Ledger::default());
+    let keys: Vec<Key> = (0..20).map(|n| format!("p{n}").into()).collect();
+    for minute in 1..=60 {
+        let end = Timestamp(minute * STEP);
+        for key in &keys {
+            let (writes, bytes, size) = (8, 8 * 4_096, 64 * 4_096);
+            let tick = Tick { end, span_us: STEP, writes, bytes, pages: 8, touched: 0xff, size, ..Tick::default() };
+            let signal = Signal::Activity { partition: Key::clone(key), tick };
+            ledger.take(&signal);
+            features.take(&signal);
+        }
+        ledger.pass(Timestamp(end.0 - STEP), end);
+        ledger.settle(end);
+        let mut forecast = Forecast { p_quiet: [0.0; 4], pages: [8.0; 4], ..Forecast::default() };
+        say(&mut forecast, minute as f32);
+        let answers = vec![Some(forecast); keys.len()];
+        ledger.note("m", "hash", (end, STEP), (&keys, &answers), &features);
+    }
+    ledger.judge("m", Timestamp(0), &Belief::Untried)
+}
+
+#[test]
+fn a_model_that_says_splits_everywhere_is_doubted_where_none_comes() {
+    assert_eq!(belief_in(|_, _| {}), Belief::Believed);
+    assert_eq!(belief_in(|forecast, _| forecast.p_split = [0.01; 3]), Belief::Believed);
+    let Belief::Doubted { why } = belief_in(|forecast, _| forecast.p_split = [1.0; 3]) else { panic!("a liar is believed") };
+    assert!(why.contains("most for split within 300 s: 1.0000"), "{why}");
+}
+
+#[test]
+fn a_model_that_is_far_off_with_pages_is_doubted_although_it_knows_who_is_written() {
+    assert_eq!(belief_in(|forecast, minute| forecast.pages = [8.0 + minute % 3.0; 4]), Belief::Believed);
+    for far in [0.0, 100_000.0] {
+        let Belief::Doubted { why } = belief_in(|forecast, _| forecast.pages = [far; 4]) else {
+            panic!("{far} pages are believed")
+        };
+        assert!(why.contains("error of expected pages"), "{why}");
+    }
 }
 
 #[test]

@@ -104,14 +104,13 @@ pub struct Service {
 impl Service {
     /// In a STORE, with nothing known yet.
     pub fn new(disk: Arc<dyn Disk>, store: &Path, how: How) -> Service {
-        let setup = Setup { split_bytes: how.split_bytes, most: how.partitions };
         Service {
             how,
             kept: Kept::new(Arc::clone(&disk), store, how.kept_bytes, how.tick_us),
             disk,
             store: store.to_owned(),
-            features: Features::new(setup),
-            ledger: Ledger::default(),
+            features: features(&how),
+            ledger: Ledger::new(how.window_us),
             runner: None,
             trouble: Some("there is no model".into()),
             belief: Belief::default(),
@@ -133,6 +132,11 @@ impl Service {
         if let Err(error) = self.ledger.load(meta, now) {
             self.unkept = Some(format!("what was forecast before cannot be read: {error}"));
         }
+        self.recall(now);
+    }
+
+    /// Takes up the ticks of the last day.
+    fn recall(&mut self, now: Timestamp) {
         let since = Timestamp(now.0.saturating_sub(WARM_US));
         match kept::read(&*self.disk, &self.store, (since, now), WARM_BYTES) {
             Ok((trace, problems)) => {
@@ -173,8 +177,22 @@ impl Service {
         }
     }
 
+    /// The clock was set back: what is known lies ahead of it, and would hide all that comes until then.
+    fn set_back(&mut self, now: Timestamp) {
+        let secs = (self.told.0 - now.0) / 1_000_000;
+        self.tell(now, format!("the clock was set back by {secs} s; what was forecast before is not scored"));
+        self.features = features(&self.how);
+        self.ledger.give_up();
+        self.kept.end_file();
+        self.latest = Latest::default();
+        self.recall(now);
+    }
+
     /// What happened since the last call, up to `now`.
     pub fn tick(&mut self, signals: &[Signal], now: Timestamp) {
+        if now.0.saturating_add(self.how.step_us) < self.told.0 {
+            self.set_back(now);
+        }
         let since = if self.told.0 == 0 { now } else { self.told };
         // Others than the sweep tell when they like, by clocks of their own, and a trace ascends.
         let within = |signal: &Signal| {
@@ -336,6 +354,10 @@ impl Service {
             tracing::warn!(%error, "the newest ticks may be lost");
         }
     }
+}
+
+fn features(how: &How) -> Features {
+    Features::new(Setup { split_bytes: how.split_bytes, most: how.partitions })
 }
 
 /// What is kept of a signal.

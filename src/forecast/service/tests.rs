@@ -150,6 +150,27 @@ fn a_model_that_crashes_costs_forecasts_only() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_stop_the_forecast() {
+    let mut world = World::new();
+    world.set(Says(0.0));
+    world.minutes(20);
+    let before = world.service.state();
+    world.now -= 3 * 3_600_000_000;
+    world.minutes(12);
+    let state = world.service.state();
+    assert!(state.events.iter().any(|(_, event)| event.contains("set back by 10790 s")), "{:?}", state.events);
+    assert!(state.forecasts > before.forecasts && state.scored > before.scored, "{before:?} {state:?}");
+    assert_eq!((state.partitions, state.at_us), (50, world.now));
+    assert!(world.service.shown().iter().all(|shown| shown.last_write_us == Some(world.now)));
+    // What came after is read as it was, also by the next daemon; the time that it lived twice is there twice.
+    let World { service, meta, now, dir } = world;
+    drop((service, meta));
+    let (mut service, meta) = open(dir.path());
+    service.warm(&meta, Timestamp(now));
+    assert!(service.state().problem.is_none() && service.shown().iter().all(|one| one.last_write_us == Some(now)));
+}
+
+#[test]
 fn a_restart_takes_up_what_was_known() {
     let mut world = World::new();
     world.set(Says(0.0));

@@ -131,6 +131,11 @@ impl Kept {
         self.open.as_ref().map_or(Ok(()), |open| open.file.sync("trace.sync"))
     }
 
+    /// The next lines go into a new file: they are older than the last ones.
+    pub fn end_file(&mut self) {
+        self.open = None;
+    }
+
     /// The file that is being written.
     pub fn path(&self) -> Option<&Path> {
         self.open.as_ref().map(|open| open.path.as_path())
