@@ -151,6 +151,50 @@ fn live_files_that_cannot_be_made_durable_are_written_anew_from_the_journal() {
     }
 }
 
+/// What a daemon lacks when it opens it says nothing against an index; damage does.
+#[test]
+fn an_index_that_cannot_be_opened_now_is_not_made_anew() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let pages = Path::new(STORE).join("pages");
+    let count = |disk: &SimDisk| disk.read_dir("test", &pages).unwrap().len();
+    let engine = open(&disk, &kv);
+    let file = create(&engine, "f").unwrap();
+    // Parts of a page, again and again: whole ones are composed of them.
+    for at in 0..64 {
+        engine.write(file, at * 7, b"some", false).unwrap();
+    }
+    sync(&engine).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let files = count(&disk);
+    assert!(files > 0);
+    for error in
+        [Error::errno("index.open", libc::EMFILE), Error::new(Kind::Stopped, "index.open", "stopped")]
+    {
+        let outcome =
+            Engine::open(Arc::new(disk.clone()), Arc::new(Ticking::new(2_000_000)), bed::options(), &|_| {
+                Err(error.clone())
+            });
+        let refused = outcome.err().unwrap();
+        assert_eq!(refused.kind, error.kind);
+        assert!(refused.to_string().contains("mount again"), "{refused}");
+        assert_eq!(count(&disk), files);
+    }
+    let damaged = std::cell::Cell::new(true);
+    let outcome =
+        Engine::open(Arc::new(disk.clone()), Arc::new(Ticking::new(2_000_000)), bed::options(), &|_| {
+            match damaged.replace(false) {
+                true => Err(Error::corrupt("index.open", "damaged")),
+                false => {
+                    assert_eq!(count(&disk), 0, "what was composed for it goes with it");
+                    Ok(CrashKv::new() as Arc<dyn Kv>)
+                }
+            }
+        });
+    let engine = outcome.unwrap();
+    assert_eq!(content(&engine, resolve(&engine, engine.now()), "f").len(), 445);
+}
+
 #[test]
 fn nothing_says_that_it_serves_once_the_mount_has_ended() {
     let (disk, kv) = (disk(), CrashKv::new());
