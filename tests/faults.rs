@@ -196,6 +196,27 @@ fn an_index_that_cannot_be_opened_now_is_not_made_anew() {
 }
 
 #[test]
+fn an_index_that_takes_nothing_is_no_fault_of_an_unmounted_data() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = open(&disk, &kv);
+    let file = create(&engine, "f").unwrap();
+    engine.write(file, 0, b"there", false).unwrap();
+    sync(&engine).unwrap();
+    kv.refuse(libc::ENOSPC);
+    engine.close().unwrap();
+    drop(engine);
+    let data = Path::new(bed::DATA);
+    let plain = disk.open("test", &data.join("f"), OpenHow::default()).unwrap();
+    let mut bytes = [0; 5];
+    plain.read_at("test", &mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"there");
+    assert!(disk.stat("test", &data.join("WEFT-NOT-UNMOUNTED")).unwrap().is_none());
+    // The next one goes on from where it was.
+    let engine = open(&disk, &kv.crash(0));
+    assert_eq!(content(&engine, resolve(&engine, engine.now()), "f"), b"there");
+}
+
+#[test]
 fn nothing_says_that_it_serves_once_the_mount_has_ended() {
     let (disk, kv) = (disk(), CrashKv::new());
     let engine = open(&disk, &kv);
