@@ -18,8 +18,9 @@ use support::kv::CrashKv;
 use weft::clock::Clock;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, Resolution};
+use weft::engine::{Engine, ForecastLimits, Instant, Resolution};
 use weft::error::{Error, Kind, Result};
+use weft::forecast::service::How;
 use weft::index::kv::Kv;
 use weft::types::{FileId, Seq, Timestamp};
 
@@ -214,6 +215,26 @@ fn an_index_that_takes_nothing_is_no_fault_of_an_unmounted_data() {
     // The next one goes on from where it was.
     let engine = open(&disk, &kv.crash(0));
     assert_eq!(content(&engine, resolve(&engine, engine.now()), "f"), b"there");
+}
+
+#[test]
+fn work_on_more_files_than_are_counted_at_once_is_told() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let mut options = bed::options();
+    let how = How { tick_us: 3_600_000_000, step_us: 3_600_000_000, ..How::default() };
+    options.forecast = ForecastLimits { on: true, how, ..ForecastLimits::default() };
+    let engine = bed::open(&disk, &kv, &Arc::new(Ticking::new(1_000_000)), options).unwrap();
+    engine.start().unwrap();
+    let uncounted = || engine.forecast_status().uncounted;
+    let begun = (0..200).find(|round| {
+        for number in 0..1_000 {
+            let file = create(&engine, &format!("{round}-{number}")).unwrap();
+            engine.write(file, 0, b"x", false).unwrap();
+        }
+        uncounted() > 0
+    });
+    assert!(begun.is_some_and(|round| round > 100), "{begun:?}");
+    engine.abandon();
 }
 
 #[test]
