@@ -241,9 +241,17 @@ impl Engine {
     pub fn close(&self) -> Result<()> {
         self.threads.stop();
         crate::live::scatter::scatter(&self.live)?;
-        while self.indexer.step()? {}
         self.live.journal.release_spares();
         self.meta.close();
+        // DATA is finished, whatever becomes of what is derived.
+        if let Err(error) = self.finish_index() {
+            tracing::warn!(%error, "the index is behind the journal: the next mount goes on from there");
+        }
+        Ok(())
+    }
+
+    fn finish_index(&self) -> Result<()> {
+        while self.indexer.step()? {}
         self.index.persist()
     }
 

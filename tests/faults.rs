@@ -18,8 +18,9 @@ use support::kv::CrashKv;
 use weft::clock::Clock;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, Resolution};
+use weft::engine::{Engine, ForecastLimits, Instant, Resolution};
 use weft::error::{Error, Kind, Result};
+use weft::forecast::service::How;
 use weft::index::kv::Kv;
 use weft::types::{FileId, Seq, Timestamp};
 
@@ -149,6 +150,91 @@ fn live_files_that_cannot_be_made_durable_are_written_anew_from_the_journal() {
         assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == expected(at)), "seed {seed}");
         engine.close().unwrap();
     }
+}
+
+/// What a daemon lacks when it opens it says nothing against an index; damage does.
+#[test]
+fn an_index_that_cannot_be_opened_now_is_not_made_anew() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let pages = Path::new(STORE).join("pages");
+    let count = |disk: &SimDisk| disk.read_dir("test", &pages).unwrap().len();
+    let engine = open(&disk, &kv);
+    let file = create(&engine, "f").unwrap();
+    // Parts of a page, again and again: whole ones are composed of them.
+    for at in 0..64 {
+        engine.write(file, at * 7, b"some", false).unwrap();
+    }
+    sync(&engine).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let files = count(&disk);
+    assert!(files > 0);
+    for error in
+        [Error::errno("index.open", libc::EMFILE), Error::new(Kind::Stopped, "index.open", "stopped")]
+    {
+        let outcome =
+            Engine::open(Arc::new(disk.clone()), Arc::new(Ticking::new(2_000_000)), bed::options(), &|_| {
+                Err(error.clone())
+            });
+        let refused = outcome.err().unwrap();
+        assert_eq!(refused.kind, error.kind);
+        assert!(refused.to_string().contains("mount again"), "{refused}");
+        assert_eq!(count(&disk), files);
+    }
+    let damaged = std::cell::Cell::new(true);
+    let outcome =
+        Engine::open(Arc::new(disk.clone()), Arc::new(Ticking::new(2_000_000)), bed::options(), &|_| {
+            match damaged.replace(false) {
+                true => Err(Error::corrupt("index.open", "damaged")),
+                false => {
+                    assert_eq!(count(&disk), 0, "what was composed for it goes with it");
+                    Ok(CrashKv::new() as Arc<dyn Kv>)
+                }
+            }
+        });
+    let engine = outcome.unwrap();
+    assert_eq!(content(&engine, resolve(&engine, engine.now()), "f").len(), 445);
+}
+
+#[test]
+fn an_index_that_takes_nothing_is_no_fault_of_an_unmounted_data() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = open(&disk, &kv);
+    let file = create(&engine, "f").unwrap();
+    engine.write(file, 0, b"there", false).unwrap();
+    sync(&engine).unwrap();
+    kv.refuse(libc::ENOSPC);
+    engine.close().unwrap();
+    drop(engine);
+    let data = Path::new(bed::DATA);
+    let plain = disk.open("test", &data.join("f"), OpenHow::default()).unwrap();
+    let mut bytes = [0; 5];
+    plain.read_at("test", &mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"there");
+    assert!(disk.stat("test", &data.join("WEFT-NOT-UNMOUNTED")).unwrap().is_none());
+    // The next one goes on from where it was.
+    let engine = open(&disk, &kv.crash(0));
+    assert_eq!(content(&engine, resolve(&engine, engine.now()), "f"), b"there");
+}
+
+#[test]
+fn work_on_more_files_than_are_counted_at_once_is_told() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let mut options = bed::options();
+    let how = How { tick_us: 3_600_000_000, step_us: 3_600_000_000, ..How::default() };
+    options.forecast = ForecastLimits { on: true, how, ..ForecastLimits::default() };
+    let engine = bed::open(&disk, &kv, &Arc::new(Ticking::new(1_000_000)), options).unwrap();
+    engine.start().unwrap();
+    let uncounted = || engine.forecast_status().uncounted;
+    let begun = (0..200).find(|round| {
+        for number in 0..1_000 {
+            let file = create(&engine, &format!("{round}-{number}")).unwrap();
+            engine.write(file, 0, b"x", false).unwrap();
+        }
+        uncounted() > 0
+    });
+    assert!(begun.is_some_and(|round| round > 100), "{begun:?}");
+    engine.abandon();
 }
 
 #[test]

@@ -958,7 +958,8 @@ impl History {
         match engine.close() {
             Ok(()) => {
                 self.synced = self.synced.max(self.states.last().unwrap().0);
-                if self.rng.random_bool(0.5) {
+                // DATA is finished before the index is.
+                if self.rng.random_bool(0.5) || self.disk.is_dead() {
                     self.cut();
                 }
                 for (name, id) in &self.model.roots {
@@ -1062,7 +1063,7 @@ impl History {
             history.note(&engine);
             history.sync(&engine);
             history.disk.cut_at(history.disk.operations() + at);
-            reached = engine.close().is_err();
+            reached = engine.close().is_err() || history.disk.is_dead();
             drop(engine);
             history.cut();
         } else {

@@ -300,7 +300,9 @@ impl Config {
         }
     }
 
-    fn parse(text: &str) -> Outcome<Config> {
+    /// # Errors
+    /// One line with the position and the reason.
+    pub(crate) fn parse(text: &str) -> Outcome<Config> {
         let config: Config = toml::from_str(text).map_err(|cause| {
             let line = cause
                 .span()

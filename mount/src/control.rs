@@ -183,7 +183,10 @@ pub fn ask(store: &Path, ask: &Ask) -> Outcome<Value> {
         Some(libc::EACCES | libc::EPERM) => {
             format!("not allowed to talk to the daemon of {}: be its owner or root", store.display())
         }
-        _ => format!("no daemon serves {}: it is not mounted (`weft mount DATA`)", store.display()),
+        Some(libc::ENOENT | libc::ECONNREFUSED) => {
+            format!("no daemon serves {}: it is not mounted (`weft mount DATA`)", store.display())
+        }
+        _ => format!("cannot ask whether a daemon serves {}: {cause}", store.display()),
     })?;
     let failed = |cause: std::io::Error| format!("the daemon of {} broke off: {cause}", store.display());
     let mut reader = BufReader::new(stream);
@@ -283,6 +286,8 @@ mod tests {
         std::fs::create_dir(&store).unwrap();
         assert!(!is_served(&store));
         assert!(ask(&store, &Ask::Status).unwrap_err().contains("not mounted"));
+        let other = ask(Path::new("/dev/null"), &Ask::Status).unwrap_err();
+        assert!(other.contains("cannot ask") && other.contains("Not a directory"), "{other}");
         let handler = |ask: Ask, answer: Answer| {
             answer.send(match ask {
                 Ask::Status => Ok(json!({ "seq": 7 })),

@@ -66,11 +66,19 @@ pub fn mount(request: &Request) -> Outcome<()> {
         return serve(&plan, Report::Foreground);
     }
     match process::background()? {
-        Side::Parent(outcome) => outcome,
+        Side::Parent(outcome) => outcome.map(|()| look_at_tops(&plan)),
         Side::Daemon(report) => {
             let ended = serve(&plan, report);
             std::process::exit(i32::from(ended.is_err()));
         }
+    }
+}
+
+/// The kernel takes the top of a mount for root's until it has asked whose it is: so it is looked at (not by the daemon)
+/// before its owner wants to set its rights, as PostgreSQL does with the directory of a new tablespace.
+fn look_at_tops(plan: &Plan) {
+    for point in std::iter::once(&plan.point).chain(plan.roots.iter().map(|root| &root.dir)) {
+        let _ = std::fs::metadata(point);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a daemon answers about tags and about files over time.
 
 use crate::control::AskLog;
-use crate::offline::{told, unknown};
+use crate::offline::{check_bounds, told, unknown};
 use crate::running::Running;
 use crate::{Outcome, shown};
 use serde_json::{Value, json};
@@ -63,19 +63,19 @@ impl Running {
     /// One part of a file's history.
     pub(crate) fn log(&self, ask: &AskLog) -> Outcome<Value> {
         let bound = |time: &Option<String>| time.as_deref().map(|time| self.when(time)).transpose();
-        let after = match bound(&ask.since)?.map(|when| when.instant) {
+        let (since, until) =
+            (bound(&ask.since)?.map(|when| when.instant), bound(&ask.until)?.map(|when| when.instant));
+        let after = match since {
             None => Seq::ZERO,
             Some(Instant::Time(at)) => self.common.engine.last_before(at).map_err(told)?,
             Some(Instant::Seq(seq)) => Seq(seq.0.saturating_sub(1)),
         };
-        let upto = match (ask.upto, bound(&ask.until)?) {
-            (Some(upto), _) => Seq(upto),
-            (None, Some(until)) => match self.seq_of(until.instant)? {
-                Some(seq) => seq,
-                None => Seq::ZERO,
-            },
-            (None, None) => Seq(u64::MAX),
+        let last = match until {
+            None => Seq(u64::MAX),
+            Some(until) => self.seq_of(until)?.unwrap_or(Seq::ZERO),
         };
+        check_bounds(ask, (since, until), (after, last))?;
+        let upto = ask.upto.map_or(last, |upto| last.min(Seq(upto)));
         let located = match ask.file {
             Some(file) => Err(FileId(file)),
             None => Ok(self.locate(&ask.root, &ask.names)?),

@@ -64,11 +64,11 @@ pub fn tags(store: &Path) -> Outcome<Value> {
 /// One line with the reason.
 pub fn log(store: &Path, ask: &AskLog) -> Outcome<Value> {
     let store = open(store)?;
+    let instant = |time: &Option<String>| time.as_deref().map(|time| store.instant(time)).transpose();
+    let bounds = (instant(&ask.since)?, instant(&ask.until)?);
     let after = ask.since.as_deref().map_or(Ok(Seq::ZERO), |time| store.last_before(time))?;
-    let upto = match &ask.until {
-        Some(time) => store.seq(time)?,
-        None => Seq(u64::MAX),
-    };
+    let upto = ask.until.as_deref().map_or(Ok(Seq(u64::MAX)), |time| store.seq(time))?;
+    check_bounds(ask, bounds, (after, upto))?;
     let (at, names) = match ask.names.split_first() {
         Some((first, rest)) if when::is_reserved(first) => (store.view(first)?, rest),
         _ => (Seq(u64::MAX), ask.names.as_slice()),
@@ -86,6 +86,31 @@ pub fn log(store: &Path, ask: &AskLog) -> Outcome<Value> {
         "versions": versions,
         "next": null,
     }))
+}
+
+/// Refuses what no event can lie between: an empty list would not say why. The bounds as instants, and as the last event
+/// before and the last one of what is asked for.
+///
+/// # Errors
+/// One line with the bounds.
+pub fn check_bounds(
+    ask: &AskLog,
+    bounds: (Option<Instant>, Option<Instant>),
+    (after, upto): (Seq, Seq),
+) -> Outcome<()> {
+    let crossed = match bounds {
+        (Some(Instant::Time(since)), Some(Instant::Time(until))) => since > until,
+        (Some(_), Some(_)) => after >= upto,
+        _ => false,
+    };
+    let (since, until) = (ask.since.as_deref().unwrap_or(""), ask.until.as_deref().unwrap_or(""));
+    match () {
+        () if crossed => Err(format!("--since {since} is after --until {until}: turn them round")),
+        () if bounds.1.is_some() && upto == Seq::ZERO => Err(format!(
+            "--until {until} is before what history reaches back to: `weft resolve {until}` says how far that is"
+        )),
+        () => Ok(()),
+    }
 }
 
 /// What to say of a path that history does not know.
@@ -149,5 +174,40 @@ impl Store {
             text.split('/').filter(|name| !name.is_empty()).map(|name| name.as_bytes().to_vec()).collect();
         let found = self.core.locate(b"", &names, Seq(u64::MAX)).map_err(told)?;
         found.map(|found| found.file).ok_or_else(|| unknown(&names))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_that_hold_nothing_are_refused_with_the_reason() {
+        let ask = |since: &str, until: &str| AskLog {
+            root: String::new(),
+            names: Vec::new(),
+            file: None,
+            upto: None,
+            since: Some(since.into()),
+            until: Some(until.into()),
+            limit: 0,
+            all: false,
+        };
+        let time = |us| Some(Instant::Time(Timestamp(us)));
+        let seq = |seq| Some(Instant::Seq(Seq(seq)));
+        for (bounds, seqs, why) in [
+            ((time(5), time(5)), (3, 3), None),
+            ((time(6), time(5)), (3, 3), Some("turn them round")),
+            ((seq(4), seq(4)), (3, 4), None),
+            ((seq(5), time(9)), (4, 4), Some("turn them round")),
+            ((None, time(1)), (0, 0), Some("weft resolve B")),
+            ((time(1), None), (0, 0), None),
+        ] {
+            let outcome = check_bounds(&ask("A", "B"), bounds, (Seq(seqs.0), Seq(seqs.1)));
+            match why {
+                None => assert_eq!(outcome, Ok(()), "{bounds:?}"),
+                Some(why) => assert!(outcome.unwrap_err().contains(why), "{bounds:?}"),
+            }
+        }
     }
 }

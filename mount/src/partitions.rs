@@ -1,10 +1,10 @@
 //! What a daemon answers about partitions.
 
-use crate::Outcome;
 use crate::mountinfo::escape;
 use crate::offline::told;
 use crate::restore::Ranges;
 use crate::running::Running;
+use crate::{Outcome, catalogue};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -47,6 +47,20 @@ impl Running {
         let roots = self.common.engine.roots().map_err(told)?;
         let names: Vec<Name> = roots.into_iter().map(|root| root.name).collect();
         Ok(Partition::parse(self.layout(), text, &names))
+    }
+
+    /// A table of PostgreSQL's by the path of its first file, as the server sees it: what it calls `pg_tblspc/OID/PG_...` may
+    /// be a root of its own. `None`: no such file is there.
+    pub(crate) fn relation(&self, path: &str) -> Option<Partition> {
+        let engine = &self.common.engine;
+        let in_data = std::iter::once((&[][..], path));
+        let below = catalogue::below_tablespace(path);
+        let further = self.roots.iter().skip(1).filter_map(|root| Some((root.here.name.as_slice(), below?)));
+        let is_there = |(root, path): &(&[u8], &str)| {
+            matches!(find::file_at(&**engine, root, path.as_bytes()), Ok(Some(_)))
+        };
+        let (root, path) = in_data.chain(further).find(is_there)?;
+        Some(partition::of(self.layout(), root, path.as_bytes()))
     }
 
     /// The files of a partition at an instant, in order; paths are escaped, from the root on. Where the time has no

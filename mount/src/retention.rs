@@ -45,6 +45,18 @@ pub fn set(store: &Path, change: &Change, engine: Option<&Engine>) -> Outcome<Va
         &or(&change.minimum, now.minimum_text()),
     )
     .map_err(|cause| cause.message)?;
+    if change.tiers.is_some() {
+        retention.check_spans().map_err(|cause| cause.message)?;
+    }
+    write(store, &retention)?;
+    if let Some(engine) = engine {
+        engine.set_retention(retention.clone());
+    }
+    Ok(shown(&retention))
+}
+
+/// Puts it into STORE's weft.toml.
+fn write(store: &Path, retention: &Retention) -> Outcome<()> {
     let path = store.join(config::FILE);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -57,25 +69,40 @@ pub fn set(store: &Path, change: &Change, engine: Option<&Engine>) -> Outcome<Va
         ("retention_minimum", retention.minimum_text()),
     ];
     let text = keys.iter().fold(text, |text, (key, value)| with_key(&text, key, value));
-    replace(&path, &text).map_err(|cause| format!("cannot write {}: {cause}", path.display()))?;
-    if let Some(engine) = engine {
-        engine.set_retention(retention.clone());
-    }
-    Ok(shown(&retention))
+    check(&text, retention).map_err(|cause| {
+        format!(
+            "{} cannot be changed, and stays as it is: {cause}; mend it, or set retention, retention_cap and \
+             retention_minimum there by hand",
+            path.display()
+        )
+    })?;
+    replace(&path, &text).map_err(|cause| format!("cannot write {}: {cause}", path.display()))
 }
 
-/// The text of weft.toml with a key set: in its line, also one that is commented out; else at the end.
+/// The next mount must take what is written, and read from it what was set.
+fn check(text: &str, wanted: &Retention) -> Outcome<()> {
+    match Config::parse(text)?.retention()? == *wanted {
+        true => Ok(()),
+        false => Err("what was set would not be read from it".into()),
+    }
+}
+
+/// The text of weft.toml with a key set: in the line that sets it, else in one that is commented out, else in a new one.
+/// Behind the header of a table it would be the table's.
 fn with_key(text: &str, key: &str, value: &str) -> String {
-    let is_it = |line: &str| {
-        let rest = line.strip_prefix('#').unwrap_or(line).strip_prefix(key);
-        rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+    let sets = |line: &str| {
+        line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
     };
     let set = format!("{key} = \"{value}\"");
     let mut lines: Vec<&str> = text.lines().collect();
-    match lines.iter_mut().find(|line| is_it(line)) {
-        Some(line) => *line = &set,
-        None => lines.push(&set),
-    }
+    let end = lines.iter().position(|line| line.trim_start().starts_with('[')).unwrap_or(lines.len());
+    let top = lines.get(..end).unwrap_or(&[]);
+    let is_default = |line: &&str| line.strip_prefix('#').is_some_and(sets);
+    let at = top.iter().position(|line| sets(line)).or_else(|| top.iter().position(is_default));
+    match at {
+        Some(at) => lines.splice(at..=at, [set.as_str()]),
+        None => lines.splice(end..end, [set.as_str()]),
+    };
     lines.join("\n") + "\n"
 }
 
@@ -141,14 +168,52 @@ mod tests {
         assert_eq!(config, expected);
         let text = fs::read_to_string(dir.path().join(config::FILE)).unwrap();
         assert_eq!(text.lines().count(), config::DEFAULT_FILE.lines().count());
-        for bad in
-            [change(Some("every write for 1m"), None), change(None, Some("0")), change(Some("all"), None)]
-        {
+        for bad in [
+            change(Some("every write for 1m"), None),
+            change(None, Some("0")),
+            change(Some("all"), None),
+            change(Some("every write for 1d, then one per week for 2d"), None),
+        ] {
             assert!(set(bad).is_err());
         }
         assert_eq!(fs::read_to_string(dir.path().join(config::FILE)).unwrap(), text, "nothing was changed");
         fs::write(dir.path().join(config::FILE), "capture = \"strict\"\n").unwrap();
         set(change(None, None)).unwrap();
         assert_eq!(Config::load(dir.path()).unwrap(), Config::default());
+    }
+
+    /// However the file is written, the next mount takes it and knows what was set; or it is not touched.
+    #[test]
+    fn what_is_set_is_read_by_the_next_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(config::FILE);
+        let table = "[[log]]\npath = \"a\"\nformat = \"pg-csv\"\n";
+        for text in [
+            format!("{}\nretention = \"every write for 3d\"\n", config::DEFAULT_FILE),
+            format!("retention = \"every write for 3d\"\n{}", config::DEFAULT_FILE),
+            table.to_owned(),
+            format!(
+                "  retention=\"every write for 3d\"  # mine\n\n{table}# retention = \"x\"\n#retention_cap = 1\n"
+            ),
+            format!("retention_cap = \"70%\"\n{table}"),
+        ] {
+            fs::write(&path, &text).unwrap();
+            let before = Config::load(dir.path()).unwrap();
+            set(dir.path(), &change(Some("every write for 2d"), None), None).unwrap();
+            let expected = Config { retention: "every write for 2d".into(), ..before };
+            assert_eq!(Config::load(dir.path()), Ok(expected), "{text}");
+        }
+        let wanted = Retention::parse("every write for 2d", "70%", "1h").unwrap();
+        for text in [
+            "threads = 0\n",
+            "retention = \"\"\"\nevery write for 3d\"\"\"\n",
+            "\"retention\" = \"every write for 3d\"\n",
+        ] {
+            fs::write(&path, text).unwrap();
+            // As of a daemon that read another file when it mounted.
+            let refused = write(dir.path(), &wanted).unwrap_err();
+            assert!(refused.contains("stays as it is") && !refused.contains('\n'), "{refused}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
     }
 }

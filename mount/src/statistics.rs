@@ -40,19 +40,19 @@ impl Statistics {
     }
 }
 
-/// Reads and writes of each table, by the path of its first file.
+/// Reads and writes of each table, by its OIDs.
 #[derive(Default)]
-struct Last(Option<HashMap<String, (u64, u64)>>);
+struct Last(Option<HashMap<(u32, u32), (u64, u64)>>);
 
 impl Last {
     /// What has come since the last answer, of tables of which anything has.
     fn since(&mut self, now: Vec<Touched>) -> Vec<Touched> {
         let before = self.0.take();
-        let counts = now.iter().map(|one| (one.path.clone(), (one.reads, one.writes))).collect();
+        let counts = now.iter().map(|one| (one.table, (one.reads, one.writes))).collect();
         self.0 = Some(counts);
         let Some(before) = before else { return Vec::new() };
         let new = |one: Touched| {
-            let (reads, writes) = before.get(&one.path).copied().unwrap_or_default();
+            let (reads, writes) = before.get(&one.table).copied().unwrap_or_default();
             // Fewer than before: they count from nothing again.
             let grown = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
             Touched { reads: grown(one.reads, reads), writes: grown(one.writes, writes), ..one }
@@ -112,7 +112,7 @@ fn tell(running: &Weak<Running>, answer: Outcome<(u64, Vec<Touched>)>) -> bool {
 }
 
 fn signal(running: &Running, one: &Touched) {
-    let Ok(partition) = running.partition(&one.path) else { return };
+    let Some(partition) = running.relation(&one.path) else { return };
     let engine = &running.common.engine;
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let (reads, writes) = (count(one.reads), count(one.writes));
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     fn of(path: &str, reads: u64, writes: u64) -> Touched {
-        Touched { path: path.into(), reads, writes }
+        Touched { table: (5, path.as_bytes()[0].into()), path: path.into(), reads, writes }
     }
 
     #[test]
@@ -137,6 +137,8 @@ mod tests {
         let mut last = Last::default();
         assert_eq!(last.since(vec![of("a", 100, 100), of("b", 5, 5)]), [], "what was before is not told");
         assert_eq!(last.since(vec![of("a", 103, 100), of("b", 5, 5)]), [of("a", 3, 0)]);
+        // Written anew by TRUNCATE or VACUUM FULL: other files, the same table.
+        assert_eq!(last.since(vec![of("a-2", 104, 100), of("b", 5, 5)]), [of("a-2", 1, 0)]);
         // A new table, one that is gone, and one whose counts were reset.
         assert_eq!(last.since(vec![of("a", 2, 1), of("c", 1, 7)]), [of("a", 2, 1), of("c", 1, 7)]);
         assert_eq!(last.since(vec![of("a", 2, 1), of("b", 6, 5), of("c", 1, 7)]), [of("b", 6, 5)]);

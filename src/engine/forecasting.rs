@@ -53,6 +53,8 @@ pub struct ForecastStatus {
     /// Signals offered and dropped since the mount.
     pub signals: u64,
     pub dropped: u64,
+    /// Reads, writes and fsyncs that were not counted, as too many files were busy at once.
+    pub uncounted: u64,
     /// How long the newest tick took to take in.
     pub tick_ms: f64,
     #[serde(flatten)]
@@ -164,6 +166,7 @@ impl Engine {
             on: self.forecasting.limits.on,
             signals,
             dropped,
+            uncounted: self.live.uncounted(),
             tick_ms: self.forecasting.tick_us.load(Ordering::Relaxed) as f64 / 1e3,
             state: self.forecasting.state(),
         }

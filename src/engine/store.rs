@@ -3,7 +3,7 @@
 use super::{Capture, OpenKv, Options};
 use crate::clock::Clock;
 use crate::disk::{Disk, OpenHow};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::superblock::{self, Superblock};
 use crate::index::Index;
 use crate::live::paths::{Paths, join_bytes};
@@ -49,7 +49,7 @@ pub(super) struct Opened {
 }
 
 /// The store's id (made when it is new) and its index. A damaged or foreign index is derived data: made anew. So is
-/// one that is there before the first checkpoint. A metadata store of another STORE or a newer build is refused.
+/// one that is there before the first checkpoint. One that only cannot be opened now stays. A metadata store of another STORE or a newer build is refused.
 pub(super) fn open_store(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
@@ -70,18 +70,33 @@ pub(super) fn open_store(
     if unborn {
         remove_index(disk, paths)?;
     }
-    let opened = open_kv(&paths.index_dir()).and_then(|kv| Index::open(kv, store));
-    let index = match opened {
-        Ok(index) => index,
-        Err(error) if error.kind == Kind::Busy => return Err(error),
-        Err(error) => {
+    let open = || open_kv(&paths.index_dir()).and_then(|kv| Index::open(kv, store));
+    let index = match open() {
+        Err(error) if matches!(error.kind, Kind::Corrupt | Kind::Version | Kind::Mismatch) => {
             tracing::warn!(%error, "the index cannot be used and is made anew from the journal");
             remove_index(disk, paths)?;
-            Index::open(open_kv(&paths.index_dir())?, store)?
+            open()
         }
+        opened => opened,
     };
+    let index = index.map_err(out_of_reach)?;
     let index_is_new = index.watermark().seq == Seq::ZERO;
     Ok(Opened { store, index: Arc::new(index), index_is_new, meta })
+}
+
+/// Making a large index anew takes hours: that is not done for a lack of memory, of descriptors or of room.
+fn out_of_reach(error: Error) -> Error {
+    match error.kind {
+        Kind::Os(_) | Kind::Stopped => {
+            const WHAT_TO_DO: &str =
+                "mend the cause and mount again, or make it anew with `weft index rebuild`";
+            Error {
+                message: format!("the index cannot be opened ({}); {WHAT_TO_DO}", error.message),
+                ..error
+            }
+        }
+        _ => error,
+    }
 }
 
 /// Removes the index and the pages that were composed for it: the next open makes them anew.

@@ -88,8 +88,8 @@ struct Opened {
 }
 
 impl LsmKv {
-    /// Opens or creates the store in a directory. [`Kind::Busy`]: another process has it. Any other error but those of
-    /// a full disk and the like means that it is damaged: delete the directory and index anew.
+    /// Opens or creates the store in a directory. [`Kind::Busy`]: another process has it. [`Kind::Corrupt`] and
+    /// [`Kind::Version`]: delete the directory and index anew. Any other error says nothing against the store.
     pub fn open(path: &Path, options: LsmOptions) -> Result<LsmKv> {
         check_names(path)?;
         let (opened, marks) = Opened::new("index.open", path, options)?;
@@ -417,11 +417,17 @@ fn damaged(op: &'static str, path: &Path, what: &str) -> Error {
     Error::corrupt(op, message).at(path)
 }
 
+/// Whether the operating system says that a file of the store is gone, in another's place or too short.
+fn is_misplaced(source: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound};
+    matches!(source.kind(), NotFound | NotADirectory | IsADirectory | AlreadyExists | InvalidInput)
+}
+
 fn translate(op: &'static str, path: &Path, error: &fjall::Error) -> Error {
     match error {
         fjall::Error::Locked => Error::new(Kind::Busy, op, "another process has the index open").at(path),
         fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source))
-            if source.raw_os_error().is_some() =>
+            if source.raw_os_error().is_some() && !is_misplaced(source) =>
         {
             Error::io(op, path, source)
         }

@@ -44,6 +44,11 @@ impl Live {
         self.counting.store(true, Ordering::Relaxed);
     }
 
+    /// How often something was done to a file for which there were no counters, as too many were busy.
+    pub fn uncounted(&self) -> u64 {
+        self.uncounted.load(Ordering::Relaxed)
+    }
+
     /// The counters of a node, if work is counted. The node is locked.
     pub(super) fn counters<'a>(&self, node: &Node, state: &'a mut NodeState) -> Option<&'a mut Counters> {
         if !self.counting.load(Ordering::Relaxed) {
@@ -52,6 +57,7 @@ impl Live {
         if state.counters.is_none() {
             let mut busy = self.busy.lock();
             if busy.len() >= BUSY_MAX {
+                self.uncounted.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
             busy.push(node.file);

@@ -114,6 +114,7 @@ pub struct Live {
     /// Whether work is counted, and the files that have counters.
     counting: AtomicBool,
     busy: Mutex<Vec<FileId>>,
+    uncounted: AtomicU64,
 }
 
 impl Live {

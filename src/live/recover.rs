@@ -414,6 +414,7 @@ fn assemble(
         room: super::room::Room::default(),
         counting: AtomicBool::new(false),
         busy: Mutex::new(Vec::new()),
+        uncounted: AtomicU64::new(0),
     };
     live.journal.append(&[], |_| Event::Session { writeback: setup.writeback })?;
     for KeptPin { at, seq } in setup.kept {

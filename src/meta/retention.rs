@@ -120,6 +120,21 @@ impl Retention {
         Ok(())
     }
 
+    /// Refuses tiers too short for one instant. Not in [`Retention::parse`]: what stands in a STORE's settings is taken.
+    ///
+    /// # Errors
+    /// `Invalid`: which tier, and what would do.
+    pub fn check_spans(&self) -> Result<()> {
+        let is_short = |tier: &&Tier| tier.for_us.is_some_and(|span| span < tier.every_us);
+        self.tiers.iter().find(is_short).map_or(Ok(()), |tier| {
+            let (every, span) = (period(tier.every_us), Span(tier.for_us.unwrap_or(0)));
+            let least = Span(tier.every_us);
+            Err(refused(format!(
+                "one per {every} for {span} may keep nothing: make it {least} at least, or leave it out"
+            )))
+        })
+    }
+
     fn check_count(&self) -> Result<()> {
         if let Some(tier) =
             self.tiers.iter().find(|tier| tier.for_us.is_none() && tier.every_us < FOREVER_LEAST_US)
@@ -358,6 +373,21 @@ mod tests {
             let error = Retention::parse(tiers, cap, minimum).unwrap_err();
             assert!(error.message.contains(why) && !error.message.contains('\n'), "{tiers} {cap}: {error}");
         }
+    }
+
+    #[test]
+    fn a_tier_that_is_shorter_than_its_period_is_refused_where_it_is_set() {
+        let read = parse("every write for 1d, then one per hour for 1h, then one per week for 1d").unwrap();
+        let refused = read.check_spans().unwrap_err();
+        assert!(
+            refused.message.contains("one per week for 1d") && refused.message.contains("7d"),
+            "{refused}"
+        );
+        assert_eq!(
+            parse("every write for 1d, then one per day for ever").unwrap().check_spans().ok(),
+            Some(())
+        );
+        assert!(Retention::default().check_spans().is_ok());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The store beneath an index, with what a crash does to it.
 
-use weft::error::Result;
+use weft::error::{Error, Result};
 use weft::index::kv::{Batch, Kv, Pair, Space};
 use weft::index::mem::MemKv;
 use weft::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
@@ -9,11 +9,17 @@ use weft::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 pub struct CrashKv {
     now: RwLock<MemKv>,
     persisted: Mutex<MemKv>,
+    /// No batch is taken, and this is why.
+    refuses: Mutex<Option<i32>>,
 }
 
 impl CrashKv {
     pub fn new() -> Arc<CrashKv> {
-        Arc::new(CrashKv { now: RwLock::new(MemKv::new()), persisted: Mutex::new(MemKv::new()) })
+        Arc::new(CrashKv {
+            now: RwLock::new(MemKv::new()),
+            persisted: Mutex::new(MemKv::new()),
+            refuses: Mutex::new(None),
+        })
     }
 
     /// After a crash: 0: everything is there; 1: what was persisted; otherwise nothing.
@@ -24,7 +30,12 @@ impl CrashKv {
             _ => MemKv::new(),
         };
         let persisted = Mutex::new(now.snapshot());
-        Arc::new(CrashKv { now: RwLock::new(now), persisted })
+        Arc::new(CrashKv { now: RwLock::new(now), persisted, refuses: Mutex::new(None) })
+    }
+
+    /// From now on a batch is refused with this errno.
+    pub fn refuse(&self, errno: i32) {
+        *self.refuses.lock() = Some(errno);
     }
 
     /// Its directory was removed.
@@ -56,6 +67,9 @@ impl Kv for CrashKv {
     }
 
     fn commit(&self, batch: Batch) -> Result<()> {
+        if let Some(errno) = *self.refuses.lock() {
+            return Err(Error::errno("index.commit", errno));
+        }
         self.now().commit(batch)
     }
 

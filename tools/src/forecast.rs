@@ -104,12 +104,15 @@ pub fn state(forecast: &Value) -> String {
         None => "its forecasts count".to_owned(),
         Some(why) => format!("the standard rule goes on: {why}"),
     };
-    let dropped = number(forecast, "dropped");
-    let dropped = if dropped > 0 { format!("; {dropped} signals dropped") } else { String::new() };
+    let lost =
+        [("dropped", "signals dropped"), ("uncounted", "operations not counted: too many files at once")];
+    let lost =
+        lost.map(|(key, what)| (number(forecast, key), what)).into_iter().filter(|(count, _)| *count > 0);
+    let lost: String = lost.map(|(count, what)| format!("; {count} {what}")).collect();
     let problem = forecast.get("problem").and_then(Value::as_str);
     let problem = problem.map_or_else(String::new, |problem| format!("; {problem}"));
     format!(
-        "{model}, {rule}; {} partitions, {} forecasts made, {} batches scored{dropped}{problem}",
+        "{model}, {rule}; {} partitions, {} forecasts made, {} batches scored{lost}{problem}",
         number(forecast, "partitions"),
         number(forecast, "forecasts"),
         number(forecast, "scored")
@@ -246,11 +249,12 @@ mod tests {
     #[test]
     fn lines_say_who_forecasts_and_why_not() {
         let forecast = json!({ "on": true, "model": "m-1", "why": null, "partitions": 3, "forecasts": 9, "scored": 2,
-            "dropped": 1, "problem": null });
+            "dropped": 1, "uncounted": 7, "problem": null });
         let line = state(&forecast);
         assert_eq!(
             line,
-            "m-1, its forecasts count; 3 partitions, 9 forecasts made, 2 batches scored; 1 signals dropped"
+            "m-1, its forecasts count; 3 partitions, 9 forecasts made, 2 batches scored; 1 signals dropped; 7 operations not \
+             counted: too many files at once"
         );
         assert!(
             state(&json!({ "on": true, "why": "there is no model" })).contains("no model, the standard rule")

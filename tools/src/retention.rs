@@ -61,6 +61,9 @@ fn set(args: &Set, store: Option<&Path>) -> Outcome {
             "nothing to set: give tiers, --cap or --minimum (`weft retention show` shows what is)".into()
         );
     }
+    if let Some(tiers) = args.tiers.as_deref().filter(|tiers| Path::new(tiers).exists()) {
+        return Err(format!("{tiers} is a path, and tiers stand there: name the mount by `--of {tiers}`"));
+    }
     let store = place::find_store(args.of.as_deref(), store)?;
     let (tiers, cap, minimum) = (args.tiers.clone(), args.cap.clone(), args.minimum.clone());
     let set = match control::is_served(&store) {

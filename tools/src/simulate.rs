@@ -67,13 +67,11 @@ fn policies(args: &Args) -> Result<Vec<Policy>, String> {
 fn how(args: &Args) -> Result<How, String> {
     let check = |good: bool, what: &str| if good { Ok(()) } else { Err(what.to_owned()) };
     check((0.0..=1e6).contains(&args.budget), "--budget is a share from 0 to 1000000")?;
-    check((0.0..1e8).contains(&args.step), "--step is a number of seconds from 0 to 100000000")?;
     check((0.0..1.0).contains(&args.skip), "--skip is a share from 0 to below 1")?;
     check(args.instants <= 100_000, "--instants is at most 100000")?;
     Ok(How {
         splits: SplitPolicy::parse(&args.splits)?,
         budget_share: args.budget,
-        step_us: (args.step * 1e6) as i64,
         skip_share: args.skip,
         random: args.instants,
         seed: args.seed,
@@ -103,6 +101,7 @@ fn model(args: &Args, store: Option<&Path>) -> Result<OnnxPredictor, String> {
 pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let (how, policies) = (how(args)?, policies(args)?);
     let trace = files::read(&args.trace)?;
+    let how = How { step_us: files::step_us(args.step, &trace)?, ..how };
     if trace.lines.is_empty() {
         return Err(format!("{}: there is nothing in this trace", args.trace.display()));
     }

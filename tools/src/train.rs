@@ -45,6 +45,10 @@ const PROGRAMS: [(&str, &str); 9] = [
 ];
 /// Rows of an hour of a small site.
 const ROWS_LEAST: u64 = 1_000;
+/// Of a large one an hour is needed too: a model is judged on moments that it has not learned from.
+const MOMENTS_LEAST: u64 = 60;
+/// Seconds between moments, where a tick is no longer.
+const STEP_SECS: u64 = 60;
 
 pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let store = place::find_store(args.path.as_deref(), store)?;
@@ -149,18 +153,23 @@ fn rows(store: &Path, dir: &Path) -> Told<PathBuf> {
     };
     ask(weft().arg("export").arg("--output").arg(&trace))?;
     // Splits as this mount counts them.
-    let splits = format!("size:{}", Config::load(store)?.forecast_split_mib << 20);
+    let config = Config::load(store)?;
+    let splits = format!("size:{}", config.forecast_split_mib << 20);
+    let step = STEP_SECS.max(config.forecast_tick_secs).to_string();
     let mut features = weft();
     features.arg("features").arg(&trace).arg("--output").arg(&rows);
-    ask(features.args(["--step", "60", "--splits", &splits]))?;
+    ask(features.args(["--step", &step, "--splits", &splits]))?;
     let about = read_to_string(rows.join("about.json")).unwrap_or_default();
-    let count = serde_json::from_str::<Value>(&about).ok().and_then(|about| about.get("rows")?.as_u64());
-    match count.unwrap_or(0) {
-        enough if enough >= ROWS_LEAST => Ok(rows),
-        few => Err(format!(
-            "the trace is too short to train on: {few} rows, of {ROWS_LEAST} that it takes; wait"
-        )),
+    let about: Value = serde_json::from_str(&about).unwrap_or_default();
+    for (key, least) in [("rows", ROWS_LEAST), ("moments", MOMENTS_LEAST)] {
+        let count = about.get(key).and_then(Value::as_u64).unwrap_or(0);
+        if count < least {
+            return Err(format!(
+                "the trace is too short to train on: {count} {key}, of {least} that it takes; wait"
+            ));
+        }
     }
+    Ok(rows)
 }
 
 fn train(

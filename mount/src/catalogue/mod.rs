@@ -67,7 +67,8 @@ impl Names {
     }
 }
 
-fn below_tablespace(path: &str) -> Option<&str> {
+/// The path in a tablespace's own directory, of one that is in a tablespace.
+pub fn below_tablespace(path: &str) -> Option<&str> {
     let at = if path.starts_with("PG_") { 0 } else { path.find("/PG_")? + 1 };
     path.get(at..)
 }

@@ -78,12 +78,15 @@ pub(super) fn names(conninfo: &str) -> Outcome<Names> {
 /// Tables with rows of their own.
 const TOUCHED: &str = "
     SELECT pg_relation_filepath(relid), (coalesce(seq_scan, 0) + coalesce(idx_scan, 0))::bigint,
-           (n_tup_ins + n_tup_upd + n_tup_del)::bigint
-      FROM pg_stat_user_tables WHERE pg_relation_filenode(relid) IS NOT NULL";
+           (n_tup_ins + n_tup_upd + n_tup_del)::bigint, d.oid, relid
+      FROM pg_stat_user_tables JOIN pg_database d ON d.datname = current_database()
+     WHERE pg_relation_filenode(relid) IS NOT NULL";
 
 /// What the server's statistics say of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Touched {
+    /// OIDs of its database and its own: they stay when the table is written anew, into other files.
+    pub table: (u32, u32),
     /// From DATA on, as the server sees it.
     pub path: String,
     /// Scans that were begun.
@@ -104,7 +107,8 @@ pub fn touched(conninfo: &str) -> Outcome<Vec<Touched>> {
         for row in client.query(TOUCHED, &[]).map_err(&failed)? {
             let Some(path) = row.try_get::<_, Option<String>>(0).map_err(&failed)? else { continue };
             let count = |at: usize| row.try_get::<_, i64>(at).map_err(&failed).map(i64::unsigned_abs);
-            all.push(Touched { path, reads: count(1)?, writes: count(2)? });
+            let oid = |at: usize| row.try_get::<_, u32>(at).map_err(&failed);
+            all.push(Touched { table: (oid(3)?, oid(4)?), path, reads: count(1)?, writes: count(2)? });
         }
     }
     Ok(all)

@@ -3,7 +3,7 @@
 use super::format::{Format, Open, Parsed, Parser};
 use super::source::{Identity, Source};
 use std::collections::{BTreeMap, HashMap};
-use std::io::{ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result};
 
 /// Bytes of a line at most; what is longer is skipped whole and counted.
 const LINE_MAX: usize = 1 << 20;
@@ -52,11 +52,11 @@ impl File {
             };
             if !self.skipping && self.line.len() + text.len() > LINE_MAX {
                 self.skipping = true;
-                self.line = Vec::new();
-                all.skipped += 1;
+                all.skipped += self.parser.begin_long(&std::mem::take(&mut self.line));
             }
-            if !self.skipping {
-                self.line.extend_from_slice(text);
+            match self.skipping {
+                true => self.parser.more_of_long(text),
+                false => self.line.extend_from_slice(text),
             }
             if ended {
                 *lines += 1;
@@ -66,17 +66,19 @@ impl File {
     }
 
     fn end_line(&mut self, all: &mut Parsed) {
-        let skipped = std::mem::take(&mut self.skipping);
-        if !skipped {
-            let line = std::mem::take(&mut self.line);
-            let parsed = self.parser.line(line.strip_suffix(b"\r").unwrap_or(&line));
-            all.statements.extend(parsed.statements);
-            all.skipped += parsed.skipped;
+        match std::mem::take(&mut self.skipping) {
+            true => self.parser.end_long(),
+            false => {
+                let line = std::mem::take(&mut self.line);
+                let parsed = self.parser.line(line.strip_suffix(b"\r").unwrap_or(&line));
+                all.statements.extend(parsed.statements);
+                all.skipped += parsed.skipped;
+            }
         }
         match self.parser.open() {
             Open::Nothing => self.told = self.offset,
-            Open::LastLine if !skipped => self.told = self.line_at,
-            Open::LastLine | Open::Earlier => {}
+            Open::LastLine => self.told = self.line_at,
+            Open::Earlier => {}
         }
         self.line_at = self.offset;
     }
@@ -103,9 +105,9 @@ impl Follow {
         self.files.len()
     }
 
-    /// Where to go on after a restart, by file; empty before the first look.
-    pub fn places(&self) -> Places {
-        self.files.iter().map(|(identity, file)| (*identity, file.told)).collect()
+    /// Where to go on after a restart, by file; nothing before the first look, as it is not known yet what is new.
+    pub fn places(&self) -> Option<Places> {
+        self.begun.then(|| self.files.iter().map(|(identity, file)| (*identity, file.told)).collect())
     }
 
     /// Goes on where an earlier daemon was. Files that have come since are new.
@@ -118,14 +120,15 @@ impl Follow {
     /// What is new, as far as it could be read: also when it returns an error, as it is not told again.
     ///
     /// # Errors
-    /// The log cannot be listed, or a file cannot be read.
+    /// The log cannot be listed, or a file cannot be read; the others are.
     pub fn look(&mut self, all: &mut Parsed) -> Result<()> {
         let mut left = LOOK_MAX;
+        let mut failed: HashMap<Identity, Error> = HashMap::new();
         let before: Vec<(Identity, u64)> =
             self.files.iter().map(|(identity, file)| (*identity, file.offset)).collect();
         // What is known first: after a rotation it may not be found by name.
         for (identity, _) in &before {
-            self.read(*identity, &mut left, all)?;
+            failed.extend(self.read(*identity, &mut left, all).err().map(|cause| (*identity, cause)));
         }
         // Where there is no directory yet, nothing was there before us.
         let found =
@@ -138,18 +141,19 @@ impl Follow {
                 // Cut to be written anew.
                 *file = File::new(format, 0);
             }
-            self.read(one.identity, &mut left, all)?;
+            failed.extend(self.read(one.identity, &mut left, all).err().map(|cause| (one.identity, cause)));
         }
         // Where nothing has come since the last look, what was open is whole; so it is in what goes.
         for (identity, file) in &mut self.files {
             let is_there = found.iter().any(|one| one.identity == *identity);
-            if !is_there || before.contains(&(*identity, file.offset)) {
+            let is_known = !failed.contains_key(identity);
+            if !is_there || is_known && before.contains(&(*identity, file.offset)) {
                 file.idle(all);
             }
         }
         self.files.retain(|identity, _| found.iter().any(|one| one.identity == *identity));
         self.begun = true;
-        self.source.unreadable().map_or(Ok(()), Err)
+        failed.into_values().next().or(self.source.unreadable()).map_or(Ok(()), Err)
     }
 
     /// What is new in a file.
@@ -169,11 +173,13 @@ impl Follow {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source::Outside;
+    use super::super::source::{Found, Outside};
     use super::*;
+    use parking_lot::Mutex;
     use std::fs::{self, OpenOptions};
     use std::io::Write;
     use std::path::Path;
+    use std::sync::Arc;
 
     fn append(path: &Path, text: &str) {
         let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
@@ -199,7 +205,7 @@ mod tests {
         let path = dir.path().join("pg-1.json");
         append(&path, &line(0));
         let pattern = dir.path().join("pg-*.json*");
-        let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&pattern)));
+        let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&pattern, Vec::new())));
         assert_eq!(looked(&mut follow), (vec![], 0), "what was before is before");
         append(&path, &line(1));
         append(&path, line(2).trim_end());
@@ -232,7 +238,7 @@ mod tests {
     fn a_gigantic_line_and_rubbish_are_skipped_and_counted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&path)));
+        let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&path, Vec::new())));
         looked(&mut follow);
         append(&path, &"x".repeat(3 << 20));
         assert_eq!(looked(&mut follow), (vec![], 1));
@@ -248,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, &line(0));
-        let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&path)));
+        let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&path, Vec::new())));
         looked(&mut follow);
         append(&path, &line(1));
         fs::rename(&path, dir.path().join("log.1")).unwrap();
@@ -261,13 +267,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, &line(0));
-        let new = || Follow::new(Format::PgStderr, Box::new(Outside::new(&path)));
+        let new = || Follow::new(Format::PgStderr, Box::new(Outside::new(&path, Vec::new())));
         let mut follow = new();
         looked(&mut follow);
         append(&path, "LOG:  statement: DROP TABLE t1\nLOG:  statement: DROP TABLE\n\tt2\nLOG");
         assert_eq!(looked(&mut follow).0, ["t1"]);
         // The second may go on: it is told twice rather than not at all.
-        let places = follow.places();
+        let places = follow.places().unwrap();
         append(&path, ":  statement: DROP TABLE t3\n");
         let mut follow = new();
         follow.resume(&places);
@@ -291,7 +297,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("log");
             append(&path, "");
-            let new = || Follow::new(format, Box::new(Outside::new(&path)));
+            let new = || Follow::new(format, Box::new(Outside::new(&path, Vec::new())));
             let mut follow = new();
             looked(&mut follow);
             let mut told = Vec::new();
@@ -300,7 +306,7 @@ mod tests {
                 told.extend(looked(&mut follow).0);
                 // Killed at any moment: what was told before stays told, but for the last.
                 if n % 7 == 0 {
-                    let places = follow.places();
+                    let places = follow.places().unwrap();
                     follow = new();
                     follow.resume(&places);
                 }
@@ -325,12 +331,12 @@ mod tests {
         ] {
             for (cut, _) in text.char_indices() {
                 fs::write(&path, "").unwrap();
-                let new = || Follow::new(format, Box::new(Outside::new(&path)));
+                let new = || Follow::new(format, Box::new(Outside::new(&path, Vec::new())));
                 let mut follow = new();
                 looked(&mut follow);
                 append(&path, &text[..cut]);
                 looked(&mut follow);
-                let places = follow.places();
+                let places = follow.places().unwrap();
                 append(&path, &text[cut..]);
                 let mut follow = new();
                 follow.resume(&places);
@@ -349,7 +355,8 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let names = ["a.json", "b.json"].map(|name| dir.path().join(name));
         names.iter().for_each(|path| append(path, ""));
-        let mut follow = Follow::new(Format::PgJson, Box::new(Outside::new(&dir.path().join("*.json"))));
+        let mut follow =
+            Follow::new(Format::PgJson, Box::new(Outside::new(&dir.path().join("*.json"), Vec::new())));
         fs::set_permissions(&names[0], fs::Permissions::from_mode(0o600)).unwrap();
         append(&names[0], &line(1));
         let look = |follow: &mut Follow| {
@@ -377,9 +384,105 @@ mod tests {
         );
     }
 
+    type Bytes = std::result::Result<String, i32>;
+
+    /// Files in memory: which are listed, what can be read of each, and what a listing fails with.
+    #[derive(Default)]
+    struct Shelf {
+        files: Vec<(Found, Bytes)>,
+        listing: Option<i32>,
+    }
+
+    impl Source for Arc<Mutex<Shelf>> {
+        fn list(&mut self) -> Result<Vec<Found>> {
+            let shelf = self.lock();
+            match shelf.listing {
+                Some(errno) => Err(Error::from_raw_os_error(errno)),
+                None => Ok(shelf.files.iter().map(|(found, _)| found.clone()).collect()),
+            }
+        }
+
+        fn read(&mut self, file: Identity, offset: u64, out: &mut [u8]) -> Result<usize> {
+            let shelf = self.lock();
+            let Some((_, bytes)) = shelf.files.iter().find(|(found, _)| found.identity == file) else {
+                return Ok(0);
+            };
+            let bytes = bytes.as_ref().map_err(|errno| Error::from_raw_os_error(*errno))?;
+            let rest = bytes.as_bytes().get(offset as usize..).unwrap_or(&[]);
+            let len = rest.len().min(out.len());
+            out[..len].copy_from_slice(&rest[..len]);
+            Ok(len)
+        }
+    }
+
+    fn on_shelf(number: u64, bytes: Bytes) -> (Found, Bytes) {
+        let size = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        (Found { identity: (1, number), name: format!("{number}.json"), size }, bytes)
+    }
+
+    #[test]
+    fn a_file_whose_bytes_cannot_be_read_stops_no_other() {
+        let shelf = Arc::new(Mutex::new(Shelf::default()));
+        let mut follow = Follow::new(Format::PgStderr, Box::new(Arc::clone(&shelf)));
+        looked(&mut follow);
+        let statement = |text: &str| format!("LOG:  statement: {text}\n");
+        shelf.lock().files = vec![on_shelf(1, Ok(statement("DROP TABLE"))), on_shelf(2, Ok(statement("t1")))];
+        assert_eq!(looked(&mut follow).0, Vec::<String>::new());
+        // The disk beneath the first one fails.
+        shelf.lock().files =
+            vec![on_shelf(1, Err(libc::EIO)), on_shelf(2, Ok(statement("t1") + &statement("t2")))];
+        let mut parsed = Parsed::default();
+        let told = follow.look(&mut parsed).unwrap_err();
+        assert_eq!(told.raw_os_error(), Some(libc::EIO));
+        assert_eq!(parsed.statements.len(), 1, "the other one is followed: {parsed:?}");
+        // What is open in it is whole only when it is known that nothing has come.
+        shelf.lock().files[0] = on_shelf(1, Ok(statement("DROP TABLE") + "\ta\n"));
+        let mut both = looked(&mut follow).0;
+        both.extend(looked(&mut follow).0);
+        assert_eq!(both, ["t2", "DROP TABLE\na"]);
+    }
+
+    #[test]
+    fn what_was_there_before_us_is_not_told_however_late_it_can_be_listed() {
+        let shelf = Arc::new(Mutex::new(Shelf { listing: Some(libc::EACCES), ..Shelf::default() }));
+        shelf.lock().files = vec![on_shelf(1, Ok(line(1)))];
+        let new = || Follow::new(Format::PgJson, Box::new(Arc::clone(&shelf)));
+        let mut follow = new();
+        assert!(follow.look(&mut Parsed::default()).is_err());
+        assert_eq!(follow.places(), None, "a next daemon does not go on from nothing");
+        shelf.lock().listing = None;
+        let mut follow = new();
+        assert_eq!(looked(&mut follow).0, Vec::<String>::new());
+        shelf.lock().files = vec![on_shelf(1, Ok(line(1) + &line(2)))];
+        assert_eq!(looked(&mut follow).0, ["t2"]);
+    }
+
+    #[test]
+    fn a_line_of_csvlog_that_is_too_long_keeps_the_place_of_what_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "");
+        let new = || Follow::new(Format::PgCsv, Box::new(Outside::new(&path, Vec::new())));
+        let mut follow = new();
+        looked(&mut follow);
+        let record = |text: &str| format!("a,b,c,d,e,f,g,h,i,j,k,LOG,m,\"statement: {text}\"\n");
+        append(&path, &format!("a,b,c,d,e,f,g,h,i,j,k,LOG,m,\"statement: INSERT '{}", "x".repeat(3 << 20)));
+        assert_eq!(looked(&mut follow), (vec![], 1));
+        append(&path, "\n");
+        assert_eq!(looked(&mut follow), (vec![], 0));
+        // A restart in the middle of the record begins before it.
+        let places = follow.places().unwrap();
+        append(&path, &format!("more of it\n'\"\n{}{}", record("DROP TABLE t1"), record("DROP TABLE t2")));
+        assert_eq!(looked(&mut follow), (vec!["t1".into(), "t2".into()], 0));
+        let mut follow = new();
+        follow.resume(&places);
+        assert_eq!(looked(&mut follow), (vec!["t1".into(), "t2".into()], 1));
+    }
+
     #[test]
     fn a_log_that_is_not_there_is_an_error_and_no_more() {
-        let mut follow = Follow::new(Format::PgCsv, Box::new(Outside::new(Path::new("/no/such/dir/log"))));
+        let mut follow =
+            Follow::new(Format::PgCsv, Box::new(Outside::new(Path::new("/no/such/dir/log"), Vec::new())));
         assert!(follow.look(&mut Parsed::default()).is_err());
     }
 }

@@ -45,6 +45,8 @@ pub struct Parser {
     /// A record that goes on, and whether it has an odd number of quotes so far.
     open: Vec<u8>,
     in_quotes: bool,
+    /// That record is too long: of the rest of it only the quotes count, which tell where it ends.
+    too_long: bool,
     /// Of MariaDB: the database of the connection whose statements follow.
     database: Option<String>,
     statement: Option<String>,
@@ -65,7 +67,15 @@ pub enum Open {
 
 impl Parser {
     pub fn new(format: Format) -> Parser {
-        Parser { format, open: Vec::new(), in_quotes: false, database: None, statement: None, fresh: false }
+        Parser {
+            format,
+            open: Vec::new(),
+            in_quotes: false,
+            too_long: false,
+            database: None,
+            statement: None,
+            fresh: false,
+        }
     }
 
     /// Takes a line, without its end.
@@ -80,6 +90,30 @@ impl Parser {
         }
     }
 
+    /// Takes the beginning of a line that is too long to be kept; how many more records are skipped by that.
+    pub fn begin_long(&mut self, bytes: &[u8]) -> u64 {
+        self.fresh = false;
+        if self.format != Format::PgCsv {
+            return 1;
+        }
+        self.begin_csv_line(bytes);
+        self.count_quotes(bytes);
+        self.open = Vec::new();
+        u64::from(!std::mem::replace(&mut self.too_long, true))
+    }
+
+    /// Takes more of that line.
+    pub fn more_of_long(&mut self, bytes: &[u8]) {
+        if self.too_long {
+            self.count_quotes(bytes);
+        }
+    }
+
+    /// That line ends.
+    pub fn end_long(&mut self) {
+        self.too_long &= self.in_quotes;
+    }
+
     /// Nothing more came for a while: what is open is whole.
     pub fn idle(&mut self) -> Parsed {
         Parsed { statements: self.close().into_iter().collect(), skipped: 0 }
@@ -87,7 +121,7 @@ impl Parser {
 
     /// What is not whole yet.
     pub fn open(&self) -> Open {
-        match (self.statement.is_some() || !self.open.is_empty(), self.fresh) {
+        match (self.statement.is_some() || !self.open.is_empty() || self.too_long, self.fresh) {
             (false, _) => Open::Nothing,
             (true, true) => Open::LastLine,
             (true, false) => Open::Earlier,
@@ -117,16 +151,22 @@ impl Parser {
     /// A record of csvlog: it may have line ends in quotes (<https://www.postgresql.org/docs/current/runtime-config-logging.html>).
     fn csv(&mut self, line: &[u8]) -> Parsed {
         let mut parsed = Parsed::default();
-        self.fresh = self.open.is_empty();
+        self.begin_csv_line(line);
+        self.count_quotes(line);
+        if self.too_long {
+            self.end_long();
+            return parsed;
+        }
         if !self.fresh {
             self.open.push(b'\n');
         }
         self.open.extend_from_slice(line);
-        self.in_quotes ^= line.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
-        if self.in_quotes && self.open.len() < STATEMENT_MAX {
+        if self.in_quotes {
+            if self.open.len() >= STATEMENT_MAX {
+                (self.open, self.too_long, parsed.skipped) = (Vec::new(), true, 1);
+            }
             return parsed;
         }
-        self.in_quotes = false;
         let record = std::mem::take(&mut self.open);
         let fields = csv_fields(&record);
         // log_time, user, database, pid, from, session, line, tag, start, vxid, xid, severity, state, message
@@ -139,6 +179,18 @@ impl Parser {
             _ => parsed.skipped = 1,
         }
         parsed
+    }
+
+    /// A record that was torn has no end: after so much, a line that begins like a record is one.
+    fn begin_csv_line(&mut self, line: &[u8]) {
+        if self.too_long && begins_csv_record(line) {
+            (self.too_long, self.in_quotes) = (false, false);
+        }
+        self.fresh = self.open.is_empty() && !self.too_long;
+    }
+
+    fn count_quotes(&mut self, bytes: &[u8]) {
+        self.in_quotes ^= bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
     }
 
     /// A line of stderr begins with any prefix, and goes on in lines that begin with a tab.
@@ -240,6 +292,13 @@ fn json(line: &[u8]) -> Parsed {
     parsed
 }
 
+/// By its first field, the time in milliseconds with a zone.
+fn begins_csv_record(line: &[u8]) -> bool {
+    const TIME: &[u8] = b"0000-00-00 00:00:00.000 ";
+    let fits = |(form, byte): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { form == byte };
+    line.len() > TIME.len() && TIME.iter().zip(line).all(fits)
+}
+
 fn csv_fields(record: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(record);
     let mut fields = Vec::new();
@@ -339,6 +398,22 @@ mod tests {
         let expected =
             vec![of("shop", "CREATE TABLE \"a b\"\n  PARTITION OF p, DEFAULT"), of("shop", "DROP TABLE a")];
         assert_eq!(run(Format::PgCsv, &text), (expected, 1));
+    }
+
+    #[test]
+    fn a_record_of_csvlog_that_is_too_long_is_skipped_alone() {
+        let head = "2026-11-25 02:16:59.164 UTC,\"postgres\",\"shop\",7,\"[local]\",x.1,2,\"INSERT\",2026-11-25 02:16:58 UTC,3/7,0";
+        let record = |text: &str| {
+            format!("{head},LOG,00000,\"statement: {text}\",,,,,,,,,\"psql\",\"client backend\",,0\n")
+        };
+        let values = "('it''s', \"\"b\"\"),\n".repeat(100_000);
+        let after = [record("DROP TABLE\n a"), record("DROP TABLE b")].concat();
+        let expected = vec![of("shop", "DROP TABLE\n a"), of("shop", "DROP TABLE b")];
+        let text = record(&format!("INSERT INTO a VALUES {values} ('end')")) + &after;
+        assert_eq!(run(Format::PgCsv, &text), (expected.clone(), 1));
+        // The server was killed while it wrote.
+        let torn = format!("{head},LOG,00000,\"statement: INSERT INTO a VALUES {values}\n{after}");
+        assert_eq!(run(Format::PgCsv, &torn), (expected, 1));
     }
 
     #[test]

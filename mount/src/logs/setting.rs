@@ -2,13 +2,14 @@
 
 use super::follow::Follow;
 use super::format::Format;
-use super::source::{Inside, Outside, Source};
+use super::source::{Inside, Outside, Source, reach};
 use crate::Outcome;
 use crate::profile::Profile;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft::engine::Engine;
+use weft::types::FileId;
 
 /// One log.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -52,18 +53,23 @@ impl Setting {
         }
     }
 
-    /// Follows it: through the engine what lies in DATA or is seen at the mount, as the daemon must not wait for itself.
-    pub(super) fn follow(&self, engine: &Arc<Engine>, tops: &[&Path]) -> Follow {
+    /// Follows it: through the engine what lies in a root, however its path is spelt, as the daemon must not wait for
+    /// itself. `tops`: where roots are seen, and the directory of each.
+    pub(super) fn follow(&self, engine: &Arc<Engine>, tops: &[(PathBuf, FileId)]) -> Follow {
+        let points: Vec<PathBuf> = tops.iter().map(|(point, _)| point.clone()).collect();
         let path = Path::new(&self.path);
+        let path = if path.is_absolute() { reach(path, &points) } else { path.to_path_buf() };
+        let below =
+            |(point, top): &(PathBuf, FileId)| Some((*top, path.strip_prefix(point).ok()?.to_path_buf()));
         let inside = match path.is_absolute() {
-            false => Some(path),
-            true => tops.iter().find_map(|top| path.strip_prefix(top).ok()),
+            false => Some((FileId::ROOT, path.clone())),
+            true => tops.iter().find_map(below),
         };
         let source: Box<dyn Source> = match inside {
-            Some(path) => {
-                Box::new(Inside { core: Arc::clone(engine), path: path.to_string_lossy().into_owned() })
+            Some((top, path)) => {
+                Box::new(Inside { core: Arc::clone(engine), top, path: path.to_string_lossy().into_owned() })
             }
-            None => Box::new(Outside::new(path)),
+            None => Box::new(Outside::new(&path, points)),
         };
         Follow::new(self.format, source)
     }

@@ -1,20 +1,22 @@
-//! Where the files of a log are: on another filesystem, or in DATA, which is read through the engine.
+//! Where the files of a log are: on another filesystem, or in a root, which is read through the engine.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{Error, Result};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft::engine::Engine;
-use weft::lineage::find::file_at;
 use weft::lineage::partition::names;
 use weft::live::exclude::glob;
 use weft::types::{FileId, FileKind};
 
 /// Files of one log at most: a pattern that fits more is a mistake, and the newest count.
 pub(super) const FILES_MAX: usize = 256;
+
+/// Links that a path may go through (as the kernel has it: MAXSYMLINKS).
+const LINKS_MAX: u32 = 40;
 
 /// What a file is: stays the same through renames, and differs for a file that takes its place.
 pub(super) type Identity = (u64, u64);
@@ -45,17 +47,56 @@ pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
+/// Where an absolute path leads: links are followed as far as it does not enter one of `tops`, what the daemon itself has
+/// mounted. From there on it goes by its letters.
+pub(super) fn reach(path: &Path, tops: &[PathBuf]) -> PathBuf {
+    let parts =
+        |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+    let (mut left, mut reached, mut links) = (parts(path), PathBuf::from("/"), 0);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            reached.pop();
+            continue;
+        }
+        reached.push(part);
+        let is_own = tops.iter().any(|top| reached.starts_with(top));
+        if let Some(target) =
+            (!is_own && links < LINKS_MAX).then(|| std::fs::read_link(&reached).ok()).flatten()
+        {
+            links += 1;
+            reached.pop();
+            left.extend(parts(&target));
+        }
+    }
+    reached
+}
+
 /// A log outside of every root.
 pub(super) struct Outside {
-    pub path: PathBuf,
-    open: HashMap<Identity, File>,
+    path: PathBuf,
+    /// What the daemon itself has mounted: nothing there is opened by a path.
+    tops: Vec<PathBuf>,
+    open: HashMap<Identity, (String, File)>,
     unreadable: Option<Error>,
 }
 
 impl Outside {
-    pub fn new(path: &Path) -> Outside {
-        Outside { path: path.to_path_buf(), open: HashMap::new(), unreadable: None }
+    pub fn new(path: &Path, tops: Vec<PathBuf>) -> Outside {
+        Outside { path: path.to_path_buf(), tops, open: HashMap::new(), unreadable: None }
     }
+
+    /// A link into what the daemon has mounted: held open it would keep the mount busy.
+    fn leads_inside(&self, entry: &DirEntry) -> bool {
+        if !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            return false;
+        }
+        let reached = reach(&entry.path(), &self.tops);
+        self.tops.iter().any(|top| reached.starts_with(top))
+    }
+}
+
+fn of_file(name: &str, cause: &Error) -> Error {
+    Error::new(cause.kind(), format!("{name}: {cause}"))
 }
 
 impl Source for Outside {
@@ -63,10 +104,18 @@ impl Source for Outside {
         let shown = self.path.to_string_lossy().into_owned();
         let (dir, pattern) = split(&shown);
         let mut found = Vec::new();
+        self.unreadable = None;
         for entry in std::fs::read_dir(if dir.is_empty() { "/" } else { dir })? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if !glob(pattern.as_bytes(), name.as_bytes()) {
+                continue;
+            }
+            if self.leads_inside(&entry) {
+                let why = format!(
+                    "{name} is a link into the mount: follow it by its own path, as a log of its own"
+                );
+                self.unreadable = Some(Error::other(why));
                 continue;
             }
             let Ok(meta) = std::fs::metadata(entry.path()) else { continue };
@@ -78,16 +127,13 @@ impl Source for Outside {
         let skipped = found.len().saturating_sub(FILES_MAX);
         found.drain(..skipped);
         self.open.retain(|identity, _| found.iter().any(|file| file.identity == *identity));
-        self.unreadable = None;
         for file in &found {
             if let Entry::Vacant(free) = self.open.entry(file.identity) {
                 match File::open(Path::new(dir).join(&file.name)) {
                     Ok(open) => {
-                        free.insert(open);
+                        free.insert((file.name.clone(), open));
                     }
-                    Err(cause) => {
-                        self.unreadable = Some(Error::new(cause.kind(), format!("{}: {cause}", file.name)));
-                    }
+                    Err(cause) => self.unreadable = Some(of_file(&file.name, &cause)),
                 }
             }
         }
@@ -99,15 +145,37 @@ impl Source for Outside {
     }
 
     fn read(&mut self, file: Identity, offset: u64, out: &mut [u8]) -> Result<usize> {
-        self.open.get(&file).map_or(Ok(0), |open| open.read_at(out, offset))
+        let Some((name, open)) = self.open.get(&file) else { return Ok(0) };
+        let read = open.read_at(out, offset).map_err(|cause| of_file(name, &cause));
+        if read.is_err() {
+            // What is opened anew may be read again: of a network's filesystem handles go stale.
+            self.open.remove(&file);
+        }
+        read
     }
 }
 
-/// A log in DATA.
+/// A log in a root.
 pub(super) struct Inside {
     pub core: Arc<Engine>,
-    /// From DATA on.
+    /// The root's directory.
+    pub top: FileId,
+    /// From there on.
     pub path: String,
+}
+
+impl Inside {
+    fn dir(&self, path: &str) -> Result<FileId> {
+        let mut at = self.top;
+        for name in names(path.as_bytes()) {
+            let (file, attr) = self.core.lookup(at, &name).map_err(told)?;
+            if attr.kind != FileKind::Directory {
+                return Err(Error::from_raw_os_error(libc::ENOENT));
+            }
+            at = file;
+        }
+        Ok(at)
+    }
 }
 
 fn told(error: weft::error::Error) -> Error {
@@ -117,13 +185,7 @@ fn told(error: weft::error::Error) -> Error {
 impl Source for Inside {
     fn list(&mut self) -> Result<Vec<Found>> {
         let (dir, pattern) = split(&self.path);
-        let at = match names(dir.as_bytes()).is_empty() {
-            true => FileId::ROOT,
-            false => match file_at(&*self.core, b"", dir.as_bytes()).map_err(told)? {
-                Some((file, attr)) if attr.kind == FileKind::Directory => file,
-                _ => return Err(Error::from_raw_os_error(libc::ENOENT)),
-            },
-        };
+        let at = self.dir(dir)?;
         let mut found = Vec::new();
         for entry in self.core.read_dir(at, None, usize::MAX).map_err(told)? {
             if entry.kind != FileKind::Regular || !glob(pattern.as_bytes(), &entry.name) {
@@ -149,6 +211,46 @@ impl Source for Inside {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_are_followed_up_to_what_the_daemon_has_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        std::fs::create_dir_all(at("data/log")).unwrap();
+        std::fs::create_dir(at("logs")).unwrap();
+        symlink(at("data"), at("main")).unwrap();
+        symlink("../main/log", at("logs/pg")).unwrap();
+        symlink("/nowhere", at("data/out")).unwrap();
+        symlink("round", at("round")).unwrap();
+        let tops = [at("data")];
+        for (path, reached) in [
+            ("main/log/*.csv", "data/log/*.csv"),
+            ("logs/pg/x", "data/log/x"),
+            ("data/out/x", "data/out/x"),
+            ("logs/x", "logs/x"),
+            ("no/such/x", "no/such/x"),
+            ("round", "round"),
+        ] {
+            assert_eq!(reach(&at(path), &tops), at(reached), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_leads_into_the_mount_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        std::fs::create_dir(at("data")).unwrap();
+        std::fs::create_dir(at("logs")).unwrap();
+        std::fs::write(at("data/x.csv"), "x").unwrap();
+        std::fs::write(at("logs/a.csv"), "a").unwrap();
+        symlink(at("data/x.csv"), at("logs/now.csv")).unwrap();
+        let mut outside = Outside::new(&at("logs/*.csv"), vec![at("data")]);
+        let names: Vec<String> = outside.list().unwrap().into_iter().map(|found| found.name).collect();
+        assert_eq!(names, ["a.csv"]);
+        let told = outside.unreadable().unwrap().to_string();
+        assert!(told.contains("now.csv is a link into the mount"), "{told}");
+    }
 
     #[test]
     fn names_fit_patterns() {

@@ -91,7 +91,7 @@ impl Tables {
                 path
             }
         }?;
-        let partition = running.partition(&path).ok()?;
+        let partition = located(running, layout, &path)?;
         let endings = if layout == Layout::Mariadb { &ROWS_OF_MARIADB[..] } else { &[""] };
         let is_there = |ending: &&str| {
             let path = [partition.name.as_slice(), ending.as_bytes()].concat();
@@ -110,9 +110,17 @@ impl Tables {
     /// The partition of a table, or of a part of it, if it has files.
     pub fn partition(&self, running: &Running, of: &Named<'_>) -> Option<Partition> {
         let layout = running.layout();
-        let partition = running.partition(&self.path(layout, running, of)?).ok()?;
+        let partition = located(running, layout, &self.path(layout, running, of)?)?;
         let files = running.common.engine.partition_files(layout, &partition).ok()?;
         (!files.is_empty()).then_some(partition)
+    }
+}
+
+/// Of MariaDB a path names several files.
+fn located(running: &Running, layout: Layout, path: &str) -> Option<Partition> {
+    match layout {
+        Layout::Mariadb => running.partition(path).ok(),
+        _ => running.relation(path),
     }
 }
 

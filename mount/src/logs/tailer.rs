@@ -14,9 +14,11 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
+use weft::types::FileId;
 
 /// Between two looks: a split is to be seen while it runs, and a look is a listing of a directory.
 const EVERY: Duration = Duration::from_millis(100);
@@ -118,19 +120,11 @@ pub fn begin(
     connection: Option<&str>,
     tick: Option<Duration>,
 ) -> Outcome<()> {
-    let by_profile = settings.is_empty().then(|| running.profile());
-    let settings = by_profile.map_or_else(|| settings.to_vec(), Setting::of_profile);
-    let kept = Kept::load(&running.common.store);
-    let begun = |setting: Setting| {
-        let places = kept.of(&place(&setting)).cloned();
-        followed(running, setting, places.as_ref())
-    };
-    let logs = settings.into_iter().map(begun).collect();
-    let meaning = Meaning::new(Tables::new(connection.map(str::to_owned)), kept.detached());
-    let queries = Queries::new(tick);
-    let mut tailer = Tailer { logs, by_profile, kept, meaning, waiting: Vec::new(), queries };
-    let running = Arc::downgrade(running);
+    let (tables, queries) = (Tables::new(connection.map(str::to_owned)), Queries::new(tick));
+    let (running, settings) = (Arc::downgrade(running), settings.to_vec());
     let work = move || {
+        let begun = running.upgrade().map(|running| Tailer::new(&running, settings, tables, queries));
+        let Some(mut tailer) = begun else { return };
         while tailer.look(&running) {
             thread::sleep(EVERY);
         }
@@ -140,7 +134,8 @@ pub fn begin(
 }
 
 fn followed(running: &Running, setting: Setting, places: Option<&Places>) -> (Setting, Follow, Counts) {
-    let tops = [running.data.as_path(), running.point()];
+    let points = running.roots.iter().map(|root| (root.point.clone(), root.here.dir));
+    let tops: Vec<(PathBuf, FileId)> = points.chain([(running.data.clone(), FileId::ROOT)]).collect();
     let mut follow = setting.follow(&running.common.engine, &tops);
     places.into_iter().for_each(|places| follow.resume(places));
     let counts = Counts::new(&setting);
@@ -153,6 +148,20 @@ fn place(setting: &Setting) -> String {
 }
 
 impl Tailer {
+    /// On its own thread: to see where a path leads may take long, on a network's filesystem.
+    fn new(running: &Running, settings: Vec<Setting>, tables: Tables, queries: Queries) -> Tailer {
+        let by_profile = settings.is_empty().then(|| running.profile());
+        let settings = by_profile.map_or(settings, Setting::of_profile);
+        let kept = Kept::load(&running.common.store);
+        let begun = |setting: Setting| {
+            let places = kept.of(&place(&setting)).cloned();
+            followed(running, setting, places.as_ref())
+        };
+        let logs = settings.into_iter().map(begun).collect();
+        let meaning = Meaning::new(tables, kept.detached());
+        Tailer { logs, by_profile, kept, meaning, waiting: Vec::new(), queries }
+    }
+
     /// Reads what is new and does what it asks for; false when the mount ends.
     fn look(&mut self, running: &Weak<Running>) -> bool {
         let Some(running) = running.upgrade() else { return false };
@@ -214,8 +223,9 @@ impl Tailer {
     }
 
     fn tell(&mut self, running: &Running) {
-        let places: BTreeMap<String, Places> =
-            self.logs.iter().map(|(setting, follow, _)| (place(setting), follow.places())).collect();
+        let places =
+            self.logs.iter().filter_map(|(setting, follow, _)| Some((place(setting), follow.places()?)));
+        let places: BTreeMap<String, Places> = places.collect();
         if let Err(cause) = self.kept.put(places, &self.meaning.detached) {
             tracing::debug!("STORE/logs.json cannot be written: {cause}");
         }

@@ -146,6 +146,16 @@ fn the_log_of_a_file_goes_through_renames_and_past_its_end() {
     assert_eq!(kinds(&weft_json(&["log", "--json", "--all", "--limit", "0", text(&at("c"))])).len(), 56);
     let until = format!("seq={}", lines[3]["seq"]);
     assert_eq!(kinds(&weft_json(&["log", "--json", "--until", &until, text(&at("c"))])), expected[3..]);
+    let empty = |path: &Path| {
+        for (bounds, why) in [
+            (&["--until", "2001-01-01T00:00:00Z"][..], "weft resolve 2001"),
+            (&["--since", "-1m", "--until", "-2m"], "turn them round"),
+        ] {
+            let refused = cmd::run(mount::weft().arg("log").args(bounds).arg(path));
+            assert!(refused.code == 1 && refused.stderr.contains(why), "{refused:?}");
+        }
+    };
+    empty(&at("c"));
     // A directory's entries.
     let root = weft_json(&["log", "--json", text(&mount.point)]);
     let last = &root["versions"][0];
@@ -163,6 +173,7 @@ fn the_log_of_a_file_goes_through_renames_and_past_its_end() {
     let mounted = weft_json(&["log", "--json", text(&at("e/b"))]);
     mount.unmount();
     let before = scan(&mount.store);
+    empty(&mount.data.join("e/b"));
     let offline = weft_json(&["log", "--json", text(&mount.data.join("e/b"))]);
     assert_eq!(offline["versions"], mounted["versions"]);
     assert_eq!((&offline["path"], &offline["gone"]), (&mounted["path"], &mounted["gone"]));

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use weft_e2e::{Mariadb, Mount, Place, Postgres, cmd};
@@ -253,8 +254,11 @@ fn statistics_of_postgres_tell_what_is_read() {
     let data = place.dir_for("postgres", "data");
     let server = Postgres::new(&place, "live", &data).set("autovacuum=off");
     let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
-    let mount =
-        configured(Mount::over(&data), &format!("pg_stat = \"{conninfo}\"\nforecast_tick_secs = 1\n"));
+    let fast = place.dir_for("postgres", "fast");
+    let mount = configured(
+        Mount::over(&data).root("ts", &fast),
+        &format!("pg_stat = \"{conninfo}\"\nforecast_tick_secs = 1\n"),
+    );
     let told = |mount: &Mount| mount.status()["pg_stat"].clone();
     until("that nobody answers is told", &mount, |status| status["pg_stat"]["trouble"].is_string());
     let table = cmd::run(mount.weft().arg("status").arg(&mount.point)).ok();
@@ -276,7 +280,49 @@ fn statistics_of_postgres_tell_what_is_read() {
         of(now, "reads") >= of(&before, "reads") + 50 && of(now, "writes") >= of(&before, "writes") + 1_000
     });
     assert!(told(&mount)["trouble"].is_null());
+    // Other files, but the same table: what was counted so far is not told again.
+    let before = told(&mount);
+    server.sql("TRUNCATE read_often");
+    server.sql("VACUUM FULL read_often");
+    server.sql("SELECT count(*) FROM read_often");
+    until("the table is read on", &mount, |status| of(&status["pg_stat"], "reads") > of(&before, "reads"));
+    assert_eq!(of(&told(&mount), "writes"), of(&before, "writes"));
+    // What the server finds behind a link is a root of its own.
+    server
+        .connect("postgres")
+        .batch_execute(&format!("CREATE TABLESPACE fast LOCATION '{}'", fast.display()))
+        .unwrap();
+    server.sql("CREATE TABLE elsewhere (id int) TABLESPACE fast; INSERT INTO elsewhere SELECT generate_series(1, 500)");
+    let path = path_of(&server, "elsewhere");
+    until("rows are counted", &mount, |status| {
+        of(&status["pg_stat"], "writes") >= of(&before, "writes") + 500
+    });
     server.stop();
+    mount.unmount();
+    let below = &path[path.find("PG_").unwrap()..];
+    assert_eq!(queries(&mount, &format!("ts:{below}")).1, 500);
+    assert_eq!(queries(&mount, &path), (0, 0), "as the server calls it there is no partition");
+}
+
+/// Held open through the mount, a log would keep it busy for ever.
+#[test]
+fn a_log_in_a_root_is_followed_by_any_path_and_keeps_no_mount_busy() {
+    let place = Place::new();
+    let (data, further, links) = (place.join("data"), place.join("further"), place.join("links"));
+    [&data, &further, &links].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    symlink(&data, links.join("data")).unwrap();
+    symlink("../further", links.join("further")).unwrap();
+    let paths = [further.join("a.log"), links.join("further/b.log"), links.join("data/c.log")];
+    let logs =
+        paths.each_ref().map(|path| format!("{{ path = \"{}\", format = \"pg-stderr\" }}", path.display()));
+    let mount =
+        configured(Mount::over(&data).root("further", &further), &format!("log = [{}]\n", logs.join(", ")));
+    // Whatever is there at the first look was there before.
+    std::thread::sleep(Duration::from_millis(500));
+    for path in &paths {
+        fs::write(path, "LOG:  statement: DROP TABLE a\nLOG:  no statement\n").unwrap();
+    }
+    until("all are followed", &mount, |status| (0..3).all(|log| status["logs"][log]["changes"] == 1));
     mount.unmount();
 }
 

@@ -87,6 +87,7 @@ fn what_is_kept_is_right_and_what_went_is_estale_and_space_comes_back() {
         &["every write for 1m"][..],
         &["--cap", "0"],
         &["one per hour"],
+        &["every write for 1d, then one per week for 2d"],
         &["every write for 1d, then one per hour for 7d, then one per minute for 7d"],
     ] {
         let before = std::fs::read(mount.store.join("weft.toml")).unwrap();
@@ -95,6 +96,9 @@ fn what_is_kept_is_right_and_what_went_is_estale_and_space_comes_back() {
         assert!(refused.code == 1 && refused.stderr.trim().lines().count() == 1, "{refused:?}");
         assert_eq!(std::fs::read(mount.store.join("weft.toml")).unwrap(), before);
     }
+    let misplaced =
+        cmd::run(mount.weft().args(["retention", "set"]).arg(&mount.point).args(["--cap", "10GiB"]));
+    assert!(misplaced.code == 1 && misplaced.stderr.contains("--of"), "{misplaced:?}");
     let set = ["retention", "set", "every write for 1s", "--minimum", "1s", "--of"];
     let told = cmd::run(mount.weft().args(set).arg(&mount.point)).ok();
     assert!(told.contains("every write for 1s"), "{told}");

@@ -16,14 +16,14 @@ fn weft(mount: &Mount, args: &[&str]) -> Output {
 
 /// Past ticks as a daemon keeps them: partitions take turns, each writes for five minutes in thirty, which no model that
 /// has not seen this site can know.
-fn keep_trace(store: &Path, ticks: i64) {
+fn keep_trace(store: &Path, ticks: i64, partitions: i64) {
     let begun = 1_764_000_000_000_000;
     let mut text = format!("#weft-trace 1 tick_us={TICK_US} source=live\n");
     text.push_str("end_us,partition,what,span_us,writes,bytes,appends,overwrites,pages,growth,size,reads,read_bytes,fsyncs,touched\n");
     for tick in 0..ticks {
-        for partition in (0..PARTITIONS).filter(|partition| (tick / 30 + partition) % 6 == 0) {
+        for partition in (0..partitions).filter(|partition| (tick / 30 + partition) % 6 == 0) {
             // As different as a hash makes them.
-            let noise = (tick * PARTITIONS + partition).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64);
+            let noise = (tick * partitions + partition).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64);
             let writes = 80 + (noise >> 40 & 31);
             writeln!(
                 text,
@@ -54,12 +54,15 @@ fn a_model_trained_on_the_sites_own_trace_takes_over_when_it_is_better() {
     let early = weft(&mount, &["train"]);
     assert!(early.code == 1 && early.stderr.contains("no ticks are kept"), "{early:?}");
     mount.unmount();
-    keep_trace(&mount.store, 60);
-    mount.remount();
-    let early = weft(&mount, &["train"]);
-    assert!(early.code == 1 && early.stderr.contains("too short to train on"), "{early:?}");
-    mount.unmount();
-    keep_trace(&mount.store, 6 * 360);
+    for (partitions, why) in [(PARTITIONS, " rows, of 1000"), (600, " moments, of 60")] {
+        keep_trace(&mount.store, 60, partitions);
+        mount.remount();
+        let early = weft(&mount, &["train"]);
+        assert!(early.code == 1 && early.stderr.contains("too short to train on"), "{early:?}");
+        assert!(early.stderr.contains(why), "{early:?}");
+        mount.unmount();
+    }
+    keep_trace(&mount.store, 6 * 360, PARTITIONS);
     mount.remount();
     let pids = mount.daemons();
     assert_eq!(used(&mount), "shipped");

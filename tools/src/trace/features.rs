@@ -85,24 +85,27 @@ impl Arrays {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    if !(0.0..1e8).contains(&args.step) {
-        return Err("--step is a number of seconds".into());
-    }
     let policy = SplitPolicy::parse(&args.splits)?;
     let trace = files::read(&args.trace)?;
-    let wanted = Wanted { policy, step_us: (args.step * 1e6) as i64, rows: args.rows, seed: args.seed };
+    let step_us = files::step_us(args.step, &trace)?;
+    let wanted = Wanted { policy, step_us, rows: args.rows, seed: args.seed };
     std::fs::create_dir_all(&args.output)
         .map_err(|cause| format!("cannot make {}: {cause}", args.output.display()))?;
     let failed = |cause: std::io::Error| format!("cannot write into {}: {cause}", args.output.display());
     let mut arrays = Arrays::make(&args.output)?;
-    walk(&trace, wanted, |batch| arrays.push(&batch)).map_err(failed)?;
+    let mut moments = 0;
+    let take = |batch: Batch| {
+        moments += u64::from(!batch.partitions.is_empty());
+        arrays.push(&batch)
+    };
+    walk(&trace, wanted, take).map_err(failed)?;
     let rows = arrays.finish().map_err(failed)?;
-    let about = about(args, &trace, rows)?;
+    let about = about(args, &trace, (rows, moments))?;
     std::fs::write(args.output.join("about.json"), format!("{about:#}\n")).map_err(failed)?;
     output::print(&format!("{rows} rows of {} features\n", features::COUNT))
 }
 
-fn about(args: &Args, trace: &Trace, rows: u64) -> Result<serde_json::Value, String> {
+fn about(args: &Args, trace: &Trace, (rows, moments): (u64, u64)) -> Result<serde_json::Value, String> {
     let names: Vec<&str> = trace.names.iter().map(|name| &**name).collect();
     let baselines: Vec<&str> = baseline::ALL.iter().map(|baseline| baseline.name()).collect();
     let outputs: Vec<_> =
@@ -118,6 +121,7 @@ fn about(args: &Args, trace: &Trace, rows: u64) -> Result<serde_json::Value, Str
         "baselines": baselines,
         "partitions": names,
         "rows": rows,
+        "moments": moments,
         "tick_us": trace.tick_us,
         "source": trace.source,
         "splits": args.splits,

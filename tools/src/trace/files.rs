@@ -34,6 +34,24 @@ pub fn read(path: &Path) -> Result<Trace, String> {
     text::read(open(path)?).map_err(|cause| format!("{}: {}", path.display(), cause.message))
 }
 
+/// `--step SECS` in µs; 0: a tick of the trace.
+///
+/// # Errors
+/// One line: how long it may be.
+pub fn step_us(secs: f64, trace: &Trace) -> Result<i64, String> {
+    if !(0.0..1e8).contains(&secs) {
+        return Err("--step is a number of seconds from 0 to 100000000".into());
+    }
+    let step_us = (secs * 1e6) as i64;
+    if secs > 0.0 && step_us < trace.tick_us {
+        let tick = trace.tick_us as f64 / 1e6;
+        return Err(format!(
+            "--step {secs} is less than a tick of this trace: give {tick} (seconds) or more"
+        ));
+    }
+    Ok(step_us)
+}
+
 /// Writes a file, `-` for standard output; compressed where its name ends in `.gz`.
 ///
 /// # Errors
@@ -81,5 +99,21 @@ pub fn hash(path: &Path) -> Result<String, String> {
             return Ok(hasher.finalize().to_hex().to_string());
         }
         hasher.update(buffer.get(..got).unwrap_or(&[]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_a_tick_at_least() {
+        let trace = Trace { tick_us: 10_000_000, ..Trace::default() };
+        assert_eq!(step_us(0.0, &trace), Ok(0));
+        assert_eq!(step_us(10.0, &trace), Ok(10_000_000));
+        for (secs, why) in [(0.000_001, "10 (seconds) or more"), (1e-9, "less than a tick"), (-1.0, "from 0")]
+        {
+            assert!(step_us(secs, &trace).unwrap_err().contains(why), "{secs}");
+        }
     }
 }
