@@ -394,16 +394,6 @@ impl Engine {
         self.live.read(file, offset, out)
     }
 
-    pub fn fallocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<()> {
-        let end = offset.checked_add(len).ok_or_else(|| Error::errno("live.fallocate", libc::EFBIG))?;
-        match mode {
-            Fallocate::Reserve { keep_size } => self.reserve(file, end, (len, keep_size)),
-            // Parts of pages are written.
-            Fallocate::Punch => self.roomy(|| self.live.zero(file, offset, len, true)),
-            Fallocate::Zero { keep_size } => self.roomy(|| self.live.zero(file, offset, len, keep_size)),
-        }
-    }
-
     /// Bytes of pages that hold data: what `st_blocks` tells.
     pub fn data_bytes(&self, file: FileId) -> Result<u64> {
         self.live.data_bytes(file)
