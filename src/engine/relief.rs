@@ -126,6 +126,9 @@ impl Engine {
 
     fn shorten(&self, enough: &dyn Fn() -> bool) -> Result<bool> {
         let retention = self.retention();
+        if self.is_relieved(enough) {
+            return Ok(true);
+        }
         if self.weaver.is_on() {
             match self.weave_now() {
                 // Pruning may give back what weaving would take.
@@ -135,9 +138,7 @@ impl Engine {
         }
         let Some(mut age_us) = self.age_us(&retention)? else { return Ok(enough()) };
         loop {
-            let _ = self.live.journal.prepare_spares();
-            self.live.look_again();
-            if enough() {
+            if self.is_relieved(enough) {
                 return Ok(true);
             }
             if age_us <= retention.minimum_us.max(1) {
@@ -152,6 +153,18 @@ impl Engine {
                 "history takes more room than it may: it was shortened"
             );
         }
+    }
+
+    /// Whether there is enough room, now that some was made. Where it is room on the disk that is wanted, and not only history
+    /// that takes more than it may, shadows go for it.
+    fn is_relieved(&self, enough: &dyn Fn() -> bool) -> bool {
+        let look = || {
+            // That there is still no space is logged where it is found.
+            let _ = self.live.journal.prepare_spares();
+            self.live.look_again();
+            enough()
+        };
+        look() || (self.live.is_short() || !self.is_over()) && self.give_up_shadows() && look()
     }
 
     /// µs of time that passed since history began, as far as retention keeps it.
