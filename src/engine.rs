@@ -23,7 +23,9 @@ mod splits;
 mod status;
 mod store;
 mod sweeping;
+mod thinning;
 mod threads;
+mod undone;
 mod weaving;
 
 pub use activity::Work;

@@ -130,11 +130,7 @@ impl Engine {
             return Ok(true);
         }
         if self.weaver.is_on() {
-            match self.weave_now() {
-                // Pruning may give back what weaving would take.
-                Err(error) if error.is(libc::ENOSPC) => {}
-                woven => drop(woven?),
-            }
+            self.weave_if_possible();
         }
         let Some(mut age_us) = self.age_us(&retention)? else { return Ok(enough()) };
         loop {
