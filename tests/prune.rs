@@ -274,6 +274,19 @@ fn relief_goes_on_past_a_journal_segment_that_cannot_be_woven() {
     assert!(!left.iter().any(|entry| entry.name == b"0000000001.seg"));
 }
 
+#[test]
+fn relief_ends_when_the_threads_are_to_end() {
+    let mut world = World::new(18);
+    world.sessions(3);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(Retention { cap: Cap::Bytes(1), minimum_us: 1, ..Retention::everything() });
+    // Told to, they end; whoever wants room at that moment hears that there is none.
+    engine.abandon();
+    assert!(!engine.relieve().unwrap());
+    assert!(world.past.iter().all(|past| engine.thinned().keeps(past.seq)));
+}
+
 /// A prune without space for anything new gives back what needs none.
 #[test]
 fn without_space_what_needs_none_is_freed() {
@@ -305,6 +318,31 @@ fn without_space_what_needs_none_is_freed() {
     world.disk.clear_faults();
     engine.prune(&Unpaced, false).unwrap();
     check(&engine, &world.past);
+}
+
+#[test]
+fn steps_of_the_clock_make_history_neither_older_nor_younger_when_it_is_shortened() {
+    const SECOND: i64 = 1_000_000;
+    // Not at all; by less than there is of history, back and forth; and by more.
+    for by in [0, -90, 90, -10_000, 10_000] {
+        let mut world = World::new(17);
+        world.sessions(4);
+        let older = world.past.len();
+        world.clock.pass(100 * SECOND);
+        world.sessions(4);
+        let engine = world.open();
+        world.clock.step(by * SECOND);
+        world.work(&engine);
+        settle(&engine).unwrap();
+        let minimum_us = 20 * SECOND as u64;
+        engine.set_retention(Retention { cap: Cap::Bytes(1), minimum_us, ..Retention::everything() });
+        assert!(!engine.relieve().unwrap(), "no history fits into a byte");
+        let kept: Vec<bool> = world.past.iter().map(|past| engine.thinned().keeps(past.seq)).collect();
+        // Up to the last event that is older than the minimum.
+        assert!(kept[..older - 1].iter().all(|kept| !kept), "a step of {by} s: {kept:?}");
+        assert!(kept[older..].iter().all(|kept| *kept), "a step of {by} s: {kept:?}");
+        check(&engine, &world.past);
+    }
 }
 
 #[test]

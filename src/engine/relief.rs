@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::meta::retention::Retention;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, thread};
-use crate::weave::Unpaced;
+use crate::weave::Pace;
 use std::time::{Duration, Instant};
 
 /// History is shortened by one in so many of what is left, until there is room.
@@ -137,12 +137,13 @@ impl Engine {
             if self.is_relieved(enough) {
                 return Ok(true);
             }
-            if age_us <= retention.minimum_us.max(1) {
+            if age_us <= retention.minimum_us.max(1) || self.threads.stopping().load(Ordering::Relaxed) {
                 return Ok(false);
             }
             age_us -= (age_us / STEP).max(1);
             age_us = age_us.max(retention.minimum_us);
-            let pruned = self.prune_by(&retention.within(age_us), &Unpaced, false)?;
+            let pruned =
+                self.prune_by(&retention.within(age_us), &UntilStopped(self.threads.stopping()), false)?;
             tracing::warn!(
                 upto = %pruned.upto,
                 back = pruned.thinning.before_bytes.saturating_sub(pruned.thinning.after_bytes),
@@ -165,10 +166,17 @@ impl Engine {
 
     /// µs of time that passed since history began, as far as retention keeps it.
     fn age_us(&self, retention: &Retention) -> Result<Option<u64>> {
-        let oldest = self.oldest().1;
-        let passed = self.now().0.saturating_sub(oldest.0);
-        let age = u64::try_from(passed).unwrap_or(0);
+        let age = self.resolver().age_us(self.oldest())?;
         let age = retention.reach_us().map_or(age, |reach| reach.min(age));
         Ok((age > 0).then_some(age))
+    }
+}
+
+/// As fast as it goes, until the engine's threads are to end.
+struct UntilStopped<'a>(&'a AtomicBool);
+
+impl Pace for UntilStopped<'_> {
+    fn go_on(&self, _: u64) -> bool {
+        !self.0.load(Ordering::Relaxed)
     }
 }

@@ -84,6 +84,19 @@ impl Resolver<'_> {
         Ok(plan)
     }
 
+    /// µs of time that passed since an event that was at `began`: steps of the clock do not count.
+    pub fn age_us(&self, (seq, began): (Seq, Timestamp)) -> Result<u64> {
+        let time = self.journal.time()?;
+        let epoch = time.epochs.of(seq);
+        let mut age = 0u64;
+        for span in self.spans(&time).into_iter().filter(|span| span.epoch >= epoch) {
+            let start = if span.epoch == epoch { span.start.max(began) } else { span.start };
+            let passed = self.end(&span, &time)?.0.saturating_sub(start.0);
+            age = age.saturating_add(u64::try_from(passed).unwrap_or(0));
+        }
+        Ok(age)
+    }
+
     /// The epoch and the time in it of so many µs ago; `None` before history.
     fn back(&self, ago_us: u64) -> Result<Option<(Span, Timestamp)>> {
         let time = self.journal.time()?;
