@@ -270,7 +270,7 @@ fn a_dry_run_keeps_nobody_waiting_who_prunes() {
     }
     let (done, wait) = std::sync::mpsc::channel();
     let pruner = Arc::clone(&engine);
-    std::thread::spawn(move || done.send(pruner.prune(&Unpaced, false)));
+    std::thread::spawn(move || drop(done.send(pruner.prune(&Unpaced, false))));
     let pruned = wait.recv_timeout(Duration::from_secs(60)).expect("it waits for the dry run").unwrap();
     assert!(pruned.bases_bytes > 0, "{pruned:?}");
     held.go.store(true, Ordering::Relaxed);

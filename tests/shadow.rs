@@ -433,7 +433,7 @@ fn over_the_budget_the_least_useful_goes_and_what_was_asked_for_stays() {
 
 #[test]
 fn on_a_full_disk_shadows_go_before_history_and_none_is_made() {
-    const BLOCK: [u8; 16 * PAGE] = [7; 16 * PAGE];
+    static BLOCK: [u8; 16 * PAGE] = [7; 16 * PAGE];
     let mut world = World::new(12, 2_000, false);
     let engine = world.open();
     let wish = || {
