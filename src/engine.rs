@@ -23,7 +23,9 @@ mod splits;
 mod status;
 mod store;
 mod sweeping;
+mod thinning;
 mod threads;
+mod undone;
 mod weaving;
 
 pub use activity::Work;
@@ -400,16 +402,6 @@ impl Engine {
 
     pub fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize> {
         self.live.read(file, offset, out)
-    }
-
-    pub fn fallocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<()> {
-        let end = offset.checked_add(len).ok_or_else(|| Error::errno("live.fallocate", libc::EFBIG))?;
-        match mode {
-            Fallocate::Reserve { keep_size } => self.reserve(file, end, (len, keep_size)),
-            // Parts of pages are written.
-            Fallocate::Punch => self.roomy(|| self.live.zero(file, offset, len, true)),
-            Fallocate::Zero { keep_size } => self.roomy(|| self.live.zero(file, offset, len, keep_size)),
-        }
     }
 
     /// Bytes of pages that hold data: what `st_blocks` tells.

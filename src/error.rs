@@ -93,6 +93,17 @@ impl Error {
         }
     }
 
+    /// Whether bytes on disk are not what was written. They stay so, whoever tries again.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.kind, Kind::Corrupt | Kind::Version | Kind::Mismatch)
+    }
+
+    /// Whether one place cannot be read or written: damage, or an error of the medium, which may pass. What does not need
+    /// that place can go on.
+    pub fn is_of_place(&self) -> bool {
+        self.is_damage() || self.is(libc::EIO)
+    }
+
     /// Whether this is the given errno.
     pub fn is(&self, errno: i32) -> bool {
         self.kind == Kind::Os(errno)

@@ -13,9 +13,10 @@ mod support;
 use rand::Rng;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::bed::{self, STORE};
-use support::pruned::{STEP_US, World, check, read_past, retention, settle, try_open, woven_bytes};
-use weft::disk::Disk;
+use support::bed::{self, DATA, STORE};
+use support::pruned::{Past, STEP_US, World, check, read_past, retention, settle, try_open, woven_bytes};
+use weft::disk::sim::SimDisk;
+use weft::disk::{Disk, OpenHow};
 use weft::engine::{Engine, Unpaced};
 use weft::error::Result;
 use weft::meta::retention::{Cap, Retention};
@@ -196,6 +197,150 @@ fn failing_operations_leave_every_kept_instant_and_the_next_pruning_goes_on() {
             engine.prune(&Unpaced, false).unwrap();
             check(&engine, &world.past);
         }
+    }
+}
+
+fn flip(disk: &SimDisk, path: &Path, at: u64) {
+    let file = disk.open("test", path, OpenHow { write: true, ..OpenHow::default() }).unwrap();
+    let mut byte = [0];
+    file.read_at("test", &mut byte, at).unwrap();
+    file.write_at("test", &[byte[0] ^ 4], at).unwrap();
+}
+
+/// As `check`, but what lies in a damaged file may be told to be so.
+fn check_but_for_damage(engine: &Engine, past: &[Past]) {
+    for Past { seq, contents, .. } in past.iter().filter(|past| engine.thinned().keeps(past.seq)) {
+        if let Err(error) = read_past(engine, *seq, contents) {
+            assert!(error.is_damage(), "at {seq}: {error}");
+        }
+    }
+}
+
+#[test]
+fn damage_in_a_woven_file_keeps_no_other_from_being_thinned() {
+    const ROUNDS: u64 = 24;
+    let mut world = World::new(14);
+    world.sessions(8);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let path = Path::new(STORE).join("woven/0000000004.woven");
+    let len = world.disk.stat("test", &path).unwrap().unwrap().attr.size;
+    let mut told = 0;
+    for round in 0..ROUNDS {
+        let (disk, kv) = (world.disk.kill(), world.kv.crash(0));
+        // Its header from the first byte on, its end, and what lies between.
+        let at = if round < 8 { round * 4 } else { len * round / ROUNDS };
+        flip(&disk, &path, at);
+        flip(&disk, &path, len - 1 - round);
+        let engine = try_open(&disk, &kv, &world.clock).unwrap();
+        let before = woven_bytes(&disk);
+        engine.set_retention(retention(3, 4, 16));
+        let done = engine.prune(&Unpaced, false).unwrap();
+        assert!(woven_bytes(&disk) * 10 < before * 8, "byte {at}: {done:?}");
+        assert!(disk.stat("test", &path).unwrap().is_some(), "byte {at}: what is damaged stays");
+        check_but_for_damage(&engine, &world.past);
+        let damage = done.undone.expect("nothing is told");
+        assert!(damage.is_damage() && damage.path.as_deref() == Some(&*path), "byte {at}: {damage}");
+        let problems = engine.status().problems;
+        assert!(problems.len() == 1 && problems[0].contains("0000000004.woven"), "{problems:?}");
+        told += 1;
+        // The others stay as they are now, and it is looked at once more.
+        let again = engine.prune(&Unpaced, false).unwrap();
+        assert!(again.undone.is_some() && again.thinning.unneeded_bytes == 0, "byte {at}: {again:?}");
+    }
+    assert_eq!(told, ROUNDS);
+}
+
+#[test]
+fn relief_goes_on_past_a_journal_segment_that_cannot_be_woven() {
+    let mut world = World::new(15);
+    world.sessions(6);
+    let engine = world.open();
+    engine.checkpoint().unwrap();
+    while engine.index_some().unwrap() {}
+    let minimum_us = 6 * STEP_US as u64;
+    engine.set_retention(Retention { cap: Cap::Bytes(1), minimum_us, ..Retention::everything() });
+    // The group header of its first group.
+    flip(&world.disk, &Path::new(STORE).join("journal/0000000002.seg"), 4096 + 30);
+    assert!(!engine.relieve().unwrap(), "no history fits into a byte");
+    let kept = world.past.iter().filter(|past| engine.thinned().keeps(past.seq)).count();
+    assert!((3..=8).contains(&kept), "{kept} are kept");
+    check_but_for_damage(&engine, &world.past);
+    let left: Vec<_> = world.disk.read_dir("test", &Path::new(STORE).join("journal")).unwrap();
+    assert!(left.iter().any(|entry| entry.name == b"0000000002.seg"), "what is damaged stays");
+    assert!(!left.iter().any(|entry| entry.name == b"0000000001.seg"));
+}
+
+#[test]
+fn relief_ends_when_the_threads_are_to_end() {
+    let mut world = World::new(18);
+    world.sessions(3);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(Retention { cap: Cap::Bytes(1), minimum_us: 1, ..Retention::everything() });
+    // Told to, they end; whoever wants room at that moment hears that there is none.
+    engine.abandon();
+    assert!(!engine.relieve().unwrap());
+    assert!(world.past.iter().all(|past| engine.thinned().keeps(past.seq)));
+}
+
+/// A prune without space for anything new gives back what needs none.
+#[test]
+fn without_space_what_needs_none_is_freed() {
+    let mut world = World::new(16);
+    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+    let old = world.disk.open("test", &Path::new(DATA).join("dropped"), how).unwrap();
+    let bytes: Vec<u8> = (0..200_000).map(|_| world.rng.random()).collect();
+    old.write_at("test", &bytes, 0).unwrap();
+    world.disk.sync_filesystem("test", Path::new("/")).unwrap();
+    world.now.push(("dropped", bytes));
+    world.sessions(2);
+    let engine = world.open();
+    engine.unlink(FileId::ROOT, b"dropped").unwrap();
+    world.now.retain(|(name, _)| *name != "dropped");
+    world.work(&engine);
+    world.seal(engine);
+    world.sessions(4);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(retention(1, 3, 3));
+    let limbo = || world.disk.read_dir("test", &Path::new(DATA).join(".weft/limbo")).unwrap().len();
+    assert_eq!(limbo(), 1);
+    for nth in 1..=world.past.len() as u64 * 4 {
+        world.disk.fail("weave.create", nth, libc::ENOSPC);
+    }
+    assert!(engine.prune(&Unpaced, false).unwrap_err().is(libc::ENOSPC));
+    assert_eq!(limbo(), 0, "a file that was removed whole takes its space still");
+    check(&engine, &world.past);
+    world.disk.clear_faults();
+    engine.prune(&Unpaced, false).unwrap();
+    check(&engine, &world.past);
+}
+
+#[test]
+fn steps_of_the_clock_make_history_neither_older_nor_younger_when_it_is_shortened() {
+    const SECOND: i64 = 1_000_000;
+    // Not at all; by less than there is of history, back and forth; and by more.
+    for by in [0, -90, 90, -10_000, 10_000] {
+        let mut world = World::new(17);
+        world.sessions(4);
+        let older = world.past.len();
+        world.clock.pass(100 * SECOND);
+        world.sessions(4);
+        let engine = world.open();
+        world.clock.step(by * SECOND);
+        world.work(&engine);
+        settle(&engine).unwrap();
+        let minimum_us = 20 * SECOND as u64;
+        engine.set_retention(Retention { cap: Cap::Bytes(1), minimum_us, ..Retention::everything() });
+        assert!(!engine.relieve().unwrap(), "no history fits into a byte");
+        let kept: Vec<bool> = world.past.iter().map(|past| engine.thinned().keeps(past.seq)).collect();
+        // Up to the last event that is older than the minimum.
+        assert!(kept[..older - 1].iter().all(|kept| !kept), "a step of {by} s: {kept:?}");
+        assert!(kept[older..].iter().all(|kept| *kept), "a step of {by} s: {kept:?}");
+        check(&engine, &world.past);
     }
 }
 

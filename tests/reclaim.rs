@@ -11,13 +11,16 @@ mod support;
 
 use rand::Rng;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use support::bed::{DATA, STORE};
 use support::pruned::{World, check, retention, settle, try_open};
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Unpaced};
+use weft::engine::{Engine, Pace, Unpaced};
 use weft::error::Result;
 use weft::meta::retention::Retention;
-use weft::types::FileId;
+use weft::types::{FileId, PAGE};
 
 /// Files that were there before Weft: two are written page by page, and one is removed whole.
 const OLD: [&str; 3] = ["old", "older", "dropped"];
@@ -190,4 +193,88 @@ fn a_failing_operation_of_it_takes_nothing_and_the_next_pruning_goes_on() {
             check(&engine, &world.past);
         }
     }
+}
+
+#[test]
+fn a_damaged_list_of_saved_pages_keeps_its_file_and_no_other() {
+    let mut world = World::new(4);
+    let bytes: Vec<u8> = (0..3_200_000).map(|_| world.rng.random()).collect();
+    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+    let file = world.disk.open("test", &Path::new(DATA).join("old"), how).unwrap();
+    file.write_at("test", &bytes, 0).unwrap();
+    world.disk.sync_filesystem("test", Path::new("/")).unwrap();
+    world.now.push(("old", bytes));
+    // Of each session one base file; that of the first is of several batches.
+    for bytes in [2_400_000, 400_000, 400_000] {
+        let engine = world.open();
+        world.note(&engine);
+        let new: Vec<u8> = (0..bytes).map(|_| world.rng.random()).collect();
+        let at = world.now[0].1.len() - if bytes > 1_000_000 { 3_200_000 } else { 400_000 };
+        world.write(&engine, "old", at, &new);
+        world.work(&engine);
+        world.seal(engine);
+    }
+    let engine = world.open();
+    settle(&engine).unwrap();
+    // The first instant needs the pages of the first base file behind the list that is damaged.
+    engine.tag("first", world.past[0].seq).unwrap();
+    let base = Path::new(STORE).join("base");
+    let first = base.join("0000000001.base");
+    let len = world.disk.stat("test", &first).unwrap().unwrap().attr.size;
+    assert!(len > 2_000_000, "{len}");
+    let damaged = world.disk.open("test", &first, OpenHow { write: true, ..OpenHow::default() }).unwrap();
+    damaged.write_at("test", &[0xff; 64], 0).unwrap();
+    engine.set_retention(retention(1, 3, 1));
+    let done = engine.prune(&Unpaced, false).unwrap();
+    assert!(done.undone.is_some_and(|error| error.path == Some(first.clone())));
+    assert!(world.disk.stat("test", &first).unwrap().is_some());
+    check(&engine, &world.past);
+    engine.untag("first").unwrap();
+    engine.prune(&Unpaced, false).unwrap();
+    assert!(world.disk.stat("test", &first).unwrap().is_some(), "who needs it is not known");
+    check(&engine, &world.past);
+}
+
+/// Stops where base files are looked through until it is let go.
+#[derive(Default)]
+struct Held {
+    there: AtomicBool,
+    go: AtomicBool,
+}
+
+impl Pace for Held {
+    fn go_on(&self, bytes: u64) -> bool {
+        while bytes == PAGE && !self.go.load(Ordering::Relaxed) {
+            self.there.store(true, Ordering::Relaxed);
+            std::thread::yield_now();
+        }
+        true
+    }
+}
+
+#[test]
+fn a_dry_run_keeps_nobody_waiting_who_prunes() {
+    let mut world = world(5);
+    sessions(&mut world);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(retention(4, 3, 4));
+    let held = Arc::new(Held::default());
+    let dry = {
+        let (engine, held) = (Arc::clone(&engine), Arc::clone(&held));
+        std::thread::spawn(move || engine.prune(&*held, true))
+    };
+    while !held.there.load(Ordering::Relaxed) {
+        assert!(!dry.is_finished(), "it never came to the base files");
+        std::thread::yield_now();
+    }
+    let (done, wait) = std::sync::mpsc::channel();
+    let pruner = Arc::clone(&engine);
+    std::thread::spawn(move || drop(done.send(pruner.prune(&Unpaced, false))));
+    let pruned = wait.recv_timeout(Duration::from_secs(60)).expect("it waits for the dry run").unwrap();
+    assert!(pruned.bases_bytes > 0, "{pruned:?}");
+    held.go.store(true, Ordering::Relaxed);
+    let dry = dry.join().unwrap().unwrap();
+    assert!(dry.dry && dry.thinning.unneeded_bytes > 0, "{dry:?}");
+    check(&engine, &world.past);
 }

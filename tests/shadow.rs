@@ -21,6 +21,7 @@ use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
 use weft::engine::{Engine, Instant, Resolution, SetAttr, ShadowReason, Subject, Wish};
 use weft::error::{Kind, Result};
+use weft::meta::retention::Retention;
 use weft::types::{FileId, PageSet, Seq};
 
 const SHADOW: &str = "/store/shadow";
@@ -428,6 +429,48 @@ fn over_the_budget_the_least_useful_goes_and_what_was_asked_for_stays() {
     assert_eq!(names(), ["1", NAME, "2"], "an urgent one has its room");
     assert_eq!(engine.shadow_status().dropped, 2);
     assert_eq!(engine.shadow_status().failures, 0, "no room is no failure");
+}
+
+#[test]
+fn on_a_full_disk_shadows_go_before_history_and_none_is_made() {
+    static BLOCK: [u8; 16 * PAGE] = [7; 16 * PAGE];
+    let mut world = World::new(12, 2_000, false);
+    let engine = world.open();
+    let wish = || {
+        let (subject, reason) = (subject(), ShadowReason::Rule);
+        engine.wish(Wish { subject, pages: None, at: None, benefit: 9.0, reason, urgent: false });
+        engine.shadow_step().unwrap();
+        snapshots(&engine)
+    };
+    assert_eq!(wish(), 1);
+    // All of history may go, but need not.
+    engine.set_retention(Retention { minimum_us: 1, ..Retention::everything() });
+    // A twentieth is always left.
+    let capacity = (world.disk.used() + (1 << 20)) * 20 / 19;
+    world.disk.set_capacity(capacity);
+    for _ in 0..400 {
+        world.clock.pass(1_000_000);
+        world.write(&engine, world.now.len(), &BLOCK).unwrap();
+        world.keep(&engine).unwrap();
+        if engine.shadows().is_empty() {
+            break;
+        }
+    }
+    assert!(engine.shadows().is_empty(), "{:?}", engine.full());
+    assert_eq!(engine.thinned().upto(), Seq::ZERO, "history went first");
+    world.check(&engine);
+    // None is made from what is left.
+    engine.set_retention(Retention { minimum_us: u64::MAX, ..Retention::everything() });
+    while world.write(&engine, world.now.len(), &BLOCK).is_ok() {}
+    assert!(engine.full().is_some() && engine.shadows().is_empty());
+    assert_eq!(wish(), 0);
+    let refused = engine.shadow_status().refused.unwrap();
+    assert!(refused.contains("make room"), "{refused}");
+    assert_eq!(engine.shadow_status().failures, 0, "no room is no failure");
+    world.disk.set_capacity(4 * capacity);
+    world.write(&engine, 0, &BLOCK).unwrap();
+    engine.relieve().unwrap();
+    assert_eq!(wish(), 1, "there is room again");
 }
 
 #[test]

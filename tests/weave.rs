@@ -320,6 +320,46 @@ fn a_damaged_journal_segment_is_not_woven_and_the_next_ones_are() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_read_keeps_none_behind_it_and_is_tried_again() {
+    let mut world = World::new(9);
+    world.sessions(3);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    let segment = |outcome: Weaving| match outcome {
+        Weaving::Wove(woven) => woven.segment.0,
+        other => panic!("{other:?}"),
+    };
+    world.disk.fail("weave.read", 1, libc::EIO);
+    assert!(engine.weave(&Unpaced).unwrap_err().is(libc::EIO));
+    assert_eq!(segment(engine.weave(&Unpaced).unwrap()), 2);
+    world.disk.fail("weave.read", 1, libc::EIO);
+    assert!(engine.weave(&Unpaced).unwrap_err().is(libc::EIO));
+    assert_eq!(engine.status().problems.len(), 1);
+    // None is left that has not failed: each has its turn once more.
+    world.disk.fail("weave.read", 1, libc::EIO);
+    assert!(engine.weave(&Unpaced).unwrap_err().is(libc::EIO));
+    assert_eq!(segment(engine.weave(&Unpaced).unwrap()), 3);
+    assert_eq!(engine.status().problems.len(), 1);
+    assert_eq!(segment(engine.weave(&Unpaced).unwrap()), 1);
+    assert!(engine.status().problems.is_empty(), "{:?}", engine.status().problems);
+    world.check(&engine);
+}
+
+#[test]
+fn a_damaged_header_keeps_its_segment_and_the_one_before_and_no_other() {
+    let mut world = World::new(10);
+    world.sessions(5);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    flip(&world.disk, &PathBuf::from(STORE).join("journal/0000000003.seg"), 20, 2);
+    let outcomes: Vec<_> = (0..6).map(|_| engine.weave(&Unpaced)).collect();
+    let errors: Vec<&Error> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert!(errors.len() == 2 && errors.iter().all(|error| error.is_damage()), "{outcomes:?}");
+    assert_eq!(world.names("woven").len(), 3, "{outcomes:?}");
+    assert!(matches!(outcomes.last(), Some(Ok(Weaving::Nothing))), "{outcomes:?}");
+}
+
+#[test]
 fn a_whole_woven_form_beside_the_journals_takes_over_and_a_damaged_one_is_made_anew() {
     for damaged in [false, true] {
         let mut world = World::new(7);

@@ -168,12 +168,14 @@ impl WeftFs {
         (mode, offset, len): (i32, u64, u64),
         reply: ReplyEmpty,
     ) {
-        match self.reservable(req, node, mode) {
-            Err(errno) => answer(Err(errno), reply),
-            Ok((file, mode)) if self.core.is_crowded() => {
+        let reserved = self.reservable(req, node, mode).and_then(|(file, mode)| {
+            Ok((file, mode, self.told(self.core.try_fallocate(file, mode, offset, len))?))
+        });
+        match reserved {
+            Ok((file, mode, false)) => {
                 self.patient.hand(Late::Allocate { file, mode, offset, len, reply });
             }
-            Ok((file, mode)) => answer(self.told(self.core.fallocate(file, mode, offset, len)), reply),
+            reserved => answer(reserved.map(drop), reply),
         }
     }
 

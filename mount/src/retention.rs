@@ -132,8 +132,7 @@ impl Running {
     pub(crate) fn prune(&self, dry_run: bool) -> Outcome<Value> {
         let engine = &self.common.engine;
         if !dry_run {
-            // What is still journal is made compact first: only that can be thinned.
-            engine.weave_now().map_err(|cause| cause.to_string())?;
+            engine.weave_if_possible();
         }
         let pruned = engine.prune(&Unpaced, dry_run).map_err(|cause| cause.to_string())?;
         let (before, after) = (Timestamp(pruned.oldest_before_us), Timestamp(pruned.oldest_us));

@@ -58,12 +58,6 @@ impl crate::weave::Pace for Budget<'_> {
     }
 }
 
-impl crate::shadow::Pace for Budget<'_> {
-    fn go_on(&self, bytes: u64) -> bool {
-        self.rest(bytes)
-    }
-}
-
 /// Processor time of this thread, µs.
 pub(super) fn thread_cpu_us() -> u64 {
     let spent = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID);

@@ -5,8 +5,10 @@ use super::budget::{self, Budget};
 use super::holds::Held;
 use super::reclaim::Witnesses;
 use super::relief::Relief;
-use super::resting::Looks;
+use super::resting::{Looks, Rested};
 use super::sweeping::Swept;
+use super::thinning::{How, Judged};
+use super::undone::Undone;
 use crate::error::{Error, Kind, Result};
 use crate::format::event::Event;
 use crate::format::event::Record;
@@ -17,15 +19,11 @@ use crate::past::plan::Plan;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread;
 use crate::sync::{Arc, Mutex};
-use crate::types::{SegmentNo, Seq, Timestamp};
-use crate::weave::{Pace, Range, Remaining, Thinning};
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use crate::types::{Seq, Timestamp};
+use crate::weave::{Pace, Remaining, Thinning};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// Woven files are put together up to so many segments and bytes.
-const TOGETHER_SEGMENTS: u64 = 16;
-const TOGETHER_BYTES: u64 = 32 << 20;
 /// Seqs in one Thin event at most.
 const EVENT_SEQS: usize = 50_000;
 
@@ -61,13 +59,22 @@ pub struct Pruned {
     pub saved_bytes: u64,
     /// Bytes of composed pages that went; a dry run does not look for them.
     pub pages_bytes: u64,
+    /// What could not be done, while the rest of it was.
+    #[serde(serialize_with = "as_text")]
+    pub undone: Option<Error>,
+}
+
+fn as_text<S: serde::Serializer>(error: &Option<Error>, to: S) -> std::result::Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&error.as_ref().map(Error::to_string), to)
 }
 
 /// The pruner as an engine has it.
 pub(super) struct Pruning {
     retention: Mutex<Retention>,
-    /// Files that were judged, and by which points. Held through a pruning: one at a time.
-    judged: Mutex<HashMap<Range, u64>>,
+    /// Held through a pruning: one at a time.
+    judged: Mutex<Judged>,
+    /// What the last one could not do.
+    trouble: Mutex<Option<Error>>,
     let_go: Mutex<Option<LetGo>>,
     pub(super) witnesses: Witnesses,
     pub(super) rest_rule: RestRule,
@@ -81,7 +88,8 @@ impl Pruning {
     pub(super) fn new(retention: Retention, rest_rule: RestRule, page_slack_bytes: u64) -> Pruning {
         Pruning {
             retention: Mutex::new(retention),
-            judged: Mutex::new(HashMap::new()),
+            judged: Mutex::new(Judged::default()),
+            trouble: Mutex::new(None),
             let_go: Mutex::new(None),
             witnesses: Witnesses::default(),
             rest_rule,
@@ -114,19 +122,41 @@ impl Engine {
         *self.pruning.let_go.lock() = Some(let_go);
     }
 
-    /// Prunes what the retention does not keep and nobody uses. A `dry` run only says what would go.
+    /// Prunes what the retention does not keep and nobody uses. A `dry` run only says what would go. An error that another
+    /// try may not meet is told when all else is done; damage stays, and is told with what was done.
     pub fn prune(&self, pace: &dyn Pace, dry: bool) -> Result<Pruned> {
-        self.prune_by(&self.retention(), pace, dry)
+        let mut pruned = self.prune_by(&self.retention(), pace, dry)?;
+        match pruned.undone.take_if(|error| !error.is_damage()) {
+            Some(error) => Err(error),
+            None => Ok(pruned),
+        }
     }
 
+    /// The same by another retention, and whatever could not be done is told with the rest.
     pub(super) fn prune_by(&self, retention: &Retention, pace: &dyn Pace, dry: bool) -> Result<Pruned> {
-        let mut judged = self.pruning.judged.lock();
+        let pruned = self.prune_all(retention, How { pace, dry });
+        if !dry {
+            *self.pruning.trouble.lock() = match &pruned {
+                Ok(pruned) => pruned.undone.clone(),
+                Err(error) => Some(error.clone()),
+            };
+        }
+        pruned
+    }
+
+    fn prune_all(&self, retention: &Retention, how: How<'_>) -> Result<Pruned> {
+        let How { pace, dry } = how;
+        // A dry run keeps nobody waiting: who wants room may be. It judges every file, and what it finds counts for itself.
+        let mut dry_judged = Judged::default();
+        let mut held = (!dry).then(|| self.pruning.judged.lock());
+        let judged = held.as_deref_mut().unwrap_or(&mut dry_judged);
         if !dry {
             // What was decided before may not have become durable.
             self.live.journal.accepts()?;
         }
         let before = self.oldest().1;
-        let (thinned, pinned, gone) = self.decide(retention, dry)?;
+        let mut undone = Undone::default();
+        let (thinned, pinned, gone) = self.decide(retention, dry, &mut undone)?;
         let mut pruned = Pruned {
             dry,
             upto: thinned.upto(),
@@ -135,33 +165,54 @@ impl Engine {
             oldest_before_us: before.0,
             oldest_us: self.time_of_first(&thinned, before).0,
             pinned,
-            thinning: Thinning::default(),
-            bases_bytes: 0,
-            saved_bytes: 0,
-            pages_bytes: 0,
+            ..Pruned::default()
         };
-        if dry {
-            judged.clear();
-        } else {
-            let rested = self.rest(&thinned, pace)?;
+        if !dry {
+            let rested = self.rest_if_room(&thinned, pace, &mut undone)?;
             pruned.saved_bytes = rested.saved_bytes;
             if rested.files > 0 {
-                judged.clear();
+                judged.forget();
             }
         }
-        if thinned.upto() == Seq::ZERO {
-            return Ok(pruned);
+        if thinned.upto() != Seq::ZERO {
+            let needs = self.needs(&thinned, dry, &mut pruned)?;
+            pruned.thinning = self.carry_out(&thinned, &needs, judged, how, &mut undone)?;
+            let reclaimed = self.reclaim(&needs, how, &mut undone);
+            pruned.bases_bytes = undone.go_on(reclaimed)?.unwrap_or(0);
+            if !dry {
+                let swept = self.sweep_pages(pace);
+                pruned.pages_bytes = undone.go_on(swept)?.unwrap_or(0);
+            }
         }
-        let needs = self.needs(&thinned, dry, &mut pruned)?;
-        self.carry_out(&thinned, &needs, &mut judged, pace, dry, &mut pruned.thinning)?;
-        if dry {
-            judged.clear();
-        }
-        pruned.bases_bytes = self.reclaim(&needs, pace, dry)?;
-        if !dry {
-            pruned.pages_bytes = self.sweep_pages(pace)?;
-        }
+        pruned.undone = undone.into_error();
         Ok(pruned)
+    }
+
+    /// Files come to rest where there is room for what that takes. Where there is not, what needs none goes on.
+    fn rest_if_room(&self, thinned: &Thinned, pace: &dyn Pace, undone: &mut Undone) -> Result<Rested> {
+        match self.rest(thinned, pace) {
+            Err(error) if error.is(libc::ENOSPC) => {
+                undone.note(error);
+                // It may have stopped all writing.
+                self.live.journal.accepts()?;
+                Ok(Rested::default())
+            }
+            rested => rested,
+        }
+    }
+
+    /// What keeps history from being pruned, for the health of the whole. That there is no room, or that nothing is written
+    /// any more, is told by others.
+    pub(super) fn prune_problem(&self) -> Option<String> {
+        let trouble = self.pruning.trouble.lock().clone();
+        let error = trouble.filter(|error| !error.is(libc::ENOSPC) && error.kind != Kind::Stopped)?;
+        let remedy = match error.is_of_place() {
+            true => {
+                "all else is pruned. Look after the disk; `weft journal stat --check` reads all of the journal"
+            }
+            false => "it is tried again every few minutes",
+        };
+        Some(format!("a part of history cannot be pruned and keeps its space: {error}; {remedy}"))
     }
 
     /// What the instants that remain show; for a dry run as if what would come to rest had.
@@ -184,9 +235,15 @@ impl Engine {
     }
 
     /// Decides what remains, durably; with it what was pinned, and how many points go.
-    fn decide(&self, retention: &Retention, dry: bool) -> Result<(Thinned, Vec<Held>, u64)> {
+    fn decide(
+        &self,
+        retention: &Retention,
+        dry: bool,
+        undone: &mut Undone,
+    ) -> Result<(Thinned, Vec<Held>, u64)> {
         let known = self.live.thinned.lock().clone();
-        let plan = self.resolver().plan(retention, &known, self.settled())?;
+        let mut unread = |error| undone.note(error);
+        let plan = self.resolver().plan(retention, &known, self.settled(), &mut unread)?;
         if !dry {
             self.let_go(&plan);
         }
@@ -233,90 +290,6 @@ impl Engine {
             thread::sleep(LOOK_EVERY);
         }
     }
-
-    /// Thins the files that lie in what is thinned. What is damaged stays as it is, and keeps nothing else.
-    fn carry_out(
-        &self,
-        thinned: &Thinned,
-        needs: &Remaining<'_>,
-        judged: &mut HashMap<Range, u64>,
-        pace: &dyn Pace,
-        dry: bool,
-        told: &mut Thinning,
-    ) -> Result<()> {
-        let weaver = self.weaver.weaver();
-        let mut full = None;
-        for number in weaver.waiting(self.settled().min(thinned.upto()))? {
-            match weaver.thin_journal(number, needs, &self.index, pace, dry) {
-                Ok(Some(done)) => told.add(&done),
-                Ok(None) => return Ok(()),
-                // Of the next, less may be needed.
-                Err(error) if error.is(libc::ENOSPC) => full = Some(error),
-                Err(error) if error.kind == Kind::Corrupt => warn_of_damage(&error),
-                Err(error) => return Err(error),
-            }
-        }
-        let groups = self.thinnable(thinned.upto())?;
-        judged.retain(|range, _| groups.iter().flatten().any(|(known, ..)| known == range));
-        let thin = |group: &[Thinnable]| {
-            let files: Vec<Range> = group.iter().map(|(range, ..)| *range).collect();
-            weaver.thin(&files, needs, &self.index, pace, dry)
-        };
-        // What is put together takes space beside what it is made of. Where there is too little, less is put together.
-        let mut groups = VecDeque::from(groups);
-        while let Some(group) = groups.pop_front() {
-            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
-            let (range, seqs) = ((first.0.0, last.0.1), (first.1.0, last.1.1));
-            let by = signature(thinned, seqs);
-            if group.len() == 1 && judged.get(&range) == Some(&by) {
-                continue;
-            }
-            match thin(&group) {
-                Ok(Some(done)) => {
-                    told.add(&done);
-                    judged.insert(range, by);
-                }
-                Ok(None) => break,
-                Err(error) if error.is(libc::ENOSPC) => {
-                    if group.len() > 1 {
-                        group.into_iter().rev().for_each(|file| groups.push_front(vec![file]));
-                    }
-                    full = Some(error);
-                }
-                Err(error) if error.kind == Kind::Corrupt => warn_of_damage(&error),
-                Err(error) => return Err(error),
-            }
-        }
-        full.filter(|_| told.after_bytes >= told.before_bytes).map_or(Ok(()), Err)
-    }
-
-    /// Woven files that end at or before an event and of which no journal segment is there: neighbours that may be put
-    /// together, with their first and last events.
-    fn thinnable(&self, upto: Seq) -> Result<Vec<Vec<Thinnable>>> {
-        let segments = self.live.journal.segments();
-        let unwoven = segments.list_journal()?;
-        let mut groups: Vec<Vec<Thinnable>> = Vec::new();
-        for (first, last) in segments.woven().ranges()? {
-            let next = segments.header(SegmentNo(last.0 + 1))?.map(|header| header.first_seq);
-            let begin = segments.header(first)?.map(|header| header.first_seq);
-            let (Some(begin), Some(next)) = (begin, next) else { continue };
-            let end = Seq(next.0.saturating_sub(1));
-            if end > upto {
-                break;
-            }
-            if unwoven.iter().any(|number| (first..=last).contains(number)) {
-                continue;
-            }
-            let path = segments.woven().path(first, last);
-            let bytes = self.disk.stat("thin.size", &path)?.map_or(0, |stat| stat.attr.size);
-            let file = ((first, last), (begin, end), bytes);
-            match groups.last_mut() {
-                Some(group) if fits(group, &file) => group.push(file),
-                _ => groups.push(vec![file]),
-            }
-        }
-        Ok(groups)
-    }
 }
 
 /// The thread: prunes now and then, and looks after the space.
@@ -348,33 +321,10 @@ pub(super) fn keep(engine: &Engine, stop: &AtomicBool) {
                     "history was thinned"
                 ),
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "history could not be thinned; all of it stays"),
+                Err(error) => tracing::warn!(%error, "history could not be pruned, or not all of it"),
             }
         }
     }
-}
-
-fn warn_of_damage(error: &Error) {
-    tracing::warn!(%error, "a part of history is damaged and is not thinned; `weft verify` says what it is");
-}
-
-/// A woven file, its first and last event, its bytes.
-type Thinnable = (Range, (Seq, Seq), u64);
-
-fn fits(group: &[Thinnable], file: &Thinnable) -> bool {
-    let bytes: u64 = group.iter().map(|(_, _, bytes)| bytes).sum();
-    let (Some(((first, _), ..)), Some(((_, last), ..))) = (group.first(), group.last()) else { return false };
-    let ((next, end), _, more) = file;
-    next.0 == last.0 + 1 && end.0 - first.0 < TOGETHER_SEGMENTS && bytes + more <= TOGETHER_BYTES
-}
-
-/// What judged a file with these events: the points that stand for them.
-fn signature(thinned: &Thinned, (first, last): (Seq, Seq)) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let upto = thinned.at_or_after(last);
-    thinned.kept().range(first..=upto.max(first)).for_each(|seq| seq.hash(&mut hasher));
-    upto.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// What a plan adds and takes, and what is held that it would take.

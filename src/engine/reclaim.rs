@@ -5,13 +5,15 @@
 //! - A checkpoint comes first: no recovery asks for what is gone. Then the index forgets, durably; then the files go.
 
 use super::Engine;
+use super::thinning::How;
+use super::undone::Undone;
 use crate::error::Result;
 use crate::format::base::BaseEntry;
 use crate::index::BasePage;
 use crate::live::unneeded::InLimbo;
 use crate::sync::Mutex;
 use crate::types::{FileId, PageNo, Seq};
-use crate::weave::{Pace, Remaining};
+use crate::weave::Remaining;
 use std::collections::HashMap;
 
 /// Of base files a page that was needed when it was last looked: most often it still is.
@@ -27,9 +29,9 @@ struct Unneeded {
 
 impl Engine {
     /// Removes base files and files in limbo that nothing which remains shows; bytes that came back, or would.
-    pub(super) fn reclaim(&self, needs: &Remaining<'_>, pace: &dyn Pace, dry: bool) -> Result<u64> {
-        let unneeded = self.unneeded(needs, pace)?;
-        if dry || unneeded.bytes == 0 {
+    pub(super) fn reclaim(&self, needs: &Remaining<'_>, how: How<'_>, undone: &mut Undone) -> Result<u64> {
+        let unneeded = self.unneeded(needs, how, undone)?;
+        if how.dry || unneeded.bytes == 0 {
             return Ok(unneeded.bytes);
         }
         if !self.checkpoint()? {
@@ -47,9 +49,10 @@ impl Engine {
         Ok(unneeded.bytes)
     }
 
-    fn unneeded(&self, needs: &Remaining<'_>, pace: &dyn Pace) -> Result<Unneeded> {
+    fn unneeded(&self, needs: &Remaining<'_>, how: How<'_>, undone: &mut Undone) -> Result<Unneeded> {
         let mut found = Unneeded::default();
-        let mut witnesses = self.pruning.witnesses.lock();
+        // Not held meanwhile: a dry run keeps nobody waiting.
+        let mut witnesses = self.pruning.witnesses.lock().clone();
         let closed = self.live.closed_bases()?;
         witnesses.retain(|number, _| closed.contains(number));
         for number in closed {
@@ -66,9 +69,16 @@ impl Engine {
                         return Ok(false);
                     }
                 }
-                goes_on = pace.go_on(crate::types::PAGE);
+                goes_on = how.pace.go_on(crate::types::PAGE);
                 Ok(goes_on)
-            })?;
+            });
+            let bytes = match bytes {
+                // A pruning beside a dry run has removed it.
+                Err(error) if how.dry && error.is(libc::ENOENT) => continue,
+                bytes => undone.go_on(bytes)?,
+            };
+            // What is in one that cannot be read is not known, and so it is needed.
+            let Some(bytes) = bytes else { continue };
             match witness {
                 Some(witness) => drop(witnesses.insert(number, witness)),
                 None if !goes_on => return Ok(Unneeded::default()),
@@ -78,6 +88,7 @@ impl Engine {
                 }
             }
         }
+        *self.pruning.witnesses.lock() = witnesses;
         for file in self.live.in_limbo()? {
             if !needs.needs_file(file.file, file.adopted)? {
                 found.bytes += file.bytes.max(1);

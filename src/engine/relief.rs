@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::meta::retention::Retention;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, thread};
-use crate::weave::Unpaced;
+use crate::weave::Pace;
 use std::time::{Duration, Instant};
 
 /// History is shortened by one in so many of what is left, until there is room.
@@ -126,26 +126,24 @@ impl Engine {
 
     fn shorten(&self, enough: &dyn Fn() -> bool) -> Result<bool> {
         let retention = self.retention();
+        if self.is_relieved(enough) {
+            return Ok(true);
+        }
         if self.weaver.is_on() {
-            match self.weave_now() {
-                // Pruning may give back what weaving would take.
-                Err(error) if error.is(libc::ENOSPC) => {}
-                woven => drop(woven?),
-            }
+            self.weave_if_possible();
         }
         let Some(mut age_us) = self.age_us(&retention)? else { return Ok(enough()) };
         loop {
-            let _ = self.live.journal.prepare_spares();
-            self.live.look_again();
-            if enough() {
+            if self.is_relieved(enough) {
                 return Ok(true);
             }
-            if age_us <= retention.minimum_us.max(1) {
+            if age_us <= retention.minimum_us.max(1) || self.threads.stopping().load(Ordering::Relaxed) {
                 return Ok(false);
             }
             age_us -= (age_us / STEP).max(1);
             age_us = age_us.max(retention.minimum_us);
-            let pruned = self.prune_by(&retention.within(age_us), &Unpaced, false)?;
+            let pruned =
+                self.prune_by(&retention.within(age_us), &UntilStopped(self.threads.stopping()), false)?;
             tracing::warn!(
                 upto = %pruned.upto,
                 back = pruned.thinning.before_bytes.saturating_sub(pruned.thinning.after_bytes),
@@ -154,12 +152,31 @@ impl Engine {
         }
     }
 
+    /// Whether there is enough room, now that some was made. Where it is room on the disk that is wanted, and not only history
+    /// that takes more than it may, shadows go for it.
+    fn is_relieved(&self, enough: &dyn Fn() -> bool) -> bool {
+        let look = || {
+            // That there is still no space is logged where it is found.
+            let _ = self.live.journal.prepare_spares();
+            self.live.look_again();
+            enough()
+        };
+        look() || (self.live.is_short() || !self.is_over()) && self.give_up_shadows() && look()
+    }
+
     /// µs of time that passed since history began, as far as retention keeps it.
     fn age_us(&self, retention: &Retention) -> Result<Option<u64>> {
-        let oldest = self.oldest().1;
-        let passed = self.now().0.saturating_sub(oldest.0);
-        let age = u64::try_from(passed).unwrap_or(0);
+        let age = self.resolver().age_us(self.oldest())?;
         let age = retention.reach_us().map_or(age, |reach| reach.min(age));
         Ok((age > 0).then_some(age))
+    }
+}
+
+/// As fast as it goes, until the engine's threads are to end.
+struct UntilStopped<'a>(&'a AtomicBool);
+
+impl Pace for UntilStopped<'_> {
+    fn go_on(&self, _: u64) -> bool {
+        !self.0.load(Ordering::Relaxed)
     }
 }

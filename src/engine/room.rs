@@ -1,6 +1,6 @@
 //! Writes, and what happens when there is no room for them.
 
-use super::Engine;
+use super::{Engine, Fallocate};
 use crate::disk::Space;
 use crate::error::{Error, Kind, Result};
 use crate::journal::Claim;
@@ -41,9 +41,53 @@ impl Engine {
         self.write_back(file, offset, bytes).map(|()| true)
     }
 
-    /// Whether writes wait, for the applier or for room.
-    pub fn is_crowded(&self) -> bool {
-        self.live.is_crowded() || self.live.is_short()
+    /// Reserves space, or zeroes a range. Where history takes space from the same filesystem it is shortened before a full
+    /// disk is told of; not for so much that it could be asked for by mistake.
+    pub fn fallocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<()> {
+        let act = || self.allocate(file, mode, offset, len);
+        if !matches!(mode, Fallocate::Reserve { .. }) {
+            return self.roomy(act);
+        }
+        let relieve = || self.relieve_now(&|| self.live.has_room(file, len).is_ok());
+        with_room(|| self.roomy(act), || self.may_relieve(file, len), relieve)
+    }
+
+    /// As [`Engine::fallocate`], but `false`, with nothing done, where that would wait: for the applier, or until history was
+    /// shortened.
+    pub fn try_fallocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<bool> {
+        if self.live.is_crowded() {
+            return Ok(false);
+        }
+        let reserves = matches!(mode, Fallocate::Reserve { .. });
+        match self.allocate(file, mode, offset, len) {
+            Err(error) if error.is(libc::ENOSPC) => {
+                match self.live.is_short() || reserves && self.may_relieve(file, len) {
+                    true => Ok(false),
+                    false => Err(error),
+                }
+            }
+            done => done.map(|()| true),
+        }
+    }
+
+    fn allocate(&self, file: FileId, mode: Fallocate, offset: u64, len: u64) -> Result<()> {
+        let end = offset.checked_add(len).ok_or_else(|| Error::errno("live.fallocate", libc::EFBIG))?;
+        match mode {
+            Fallocate::Reserve { keep_size } => {
+                self.live.has_room(file, len)?;
+                self.live.reserve(file, end, keep_size)
+            }
+            // Parts of pages are written.
+            Fallocate::Punch => self.live.zero(file, offset, len, true),
+            Fallocate::Zero { keep_size } => self.live.zero(file, offset, len, keep_size),
+        }
+    }
+
+    /// Whether shortening history may make room for so many bytes.
+    fn may_relieve(&self, file: FileId, len: u64) -> bool {
+        const MOST: u64 = 256 << 20;
+        // What cannot be told is taken for another filesystem.
+        len <= MOST && self.live.is_beside_store(file).unwrap_or(false)
     }
 
     /// Does what may find the disk of STORE full: then history is shortened, down to the minimum, before that is told.
@@ -54,17 +98,6 @@ impl Engine {
     /// The same for what changes names and attributes; it waits for the thread that looks after the space.
     pub(super) fn roomy_name<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
         with_room(act, || self.live.is_short(), || Ok(self.await_relief()))
-    }
-
-    /// Reserves space in DATA: where history takes it from the same filesystem, history is shortened first. Not for so much
-    /// that it could be asked for by mistake.
-    pub(super) fn reserve(&self, file: FileId, end: u64, (len, keep_size): (u64, bool)) -> Result<()> {
-        const MOST: u64 = 256 << 20;
-        let act = || self.live.has_room(file, len).and_then(|()| self.live.reserve(file, end, keep_size));
-        // What cannot be told is taken for another filesystem.
-        let beside = || len <= MOST && self.live.is_beside_store(file).unwrap_or(false);
-        let relieve = || self.relieve_now(&|| self.live.has_room(file, len).is_ok());
-        with_room(|| self.roomy(act), beside, relieve)
     }
 
     /// Takes pages from the kernel's writeback cache. Whoever wrote them has been told that they are written: so the

@@ -97,6 +97,8 @@ pub(super) struct Shadowing {
     baking: Mutex<Option<String>>,
     /// Somebody waits: no budget meanwhile.
     hurry: AtomicBool,
+    /// Somebody wants the room that shadows take.
+    giving_up: AtomicBool,
     cpu_us: AtomicU64,
     /// Shadows that were found broken, and those that went for want of room.
     broken: AtomicU64,
@@ -177,6 +179,7 @@ impl Shadowing {
             turn: Mutex::new(()),
             baking: Mutex::new(None),
             hurry: AtomicBool::new(false),
+            giving_up: AtomicBool::new(false),
             cpu_us: AtomicU64::new(0),
             broken: AtomicU64::new(0),
             dropped: AtomicU64::new(0),

@@ -179,10 +179,11 @@ impl Engine {
             .weaving_state()
             .1
             .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
+        let pruner = self.prune_problem();
         let meta = self.meta.trouble().map(|error| {
             format!("shadows and forecasts rest, history does not: the metadata store has stopped ({error}). Mount again")
         });
-        [journal, self.fullness(), applier, indexer, weaver, meta, self.shadow_problem()]
+        [journal, self.fullness(), applier, indexer, weaver, pruner, meta, self.shadow_problem()]
             .into_iter()
             .flatten()
             .collect()

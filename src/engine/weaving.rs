@@ -160,6 +160,14 @@ impl Engine {
         })
     }
 
+    /// The same before a pruning: only what is compact is thinned cheaply. Pruning goes on without what cannot be woven, and
+    /// may give back the space that weaving would take.
+    pub fn weave_if_possible(&self) {
+        if let Err(error) = self.weave_now() {
+            tracing::warn!(%error, "not all of the journal is woven before history is pruned");
+        }
+    }
+
     fn weave_all(&self) -> Result<()> {
         self.checkpoint()?;
         self.indexer.wait_for(self.live.journal.durable())?;

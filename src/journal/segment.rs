@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::segment::SegmentHeader;
 use crate::journal::woven::{WovenFile, WovenFiles};
 use crate::sync::{Arc, Mutex};
-use crate::types::{PAGE_LEN, SegmentNo, StoreId};
+use crate::types::{PAGE_LEN, SegmentNo, Seq, StoreId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -150,6 +150,20 @@ impl Segments {
             .at(&self.path(number))),
             other => Ok(other),
         }
+    }
+
+    /// The first Seq of a segment; of one whose header cannot be read, or that has none, that of the first one behind it
+    /// that has, up to `newest`.
+    pub fn first_seq_from(&self, number: SegmentNo, newest: SegmentNo) -> Result<Option<Seq>> {
+        for number in (number.0..=newest.0.max(number.0)).map(SegmentNo) {
+            match self.header(number) {
+                Ok(Some(header)) => return Ok(Some(header.first_seq)),
+                Ok(None) => {}
+                Err(error) if error.is_of_place() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Reads exactly `out.len()` bytes.

@@ -178,18 +178,27 @@ impl BaseStore {
         Ok(numbers)
     }
 
-    /// The pages that a base file holds, batch by batch, until `each` says false; the bytes of the file.
+    /// The pages that a base file holds, batch by batch, until `each` says false; the bytes of the file. Behind a list of
+    /// pages that cannot be read there may be pages to which the index leads: that is an error, except of a last batch,
+    /// which a crash may have torn.
     pub fn each_batch(&self, number: u64, mut each: impl FnMut(&[BaseEntry]) -> Result<bool>) -> Result<u64> {
         let file = self.handle(number)?;
+        let len = file.len("base.look")?;
         let mut offset = 0;
         let mut header = [0; PAGE_LEN];
         while file.read_at("base.look", &mut header, offset)? == PAGE_LEN
             && let Some(entries) = decode_header(&header, self.store)
-            && each(&entries)?
         {
+            if !each(&entries)? {
+                return Ok(len);
+            }
             offset += (entries.len() as u64 + 1) * PAGE;
         }
-        file.len("base.look")
+        if len.saturating_sub(offset) > (MAX_PAGES as u64 + 1) * PAGE {
+            let message = "a list of saved pages is damaged; all of this file stays";
+            return Err(Error::corrupt("base.look", message).at(&self.path(number)).offset(offset));
+        }
+        Ok(len)
     }
 
     /// Removes a base file of which no page is needed; the index is to forget them first.

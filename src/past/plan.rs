@@ -6,7 +6,8 @@
 //! - What is thinned already cannot come back: where a point is gone, the one before it stands for it.
 
 use super::resolve::{Resolver, Span};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::index::GroupPlace;
 use crate::meta::retention::{Retention, Tier};
 use crate::meta::thinned::Thinned;
 use crate::types::{Seq, Timestamp};
@@ -21,19 +22,50 @@ pub struct Plan {
     pub points: BTreeSet<Seq>,
 }
 
+/// The last event at or before a time.
+enum Last {
+    Event(Seq, Timestamp),
+    /// One of a group that cannot be read. The event before the group stands for it, and what is kept of the group stays.
+    Within(GroupPlace),
+}
+
+impl Last {
+    fn seq(&self) -> Seq {
+        match self {
+            Last::Event(seq, _) => *seq,
+            Last::Within(place) => Seq(place.first_seq.0.saturating_sub(1)),
+        }
+    }
+
+    /// No event after it is earlier.
+    fn ts(&self) -> Timestamp {
+        match self {
+            Last::Event(_, ts) => *ts,
+            Last::Within(place) => place.first_ts,
+        }
+    }
+}
+
 impl Resolver<'_> {
     /// What a retention leaves as of now. Nothing after `limit` is thinned, nor is what was thinned made whole.
-    pub fn plan(&self, retention: &Retention, thinned: &Thinned, limit: Seq) -> Result<Plan> {
+    /// What cannot be read on the way is told to `unread`, and stays.
+    pub fn plan(
+        &self,
+        retention: &Retention,
+        thinned: &Thinned,
+        limit: Seq,
+        unread: &mut dyn FnMut(Error),
+    ) -> Result<Plan> {
         let mut plan = Plan { upto: thinned.upto(), points: thinned.kept().clone() };
         let Some(all_us) = retention.all_us else { return Ok(plan) };
         let step = retention.tiers.first().map_or(1, |tier| tier.every_us);
         let Some((span, at)) = self.back(all_us)? else { return Ok(plan) };
-        let upto = self.last_event(&span, floor(at, step))?.map_or(Seq::ZERO, |record| record.seq);
+        let upto = self.last_at(&span, floor(at, step), unread)?.map_or(Seq::ZERO, |last| last.seq());
         let mut points = BTreeSet::new();
         let mut from_us = all_us;
         for tier in &retention.tiers {
             let to_us = tier.for_us.map(|span| from_us.saturating_add(span));
-            self.tier_points(tier, from_us, to_us, thinned, &mut points)?;
+            self.tier_points(tier, (from_us, to_us), thinned, &mut points, unread)?;
             let Some(to_us) = to_us else { break };
             from_us = to_us;
         }
@@ -52,6 +84,19 @@ impl Resolver<'_> {
         Ok(plan)
     }
 
+    /// µs of time that passed since an event that was at `began`: steps of the clock do not count.
+    pub fn age_us(&self, (seq, began): (Seq, Timestamp)) -> Result<u64> {
+        let time = self.journal.time()?;
+        let epoch = time.epochs.of(seq);
+        let mut age = 0u64;
+        for span in self.spans(&time).into_iter().filter(|span| span.epoch >= epoch) {
+            let start = if span.epoch == epoch { span.start.max(began) } else { span.start };
+            let passed = self.end(&span, &time)?.0.saturating_sub(start.0);
+            age = age.saturating_add(u64::try_from(passed).unwrap_or(0));
+        }
+        Ok(age)
+    }
+
     /// The epoch and the time in it of so many µs ago; `None` before history.
     fn back(&self, ago_us: u64) -> Result<Option<(Span, Timestamp)>> {
         let time = self.journal.time()?;
@@ -63,10 +108,10 @@ impl Resolver<'_> {
     fn tier_points(
         &self,
         tier: &Tier,
-        from_us: u64,
-        to_us: Option<u64>,
+        (from_us, to_us): (u64, Option<u64>),
         thinned: &Thinned,
         points: &mut BTreeSet<Seq>,
+        unread: &mut dyn FnMut(Error),
     ) -> Result<()> {
         let Some((newest, upto)) = self.back(from_us)? else { return Ok(()) };
         let oldest = match to_us {
@@ -83,7 +128,7 @@ impl Resolver<'_> {
                 Some((oldest, after)) if oldest.epoch == span.epoch => after,
                 _ => Timestamp(span.start.0.saturating_sub(1)),
             };
-            self.span_points(&span, tier.every_us, (after, end), thinned, points)?;
+            self.span_points(&span, tier.every_us, (after, end), thinned, points, unread)?;
         }
         Ok(())
     }
@@ -96,17 +141,34 @@ impl Resolver<'_> {
         (after, end): (Timestamp, Timestamp),
         thinned: &Thinned,
         points: &mut BTreeSet<Seq>,
+        unread: &mut dyn FnMut(Error),
     ) -> Result<()> {
         let mut at = floor(end, every_us);
         while at > after {
-            let Some(record) = self.last_event(span, at)? else { return Ok(()) };
+            let Some(last) = self.last_at(span, at, unread)? else { return Ok(()) };
             // Before history nothing can be shown.
-            let point = thinned.at_or_before(record.seq).filter(|point| *point >= self.birth.0);
+            let point = thinned.at_or_before(last.seq()).filter(|point| *point >= self.birth.0);
             points.extend(point);
+            if let Last::Within(place) = last {
+                points.extend(thinned.kept().range(place.first_seq..=place.last_seq));
+            }
             // Multiples between this event and the last one mean the same.
-            at = floor(Timestamp(at.0.min(record.ts.0).saturating_sub(1)), every_us);
+            at = floor(Timestamp(at.0.min(last.ts().0).saturating_sub(1)), every_us);
         }
         Ok(())
+    }
+
+    /// The last event at or before a time in an epoch, as far as the group that has it can be read.
+    fn last_at(&self, span: &Span, at: Timestamp, unread: &mut dyn FnMut(Error)) -> Result<Option<Last>> {
+        let Some(place) = self.index.group_at_time(span.epoch, at)? else { return Ok(None) };
+        match self.last_of(place, |record| record.ts <= at) {
+            Ok(record) => Ok(record.map(|record| Last::Event(record.seq, record.ts))),
+            Err(error) if error.is_of_place() => {
+                unread(error);
+                Ok(Some(Last::Within(place)))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -319,7 +319,11 @@ impl Resolver<'_> {
         }
     }
 
-    fn last_of(&self, place: GroupPlace, fits: impl Fn(&Record) -> bool) -> Result<Option<Record>> {
+    pub(super) fn last_of(
+        &self,
+        place: GroupPlace,
+        fits: impl Fn(&Record) -> bool,
+    ) -> Result<Option<Record>> {
         let records = records_at(self.journal.segments(), place.segment, place.offset)?;
         Ok(records.into_iter().rev().find(|record| fits(record)))
     }

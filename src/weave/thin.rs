@@ -145,17 +145,17 @@ impl Weaver {
         pace: &dyn Pace,
         dry: bool,
     ) -> Result<Option<Thinning>> {
-        let mut damaged = self.turn.lock();
+        let mut failed = self.turn.lock();
         // Another may have woven it meanwhile.
         let gone = self.disk.stat("thin.find", &self.segments.path(number))?.is_none();
-        if gone || damaged.contains(&number) {
+        if gone || failed.is_damaged(number) {
             return Ok(Some(Thinning::default()));
         }
         if dry {
             return self.would_thin_journal(number, needs, pace);
         }
         let lean = Lean { needs, index };
-        let done = match self.weave_noting(number, Some(&lean), pace, &mut damaged)? {
+        let done = match self.weave_noting(number, Some(&lean), pace, &mut failed)? {
             Outcome::Wove(done) => done,
             Outcome::Nothing | Outcome::Stopped => return Ok(None),
         };

@@ -44,12 +44,52 @@ pub(super) struct Lean<'a> {
     pub index: &'a Index,
 }
 
+/// Segments that could not be woven.
+#[derive(Default)]
+pub(super) struct Failed {
+    /// What stands there is not what was written.
+    damaged: BTreeSet<SegmentNo>,
+    /// May succeed another time: the others come first.
+    later: BTreeSet<SegmentNo>,
+}
+
+impl Failed {
+    /// The oldest that has not failed; when all have, each is tried once more.
+    fn next(&mut self, waiting: &[SegmentNo]) -> Option<SegmentNo> {
+        let sound: Vec<SegmentNo> =
+            waiting.iter().filter(|number| !self.damaged.contains(number)).copied().collect();
+        if sound.iter().all(|number| self.later.contains(number)) {
+            self.later.clear();
+        }
+        sound.into_iter().find(|number| !self.later.contains(number))
+    }
+
+    pub(super) fn is_damaged(&self, number: SegmentNo) -> bool {
+        self.damaged.contains(&number)
+    }
+
+    fn note(&mut self, number: SegmentNo, error: &Error) {
+        match error.is_damage() {
+            true => drop(self.damaged.insert(number)),
+            // Where there is no space for this one there is none for the next.
+            false if error.is(libc::ENOSPC) => {}
+            false => drop(self.later.insert(number)),
+        }
+    }
+
+    /// It was woven; whether all have been that had failed.
+    fn done(&mut self, number: SegmentNo) -> bool {
+        self.later.remove(&number);
+        self.damaged.is_empty() && self.later.is_empty()
+    }
+}
+
 /// Weaves one segment at a time.
 pub struct Weaver {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) segments: Arc<Segments>,
-    /// Held through a step; segments that cannot be woven.
-    pub(super) turn: Mutex<BTreeSet<SegmentNo>>,
+    /// Held through a step.
+    pub(super) turn: Mutex<Failed>,
     trouble: Mutex<Option<Error>>,
 }
 
@@ -64,7 +104,7 @@ impl Weaver {
                 disk.unlink("weave.tidy", &path)?;
             }
         }
-        let (turn, trouble) = (Mutex::new(BTreeSet::new()), Mutex::new(None));
+        let (turn, trouble) = (Mutex::new(Failed::default()), Mutex::new(None));
         let weaver = Weaver { disk, segments, turn, trouble };
         weaver.remove_superseded()?;
         Ok(weaver)
@@ -80,11 +120,12 @@ impl Weaver {
     pub fn waiting(&self, settled: Seq) -> Result<Vec<SegmentNo>> {
         let mut numbers = self.segments.list_journal()?;
         let (mut ready, mut unknown) = (0, numbers.len());
+        let newest = numbers.last().copied().unwrap_or(SegmentNo(0));
         while ready < unknown {
             let middle = ready + (unknown - ready) / 2;
             let Some(number) = numbers.get(middle) else { break };
-            match self.segments.header(SegmentNo(number.0 + 1))? {
-                Some(next) if next.first_seq <= settled => ready = middle + 1,
+            match self.segments.first_seq_from(SegmentNo(number.0 + 1), newest)? {
+                Some(next) if next <= settled => ready = middle + 1,
                 _ => unknown = middle,
             }
         }
@@ -93,14 +134,15 @@ impl Weaver {
     }
 
     /// Weaves the oldest segment that is ready. `settled`: no recovery replays an event at or before it, and the index
-    /// has them all. A damaged segment is an error once, and stays as it is; the next step goes on behind it.
+    /// has them all. One that cannot be woven is an error, and stays as it is; the next step goes on behind it. It is tried
+    /// again when no other is left, unless it is damaged.
     pub fn step(&self, settled: Seq, pace: &dyn Pace) -> Result<Outcome> {
-        let mut damaged = self.turn.lock();
+        let mut failed = self.turn.lock();
         let waiting = self.waiting(settled)?;
-        let Some(number) = waiting.into_iter().find(|number| !damaged.contains(number)) else {
-            return Ok(Outcome::Nothing);
-        };
-        self.weave_noting(number, None, pace, &mut damaged)
+        match failed.next(&waiting) {
+            Some(number) => self.weave_noting(number, None, pace, &mut failed),
+            None => Ok(Outcome::Nothing),
+        }
     }
 
     /// Weaves a segment, and remembers what kept it from that.
@@ -109,17 +151,15 @@ impl Weaver {
         number: SegmentNo,
         lean: Option<&Lean<'_>>,
         pace: &dyn Pace,
-        damaged: &mut BTreeSet<SegmentNo>,
+        failed: &mut Failed,
     ) -> Result<Outcome> {
         let result = self.weave(number, lean, pace);
         match &result {
             Err(error) => {
                 *self.trouble.lock() = Some(error.clone());
-                if error.kind == Kind::Corrupt {
-                    damaged.insert(number);
-                }
+                failed.note(number, error);
             }
-            Ok(_) if damaged.is_empty() => *self.trouble.lock() = None,
+            Ok(Outcome::Wove(_)) if failed.done(number) => *self.trouble.lock() = None,
             Ok(_) => {}
         }
         result

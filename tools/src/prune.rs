@@ -73,6 +73,9 @@ fn text(pruned: &Value) -> String {
     for held in pruned.get("pinned").and_then(Value::as_array).into_iter().flatten() {
         text.push_str(&format!("held at seq {} by {}\n", field(held, "seq"), field(held, "by")));
     }
+    if let Some(undone) = pruned.get("undone").and_then(Value::as_str) {
+        text.push_str(&format!("a part of history cannot be pruned and keeps its space: {undone}\n"));
+    }
     text
 }
 
@@ -85,7 +88,7 @@ mod tests {
     fn what_goes_and_what_is_held_is_told() {
         let pruned = json!({
             "dry": true, "upto": 900, "points": 12, "points_gone": 3, "oldest": "T2", "oldest_before": "T1",
-            "pinned": [{ "seq": 5, "by": "tag a" }],
+            "pinned": [{ "seq": 5, "by": "tag a" }], "undone": "woven.open: rotten",
             "thinning": { "payload_bytes": 4 << 20, "unneeded_bytes": 3 << 20, "before_bytes": 2 << 20,
                 "after_bytes": 1 << 20 },
         });
@@ -94,6 +97,7 @@ mod tests {
             "would begin from T2 (before: T1)",
             "1.0 MiB would come back of 2.0 MiB",
             "held at seq 5 by tag a",
+            "keeps its space: woven.open: rotten",
         ] {
             assert!(told.contains(line), "{told}");
         }

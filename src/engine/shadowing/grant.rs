@@ -5,7 +5,7 @@ use super::partition::Member;
 use crate::engine::Engine;
 use crate::engine::budget::{self, Budget};
 use crate::error::{Error, Kind, Result};
-use crate::shadow::{Made, Order, OrderedFile, Reason, Shadow, Source, Wish};
+use crate::shadow::{Made, Order, OrderedFile, Pace, Reason, Shadow, Source, Wish};
 use crate::sync::atomic::Ordering;
 use crate::types::{PAGE, PageSet, Seq};
 
@@ -64,12 +64,15 @@ impl Engine {
         let shadowing = &self.shadowing;
         *shadowing.baking.lock() = Some(order.subject.to_string());
         let before = budget::thread_cpu_us();
-        let pace = Budget::new(shadowing.limits.rates(), &shadowing.hurry, self.threads.stopping());
+        let budget = Budget::new(shadowing.limits.rates(), &shadowing.hurry, self.threads.stopping());
         let source: &dyn Source = &*self.pages;
-        let made = shadowing.shadows.make(order, source, &pace);
+        let made = shadowing.shadows.make(order, source, &WhileRoom { engine: self, budget });
         shadowing.cpu_us.fetch_add(budget::thread_cpu_us().saturating_sub(before), Ordering::Relaxed);
         *shadowing.baking.lock() = None;
         let made = made.inspect_err(|error| shadowing.note_failure(error))?;
+        if made.is_none() && !self.threads.stopping().load(Ordering::Relaxed) {
+            return Err(no_room());
+        }
         if let Some(made) = &made {
             shadowing.note_success();
             if order.follows {
@@ -92,6 +95,9 @@ impl Engine {
     /// Sees to room in the budget and on the disk: the least useful that is less useful than this goes.
     fn make_room(&self, wish: &Wish, files: &[OrderedFile], before: Option<&Shadow>, seq: Seq) -> Result<()> {
         let shadowing = &self.shadowing;
+        if self.live.is_short() {
+            return Err(no_room());
+        }
         let needed = self.estimate(files, before, seq);
         let own = before.map(|shadow| shadow.id);
         loop {
@@ -172,17 +178,47 @@ impl Engine {
         }
     }
 
-    /// When STORE is full, shadows go before anything else: all that nobody asked for.
+    /// On a full disk shadows go.
     pub(super) fn shed_shadows(&self) {
-        if self.shadowing.shadows.is_empty() || self.live.journal.space().low.is_none() {
-            return;
+        if self.live.is_short() {
+            self.give_up_shadows();
         }
-        for shadow in self.shadowing.shadows.list().iter().filter(|shadow| shadow.reason != Reason::Asked) {
-            if let Err(error) = self.drop_shadow(shadow, "STORE is full") {
+    }
+
+    /// Where room is wanted in STORE's filesystem, shadows go before anything else: all that nobody asked for. They can be
+    /// made anew, history cannot. One that is being made is given up: this waits for it. Whether there were any.
+    pub(in crate::engine) fn give_up_shadows(&self) -> bool {
+        let shadowing = &self.shadowing;
+        let mut list = shadowing.shadows.list();
+        list.retain(|shadow| shadow.reason != Reason::Asked);
+        shadowing.giving_up.store(true, Ordering::Relaxed);
+        for shadow in &list {
+            if let Err(error) = self.drop_shadow(shadow, "the disk is full") {
                 tracing::warn!(%error, "a shadow cannot be removed");
             }
         }
+        shadowing.giving_up.store(false, Ordering::Relaxed);
+        !list.is_empty()
     }
+}
+
+/// Makes shadows within their budget, and none from the last of the room.
+struct WhileRoom<'a> {
+    engine: &'a Engine,
+    budget: Budget<'a>,
+}
+
+impl Pace for WhileRoom<'_> {
+    fn go_on(&self, bytes: u64) -> bool {
+        let gives_up =
+            || self.engine.shadowing.giving_up.load(Ordering::Relaxed) || self.engine.live.is_short();
+        self.budget.rest(bytes) && !gives_up()
+    }
+}
+
+fn no_room() -> Error {
+    let message = "STORE's filesystem is full: make room there; no shadow is made until then";
+    Error::new(Kind::Invalid, "shadow.room", message)
 }
 
 impl Shadowing {

@@ -124,6 +124,52 @@ fn everything_else_goes_on(capture: Capture) {
     mount.unmount();
 }
 
+/// More than a filesystem has to spare is asked for, more often than there are handlers; history lies on it too and is to be
+/// shortened first, which cannot go on.
+#[test]
+fn everything_else_goes_on_while_reservations_wait() {
+    const ASKED: usize = 8;
+    let place = Place::new();
+    let disk = Small::new(&place, "disk", "ext4", 300);
+    let (data, store) = (disk.dir.join("data"), disk.dir.join("store"));
+    fs::create_dir(&data).and_then(|()| fs::create_dir(&store)).unwrap();
+    fs::write(store.join("weft.toml"), "segment_mib = 24\nforecast = false\n").unwrap();
+    let mount = Mount::over(&data).store(&store).mount();
+    let point = mount.point.clone();
+    fs::write(point.join("other"), b"before").unwrap();
+    let files: Vec<File> =
+        (0..ASKED).map(|number| File::create(point.join(format!("file{number}"))).unwrap()).collect();
+    let frozen = Frozen::new(&disk.dir);
+    let answers: Vec<_> = files
+        .into_iter()
+        .map(|file| {
+            thread::spawn(move || {
+                nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, 250 << 20)
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_secs(2));
+    assert!(!answers.iter().any(thread::JoinHandle::is_finished), "nobody waits: this says nothing");
+    for round in 0..8 {
+        let dir = point.clone();
+        let name = format!("new{round}");
+        let names = answered("names", move || {
+            fs::create_dir(dir.join(&name))?;
+            fs::rename(dir.join(&name), dir.join("renamed"))?;
+            fs::remove_dir(dir.join("renamed"))?;
+            Ok(fs::read_dir(&dir)?.count())
+        });
+        assert!(names > ASKED, "{names}");
+        let other = point.join("other");
+        assert_eq!(answered("a read", move || fs::read(&other)), b"before");
+    }
+    drop(frozen);
+    for answer in answers {
+        assert_eq!(answer.join().unwrap(), Err(nix::errno::Errno::ENOSPC));
+    }
+    mount.unmount();
+}
+
 #[test]
 fn everything_else_goes_on_while_writers_wait_strict() {
     everything_else_goes_on(Capture::Strict);
