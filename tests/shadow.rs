@@ -431,6 +431,32 @@ fn over_the_budget_the_least_useful_goes_and_what_was_asked_for_stays() {
 }
 
 #[test]
+fn what_cannot_have_room_costs_no_other_its_place() {
+    let mut world = World::new(11, 40, false);
+    world.limit = 3 * 45 * PAGE as u64;
+    let engine = world.open();
+    for (name, pages) in [("1", 40), ("2", 40), ("large", 100)] {
+        let (file, _) = engine.create(FileId::ROOT, name.as_bytes(), bed::regular()).unwrap();
+        engine.write(file, 0, &vec![7; pages * PAGE], false).unwrap();
+    }
+    let wish = |name: &str, benefit: f64, urgent: bool| {
+        let subject = Subject { root: Vec::new(), partition: name.into() };
+        engine.wish(Wish { subject, pages: None, at: None, benefit, reason: ShadowReason::Rule, urgent });
+        engine.shadow_step().unwrap();
+        engine.shadow_status()
+    };
+    engine.add_shadow(subject(), None, None).unwrap();
+    wish("1", 5.0, false);
+    wish("2", 3.0, false);
+    // Both that may go are too little, and so is the one that is less useful.
+    for (benefit, urgent) in [(9.0, true), (9.0, false), (4.0, false)] {
+        let status = wish("large", benefit, urgent);
+        assert!(status.refused.unwrap().contains("shadow_limit_mib"));
+        assert_eq!((status.count, status.dropped), (3, 0), "{benefit} {urgent}");
+    }
+}
+
+#[test]
 fn the_rule_wants_a_shadow_when_enough_has_changed_or_time_has_passed() {
     let mut world = World::new(9, 1_100, false);
     let engine = world.open();

@@ -13,6 +13,16 @@ use crate::types::{PAGE, PageSet, Seq};
 const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
 /// Bytes of a view that make up for one second of benefit.
 const SERVED_PER_BENEFIT: f64 = 500e6;
+/// The operation that fails for want of room: there may be some later.
+const ROOM: &str = "shadow.room";
+
+/// What a snapshot lacks to have room.
+struct Room {
+    missing: u64,
+    /// For want of what, and how much of it there is.
+    what: &'static str,
+    have: u64,
+}
 
 impl Engine {
     /// Makes what is wished; `None`: it is there already, or the engine stops. That there is no such partition, or no
@@ -89,39 +99,60 @@ impl Engine {
         Ok(())
     }
 
-    /// Sees to room in the budget and on the disk: the least useful that is less useful than this goes.
+    /// Sees to room in the budget and on the disk: the least useful that is less useful than this goes. Nothing goes for
+    /// what has no room even then.
     fn make_room(&self, wish: &Wish, files: &[OrderedFile], before: Option<&Shadow>, seq: Seq) -> Result<()> {
-        let shadowing = &self.shadowing;
         let needed = self.estimate(files, before, seq);
-        let own = before.map(|shadow| shadow.id);
-        loop {
-            let used = shadowing.shadows.stored_bytes();
-            let free = self.disk.space("shadow.space", &self.paths.store)?.available;
-            let spare = 2 * self.live.limits.keep_free_bytes;
-            let fits = used.saturating_add(needed) <= shadowing.limits.bytes;
-            if fits && free >= needed.saturating_add(spare) {
-                return Ok(());
-            }
-            let list = shadowing.shadows.list();
-            let others =
-                list.iter().filter(|shadow| Some(shadow.id) != own && shadow.reason != Reason::Asked);
-            let useful = |shadow: &Shadow| shadowing.usefulness(shadow);
-            let least = others.min_by(|left, right| useful(left).total_cmp(&useful(right)));
-            match least.filter(|least| wish.urgent || useful(least) < wish.benefit) {
-                Some(least) => self.drop_shadow(least, "there is no room for it and a more useful one")?,
-                None => {
-                    let (what, have) = match fits {
-                        true => ("STORE's filesystem has too little space", free.saturating_sub(spare)),
-                        false => ("shadow_limit_mib is reached", shadowing.limits.bytes.saturating_sub(used)),
-                    };
-                    let message = format!(
-                        "{what}: the shadow needs {needed} bytes and there are {have}; `weft shadows` shows what \
-                         takes them"
-                    );
-                    return Err(Error::new(Kind::Invalid, "shadow.room", message));
-                }
-            }
+        let missing = self.room(needed)?.missing;
+        if missing == 0 {
+            return Ok(());
         }
+        let freed = self.less_useful(wish, before.map(|shadow| shadow.id), missing);
+        if freed.iter().map(Shadow::stored_bytes).sum::<u64>() >= missing {
+            let why = "there is no room for it and a more useful one";
+            freed.iter().try_for_each(|shadow| self.drop_shadow(shadow, why))?;
+        }
+        // What is freed may be less than what was taken: another has the space by now.
+        let Room { missing, what, have } = self.room(needed)?;
+        if missing == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{what}: the shadow needs {needed} bytes and there are {have}; `weft shadows` shows what takes them"
+        );
+        Err(Error::new(Kind::Invalid, ROOM, message))
+    }
+
+    fn room(&self, needed: u64) -> Result<Room> {
+        let (used, limit) = (self.shadowing.shadows.stored_bytes(), self.shadowing.limits.bytes);
+        let free = self.disk.space("shadow.space", &self.paths.store)?.available;
+        let free = free.saturating_sub(2 * self.live.limits.keep_free_bytes);
+        let allowed = limit.saturating_sub(used);
+        let missing = needed.saturating_sub(free).max(used.saturating_add(needed).saturating_sub(limit));
+        let (what, have) = match needed > allowed {
+            true => ("shadow_limit_mib is reached", allowed),
+            false => ("STORE's filesystem has too little space", free),
+        };
+        Ok(Room { missing, what, have })
+    }
+
+    /// Shadows that may go for a wish, the least useful first, until they take so many bytes.
+    fn less_useful(&self, wish: &Wish, own: Option<u64>, missing: u64) -> Vec<Shadow> {
+        let useful = |shadow: &Shadow| self.shadowing.usefulness(shadow);
+        let may_go = |shadow: &Shadow| {
+            Some(shadow.id) != own
+                && shadow.reason != Reason::Asked
+                && (wish.urgent || useful(shadow) < wish.benefit)
+        };
+        let mut others: Vec<Shadow> = self.shadowing.shadows.list().into_iter().filter(may_go).collect();
+        others.sort_by(|left, right| useful(left).total_cmp(&useful(right)));
+        let mut freed = 0u64;
+        let needed = |shadow: &Shadow| {
+            let before = freed;
+            freed = freed.saturating_add(shadow.stored_bytes());
+            before < missing
+        };
+        others.into_iter().take_while(needed).collect()
     }
 
     /// Bytes that a snapshot brings.
