@@ -19,7 +19,7 @@ use support::bed::{self, DATA};
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, Resolution, SetAttr, ShadowReason, Subject, Wish};
+use weft::engine::{Engine, Instant, Layout, Resolution, SetAttr, ShadowReason, Subject, Wish};
 use weft::error::{Kind, Result};
 use weft::types::{FileId, PageSet, Seq};
 
@@ -362,8 +362,10 @@ fn damage_is_never_served_and_is_mended() {
         dropped += usize::from(engine.shadows().len() < 2);
         world.check(&engine);
         noticed += engine.shadows().iter().filter(|shadow| shadow.broken.is_some()).count();
+        engine.take_up_wishes(Layout::Generic);
         while engine.shadow_step().unwrap() {}
-        assert!(engine.shadows().iter().all(|shadow| shadow.broken.is_none()));
+        let shadows = engine.shadows();
+        assert!(shadows.len() == 2 && shadows.iter().all(|shadow| shadow.broken.is_none()), "{shadows:?}");
         world.check(&engine);
         engine.close().unwrap();
     }

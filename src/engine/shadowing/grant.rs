@@ -1,18 +1,21 @@
 //! Granting a wish: which files, is there room, what has to go for it, then the making.
 
 use super::Shadowing;
+use super::asked::wishes_for;
 use super::partition::Member;
 use crate::engine::Engine;
 use crate::engine::budget::{self, Budget};
 use crate::error::{Error, Kind, Result};
 use crate::shadow::{Made, Order, OrderedFile, Reason, Shadow, Source, Wish};
 use crate::sync::atomic::Ordering;
-use crate::types::{PAGE, PageSet, Seq};
+use crate::types::{PAGE, PageSet, Seq, Timestamp};
 
 /// Pages of a segment of PostgreSQL's: 1 GiB.
 const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
 /// Bytes of a view that make up for one second of benefit.
 const SERVED_PER_BENEFIT: f64 = 500e6;
+/// What was made for a split is worth half as much after so long.
+const SPLIT_HALF_LIFE_US: f64 = 2.0 * 3_600e6;
 /// The operation that fails for want of room: there may be some later.
 const ROOM: &str = "shadow.room";
 
@@ -47,15 +50,17 @@ impl Engine {
             return Ok(None);
         }
         self.make_room(wish, &files, before.as_ref(), seq)?;
+        let now = self.shadow_now();
+        let (reason, benefit) = claim(wish, before.as_ref(), now);
         let order = Order {
             shadow: before.as_ref().filter(|shadow| shadow.broken().is_none()).map(|shadow| shadow.id),
             subject: wish.subject.clone(),
             pages: wish.pages.clone(),
             seq,
-            now: self.shadow_now(),
+            now,
             follows: wish.at.is_none(),
-            reason: before.as_ref().map_or(wish.reason, |shadow| shadow.reason.min(wish.reason)),
-            benefit: wish.benefit,
+            reason,
+            benefit,
             files,
         };
         self.make(&order)
@@ -82,8 +87,10 @@ impl Engine {
         let made = made.inspect_err(|error| shadowing.note_failure(error))?;
         if let Some(made) = &made {
             shadowing.note_success();
-            if order.follows {
+            if order.follows && order.pages.is_none() {
                 shadowing.rule.lock().made(&order.subject);
+            }
+            if order.follows {
                 self.trim(made.shadow)?;
             }
         }
@@ -138,7 +145,8 @@ impl Engine {
 
     /// Shadows that may go for a wish, the least useful first, until they take so many bytes.
     fn less_useful(&self, wish: &Wish, own: Option<u64>, missing: u64) -> Vec<Shadow> {
-        let useful = |shadow: &Shadow| self.shadowing.usefulness(shadow);
+        let now = self.shadow_now();
+        let useful = |shadow: &Shadow| self.shadowing.usefulness(shadow, now);
         let may_go = |shadow: &Shadow| {
             Some(shadow.id) != own
                 && shadow.reason != Reason::Asked
@@ -186,20 +194,9 @@ impl Engine {
             if let Err(error) = self.shadowing.shadows.remove(shadow.id) {
                 tracing::warn!(%error, "a broken shadow cannot be removed yet; it is not used");
             }
-            let instants: Vec<Option<Seq>> = match shadow.follows {
-                true => vec![None],
-                false => shadow.snapshots.iter().map(|snapshot| Some(snapshot.seq())).collect(),
-            };
-            for at in instants {
-                self.wish(Wish {
-                    subject: shadow.subject.clone(),
-                    pages: shadow.pages.clone(),
-                    at,
-                    benefit: shadow.benefit,
-                    reason: shadow.reason,
-                    urgent: shadow.reason == Reason::Asked,
-                });
-            }
+            wishes_for(&shadow, worth(&shadow, self.shadow_now()))
+                .into_iter()
+                .for_each(|wish| self.wish(wish));
         }
     }
 
@@ -217,10 +214,38 @@ impl Engine {
 }
 
 impl Shadowing {
-    /// In seconds: what it was thought to save, and what it has saved.
-    fn usefulness(&self, shadow: &Shadow) -> f64 {
-        shadow.benefit + self.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
+    /// In seconds: what it is thought to save, and what it has saved.
+    fn usefulness(&self, shadow: &Shadow, now: Timestamp) -> f64 {
+        worth(shadow, now) + self.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
     }
+}
+
+/// What a shadow is thought to save from now on, in seconds. A restore to the moment before a split becomes less likely
+/// with time: a day and a half later such a shadow is one among others, and goes for room as they do.
+pub(super) fn worth(shadow: &Shadow, now: Timestamp) -> f64 {
+    let age_us = now.0.saturating_sub(shadow.made().0).max(0) as f64;
+    match shadow.reason {
+        Reason::Split => shadow.benefit * (-age_us / SPLIT_HALF_LIFE_US).exp2(),
+        Reason::Asked | Reason::Rule | Reason::Forecast => shadow.benefit,
+    }
+}
+
+/// Whose a shadow is with the snapshot for a wish, and what it is worth: what a person asked for stays theirs, and what
+/// was made for a split is so until others find more in it.
+fn claim(wish: &Wish, before: Option<&Shadow>, now: Timestamp) -> (Reason, f64) {
+    match before.map(|shadow| (shadow.reason, worth(shadow, now))) {
+        Some((Reason::Asked, _)) => (Reason::Asked, wish.benefit),
+        Some((Reason::Split, worth)) if worth > wish.benefit && wish.reason != Reason::Asked => {
+            (Reason::Split, worth)
+        }
+        _ => (wish.reason, wish.benefit),
+    }
+}
+
+/// Whether what failed can never be granted: there is no such partition, or the instant was pruned.
+pub(super) fn is_final(wish: &Wish, error: &Error) -> bool {
+    let is_past = error.is(libc::ESTALE) || error.kind == Kind::Lost;
+    error.kind == Kind::Invalid && error.op != ROOM || wish.at.is_some() && is_past
 }
 
 /// The files of a partition that go into a snapshot, with their share of a set of its pages.
