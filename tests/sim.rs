@@ -958,7 +958,9 @@ impl History {
         match engine.close() {
             Ok(()) => {
                 self.synced = self.synced.max(self.states.last().unwrap().0);
-                if self.rng.random_bool(0.5) {
+                // What is closed last is needed for no history, and its errors are none of the unmount's.
+                let is_cut = self.rng.random_bool(0.5) || self.disk.is_dead();
+                if is_cut {
                     self.cut();
                 }
                 for (name, id) in &self.model.roots {
