@@ -19,7 +19,7 @@ use support::bed::{self, DATA};
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, Resolution, SetAttr, ShadowReason, Subject, Wish};
+use weft::engine::{Engine, Instant, Layout, Resolution, SetAttr, ShadowReason, Subject, Wish};
 use weft::error::{Kind, Result};
 use weft::meta::retention::Retention;
 use weft::types::{FileId, PageSet, Seq};
@@ -363,8 +363,10 @@ fn damage_is_never_served_and_is_mended() {
         dropped += usize::from(engine.shadows().len() < 2);
         world.check(&engine);
         noticed += engine.shadows().iter().filter(|shadow| shadow.broken.is_some()).count();
+        engine.take_up_wishes(Layout::Generic);
         while engine.shadow_step().unwrap() {}
-        assert!(engine.shadows().iter().all(|shadow| shadow.broken.is_none()));
+        let shadows = engine.shadows();
+        assert!(shadows.len() == 2 && shadows.iter().all(|shadow| shadow.broken.is_none()), "{shadows:?}");
         world.check(&engine);
         engine.close().unwrap();
     }
@@ -471,6 +473,32 @@ fn on_a_full_disk_shadows_go_before_history_and_none_is_made() {
     world.write(&engine, 0, &BLOCK).unwrap();
     engine.relieve().unwrap();
     assert_eq!(wish(), 1, "there is room again");
+}
+
+#[test]
+fn what_cannot_have_room_costs_no_other_its_place() {
+    let mut world = World::new(11, 40, false);
+    world.limit = 3 * 45 * PAGE as u64;
+    let engine = world.open();
+    for (name, pages) in [("1", 40), ("2", 40), ("large", 100)] {
+        let (file, _) = engine.create(FileId::ROOT, name.as_bytes(), bed::regular()).unwrap();
+        engine.write(file, 0, &vec![7; pages * PAGE], false).unwrap();
+    }
+    let wish = |name: &str, benefit: f64, urgent: bool| {
+        let subject = Subject { root: Vec::new(), partition: name.into() };
+        engine.wish(Wish { subject, pages: None, at: None, benefit, reason: ShadowReason::Rule, urgent });
+        engine.shadow_step().unwrap();
+        engine.shadow_status()
+    };
+    engine.add_shadow(subject(), None, None).unwrap();
+    wish("1", 5.0, false);
+    wish("2", 3.0, false);
+    // Both that may go are too little, and so is the one that is less useful.
+    for (benefit, urgent) in [(9.0, true), (9.0, false), (4.0, false)] {
+        let status = wish("large", benefit, urgent);
+        assert!(status.refused.unwrap().contains("shadow_limit_mib"));
+        assert_eq!((status.count, status.dropped), (3, 0), "{benefit} {urgent}");
+    }
 }
 
 #[test]

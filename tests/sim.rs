@@ -958,7 +958,7 @@ impl History {
         match engine.close() {
             Ok(()) => {
                 self.synced = self.synced.max(self.states.last().unwrap().0);
-                // DATA is finished before the index is.
+                // What is closed last is needed for no history, and its errors are none of the unmount's.
                 if self.rng.random_bool(0.5) || self.disk.is_dead() {
                     self.cut();
                 }

@@ -243,7 +243,7 @@ impl Running {
     /// What went wrong in closing; DATA is then finished by `weft recover`.
     pub fn run(&self, events: &Receiver<Event>) -> Outcome<()> {
         let mut asked = Vec::new();
-        self.layout();
+        self.common.engine.take_up_wishes(self.layout());
         loop {
             match events.recv_timeout(SAMPLE) {
                 Err(RecvTimeoutError::Timeout) => {

@@ -6,7 +6,7 @@ use crate::offline::told;
 use crate::profile::Profile;
 use crate::running::Running;
 use serde_json::{Value, json};
-use weft::engine::Partition;
+use weft::engine::{ChildShadow, Partition};
 use weft::lineage::splits::{Child, How, Split, Tie};
 use weft::past::when::canonical;
 use weft::types::{PageSet, Timestamp};
@@ -56,26 +56,26 @@ impl Running {
 
     fn split_json(&self, split: &Split) -> Outcome<Value> {
         let parent = self.partition(&split.parent)?;
-        let shadows = self.common.engine.shadows();
         let layout = self.layout();
         let children = split.children.iter().map(|child| {
-            let pages = child.page_set().map(|pages| pages.count());
-            let ready = shadows.iter().find(|shadow| {
-                let of =
-                    weft::lineage::partition::of(layout, shadow.root.as_bytes(), shadow.partition.as_bytes());
-                of == parent
-                    && (shadow.pages == pages || shadow.pages.is_none())
-                    && !shadow.snapshots.is_empty()
-            });
+            let pages = child.page_set();
+            let shadow = self.common.engine.child_shadow(layout, &parent, pages.as_ref());
+            let (ready, missing) = match &shadow {
+                ChildShadow::Ready { bytes, reason } => (Some((bytes, reason)), None),
+                ChildShadow::Waits => (None, None),
+                ChildShadow::Missing(why) => (None, Some(why)),
+            };
             json!({
                 "name": child.name,
-                "pages": pages,
+                "pages": pages.map(|pages| pages.count()),
                 "rows": child.rows,
                 "predicate": child.predicate,
                 "partition": child.partition,
                 "tie": child.tie,
                 "ready": ready.is_some(),
-                "shadow_bytes": ready.map(|shadow| shadow.bytes),
+                "shadow_bytes": ready.map(|(bytes, _)| bytes),
+                "shadow_for": ready.map(|(_, reason)| reason),
+                "not_made": missing,
             })
         });
         Ok(json!({

@@ -1,14 +1,20 @@
 //! Shadows as an engine has them: who may have one, within which budget, and what is told of them.
 //!
 //! - Wishes come from people, from the standard rule, from the forecast, from splits. They are granted one at a time:
-//!   urgent ones first, then by benefit, within a budget of bytes kept and a rate of bytes and processor time.
+//!   urgent ones first, then by benefit, within a budget of bytes kept and a rate of bytes and processor time. What
+//!   cannot be granted now waits, and is tried again.
 //! - Over the budget the least useful shadow goes; what a person asked for stays until a person takes it back.
 //! - Five failures in a row stop the making for a while, with an alert; what is there is served on.
 
+mod asked;
+mod children;
 mod grant;
 mod partition;
 mod registry;
 mod rule;
+mod waiting;
+
+pub use children::ChildShadow;
 
 use super::Engine;
 use super::budget::{self, Rates};
@@ -19,7 +25,9 @@ use crate::sync::{Arc, Mutex};
 use crate::types::{PageSet, Seq, Timestamp};
 use registry::Noted;
 use rule::Rule;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
+use waiting::Wishes;
 
 /// Failures in a row that stop the making.
 const FAILURES: u32 = 5;
@@ -31,13 +39,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const RULE_EVERY: Duration = Duration::from_secs(10);
 /// The metadata store hears of what was served this often.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
-/// Wishes that wait; who makes more has lost its measure.
-const WISHES: usize = 10_000;
 
 /// How much shadows may take, and when the standard rule wants one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShadowLimits {
-    /// Make them in the background at all.
+    /// Make others than those that a person asks for.
     pub on: bool,
     /// Bytes kept.
     pub bytes: u64,
@@ -89,7 +95,7 @@ pub(super) struct Shadowing {
     /// Number of the layout that makes partitions of paths.
     layout: AtomicUsize,
     noted: Mutex<Noted>,
-    wishes: Mutex<Vec<Wish>>,
+    wishes: Mutex<Wishes>,
     rule: Mutex<Rule>,
     breaker: Mutex<Breaker>,
     /// One wish at a time.
@@ -148,7 +154,7 @@ pub struct ShadowInfo {
     pub bytes: u64,
     pub shown_bytes: u64,
     pub served_bytes: u64,
-    /// Bytes of writes since its newest snapshot; `None`: not known.
+    /// Of one that is kept up to date, bytes of writes since its newest snapshot; `None`: not known.
     pub behind_bytes: Option<u64>,
     pub broken: Option<String>,
 }
@@ -173,7 +179,7 @@ impl Shadowing {
             limits,
             layout: AtomicUsize::new(0),
             noted: Mutex::new(Noted::default()),
-            wishes: Mutex::new(Vec::new()),
+            wishes: Mutex::new(Wishes::default()),
             rule: Mutex::new(Rule::default()),
             breaker: Mutex::new(Breaker::default()),
             turn: Mutex::new(()),
@@ -220,12 +226,12 @@ impl Shadowing {
 pub(super) fn shadow(engine: &Engine, stop: &AtomicBool) {
     let (mut last_rule, mut noted): (Option<Instant>, Option<Instant>) = (None, None);
     while !stop.load(Ordering::Relaxed) {
-        if engine.shadowing.limits.on && last_rule.is_none_or(|last| last.elapsed() >= RULE_EVERY) {
+        if last_rule.is_none_or(|last| last.elapsed() >= RULE_EVERY) {
             engine.shadow_rule();
             last_rule = Some(Instant::now());
         }
         // A split does not wait for a thread that everybody else goes before.
-        budget::yield_unless(engine.shadowing.wishes.lock().iter().any(|wish| wish.urgent));
+        budget::yield_unless(engine.shadowing.wishes.lock().is_pressing(engine.shadow_clock_us()));
         let worked = matches!(engine.shadow_step(), Ok(true));
         if worked || noted.is_none_or(|last| last.elapsed() >= NOTE_EVERY) {
             engine.note_shadows();
@@ -244,13 +250,7 @@ impl Engine {
         if !self.shadowing.limits.on && wish.reason != Reason::Asked {
             return;
         }
-        let mut wishes = self.shadowing.wishes.lock();
-        let same =
-            |other: &Wish| (&other.subject, &other.pages, other.at) == (&wish.subject, &wish.pages, wish.at);
-        wishes.retain(|other| !same(other));
-        if wishes.len() < WISHES {
-            wishes.push(wish);
-        }
+        self.shadowing.wishes.lock().add(wish);
     }
 
     /// Mends what is broken, then grants one wish; `false` when there was nothing to do.
@@ -260,25 +260,41 @@ impl Engine {
         if self.shadowing.stopped().is_some() {
             return Ok(false);
         }
-        let Some(wish) = self.next_wish() else { return Ok(false) };
-        let shown = wish.subject.to_string();
+        let next = self.shadowing.wishes.lock().next(self.shadow_clock_us());
+        let Some(wish) = next else { return Ok(false) };
         let made = if wish.urgent { self.grant_at_once(&wish) } else { self.grant(&wish) };
         match made {
-            Ok(_) => *self.shadowing.refused.lock() = None,
-            Err(error) => *self.shadowing.refused.lock() = Some(format!("{shown}: {error}")),
+            Ok(_) => {
+                self.shadowing.wishes.lock().end();
+                *self.shadowing.refused.lock() = None;
+            }
+            Err(error) => self.refuse(&wish, &error),
         }
         Ok(true)
     }
 
-    fn next_wish(&self) -> Option<Wish> {
-        let mut wishes = self.shadowing.wishes.lock();
-        let rank = |wish: &Wish| (wish.urgent, wish.benefit);
-        let best = wishes.iter().enumerate().max_by(|(_, left), (_, right)| {
-            let ((left, a), (right, b)) = (rank(left), rank(right));
-            left.cmp(&right).then(a.total_cmp(&b))
-        });
-        let at = best.map(|(at, _)| at)?;
-        Some(wishes.swap_remove(at))
+    /// What could not be granted waits again, unless it never can be.
+    fn refuse(&self, wish: &Wish, error: &Error) {
+        *self.shadowing.refused.lock() = Some(format!("{}: {error}", wish.subject));
+        if !grant::is_final(wish, error) {
+            self.shadowing.wishes.lock().put_back(error.to_string(), self.shadow_clock_us());
+            return;
+        }
+        self.shadowing.wishes.lock().end();
+        if wish.reason != Reason::Asked {
+            return;
+        }
+        tracing::warn!(%error, partition = %wish.subject, "a shadow that was asked for cannot be made any more");
+        let is_it =
+            |asked: &Wish| (&asked.subject, &asked.pages, asked.at) == (&wish.subject, &wish.pages, wish.at);
+        if let Err(error) = self.forget_asked(is_it) {
+            tracing::warn!(%error, "it is tried once more after the next mount");
+        }
+    }
+
+    /// Partitions of whose present a whole shadow is wished for or being made, as they are shown.
+    pub(super) fn wished_partitions(&self) -> HashSet<String> {
+        self.shadowing.wishes.lock().whole()
     }
 
     /// Makes a shadow at once, without a budget of rates. `at`: of a resolved instant; without it of the present, and
@@ -293,7 +309,11 @@ impl Engine {
             return Err(Error::invalid("shadow.add", stopped));
         }
         let wish = Wish { subject, pages, at, benefit: 0.0, reason: Reason::Asked, urgent: true };
-        self.grant_at_once(&wish)
+        let made = self.grant_at_once(&wish)?;
+        if let Err(error) = self.note_asked(&wish) {
+            tracing::warn!(%error, "a shadow that was asked for is made, and not made again when it is lost");
+        }
+        Ok(made)
     }
 
     fn grant_at_once(&self, wish: &Wish) -> Result<Option<Made>> {
@@ -303,41 +323,55 @@ impl Engine {
         made
     }
 
-    /// Removes shadows: that of a number, or all of a partition. How many there were.
+    /// Removes shadows: that of a number, or all of a partition. How many there were, or else were wished for.
     pub fn remove_shadows(&self, root: &[u8], text: &str) -> Result<u64> {
         let subject = self.shadow_subject(root, text.as_bytes());
         let id = text.parse::<u64>().ok();
         let chosen = |shadow: &Shadow| shadow.subject == subject || Some(shadow.id) == id;
-        let chosen: Vec<u64> =
-            self.shadowing.shadows.list().into_iter().filter(chosen).map(|shadow| shadow.id).collect();
-        for id in &chosen {
-            self.shadowing.shadows.remove(*id)?;
+        let chosen: Vec<Shadow> = self.shadowing.shadows.list().into_iter().filter(chosen).collect();
+        let is_of = |shadow: &Shadow, wish: &Wish| {
+            (&shadow.subject, &shadow.pages, shadow.follows)
+                == (&wish.subject, &wish.pages, wish.at.is_none())
+        };
+        let unwanted =
+            |wish: &Wish| wish.subject == subject || chosen.iter().any(|shadow| is_of(shadow, wish));
+        // First that it was asked for: what is left of one that goes must not come back.
+        if let Err(error) = self.forget_asked(unwanted) {
+            tracing::warn!(%error, "shadows that are taken away may come back after the next mount");
         }
-        self.shadowing.wishes.lock().retain(|wish| wish.subject != subject);
-        Ok(chosen.len() as u64)
+        let waited = self.shadowing.wishes.lock().forget(unwanted);
+        for shadow in &chosen {
+            self.shadowing.shadows.remove(shadow.id)?;
+        }
+        self.shadowing.wishes.lock().try_again();
+        let count = if chosen.is_empty() { waited } else { chosen.len() };
+        Ok(count as u64)
     }
 
-    /// Goes on after too many failures.
+    /// Goes on after too many failures, and with what was refused.
     pub fn resume_shadows(&self) {
         self.shadowing.note_success();
+        self.shadowing.wishes.lock().try_again();
     }
 
     /// All shadows.
     pub fn shadows(&self) -> Vec<ShadowInfo> {
-        let reach = self.index.watermark().seq;
-        self.shadowing.shadows.list().iter().map(|shadow| self.shadow_info(shadow, reach)).collect()
+        self.shadowing.shadows.list().iter().map(|shadow| self.shadow_info(shadow)).collect()
     }
 
-    fn shadow_info(&self, shadow: &Shadow, reach: Seq) -> ShadowInfo {
-        let behind = |newest: &Arc<crate::shadow::Snapshot>| {
-            let files = newest.head.files.iter();
-            let since = |file: &crate::format::shadow::FileHead| {
-                let range = (newest.seq(), reach.max(newest.seq()));
-                let found = self.shadowing.shadows.changed_between(file.file, range, u64::MAX).ok()??;
-                Some(found.1)
-            };
-            files.map(since).try_fold(0u64, |sum, bytes| Some(sum.saturating_add(bytes?)))
+    /// Bytes of writes since the newest snapshot of a shadow; `None`: not known. Looks at all of these events.
+    fn bytes_since(&self, shadow: &Shadow) -> Option<u64> {
+        let newest = shadow.newest()?;
+        let range = (newest.seq(), self.index.watermark().seq.max(newest.seq()));
+        let since = |file: &crate::format::shadow::FileHead| {
+            let found = self.shadowing.shadows.changed_between(file.file, range, u64::MAX).ok()??;
+            Some(found.1)
         };
+        let mut files = newest.head.files.iter().map(since);
+        files.try_fold(0u64, |sum, bytes| Some(sum.saturating_add(bytes?)))
+    }
+
+    fn shadow_info(&self, shadow: &Shadow) -> ShadowInfo {
         let snapshot = |snapshot: &Arc<crate::shadow::Snapshot>| SnapshotInfo {
             seq: snapshot.seq().0,
             made_us: snapshot.head.made.0,
@@ -351,13 +385,13 @@ impl Engine {
             partition: String::from_utf8_lossy(&shadow.subject.partition).into_owned(),
             pages: shadow.pages.as_ref().map(PageSet::count),
             reason: shadow.reason.name(),
-            benefit: shadow.benefit,
+            benefit: grant::worth(shadow, self.shadow_now()),
             follows: shadow.follows,
             snapshots: shadow.snapshots.iter().map(snapshot).collect(),
             bytes: shadow.stored_bytes(),
             shown_bytes: shadow.shown_bytes(),
             served_bytes: self.shadowing.served_ever(shadow),
-            behind_bytes: shadow.newest().and_then(behind),
+            behind_bytes: if shadow.follows { self.bytes_since(shadow) } else { None },
             broken: shadow.broken().map(|error| error.to_string()),
         }
     }
@@ -400,5 +434,10 @@ impl Engine {
     /// The time that ages of shadows count in.
     fn shadow_now(&self) -> Timestamp {
         self.now()
+    }
+
+    /// That in which wishes wait, µs.
+    fn shadow_clock_us(&self) -> i64 {
+        self.live.journal.monotonic_us()
     }
 }

@@ -20,7 +20,7 @@ const GENERATIONS: usize = 64;
 const HEAD: usize = 24;
 /// Names of a file that are looked through for its birth.
 const NAMES: usize = 64;
-/// A split costs so much, in seconds saved, that its shadow goes before those of the rule.
+/// The shadow of a split is worth so much, in seconds saved, that it goes before all others, for a while.
 const BENEFIT: f64 = 1e6;
 
 /// A child's past in its parent.
@@ -239,7 +239,8 @@ impl Engine {
     }
 }
 
-fn wish_for(subject: Subject, pages: Option<PageSet>) -> Wish {
+/// The shadow of a child, or of all of a partition that splits.
+pub(super) fn wish_for(subject: Subject, pages: Option<PageSet>) -> Wish {
     Wish { subject, pages, at: None, benefit: BENEFIT, reason: Reason::Split, urgent: true }
 }
 

@@ -24,6 +24,8 @@ pub struct Candidate {
     pub size: u64,
     /// Age of its shadow; `None`: it has none.
     pub shadow_secs: Option<f64>,
+    /// Why it is not baked now, whatever it is worth: nothing is paid for it, and nothing else waits for it.
+    pub held: Option<&'static str>,
 }
 
 /// What things cost, and how likely a restore is.
@@ -178,6 +180,11 @@ pub fn decide(
             decision.bake = true;
             decision.why.push_str("; due by the standard rule");
         }
+        if let Some(held) = candidate.held {
+            decision.bake = false;
+            decision.why.push_str("; ");
+            decision.why.push_str(held);
+        }
         decision
     };
     let mut decisions: Vec<Decision> = candidates.iter().map(decision).collect();
@@ -216,14 +223,15 @@ pub fn standard(candidates: &[Candidate], purse: &mut Purse) -> Vec<Decision> {
     let decide = |candidate: &&Candidate| {
         let bytes = bake_bytes(candidate.delta_pages, candidate.size, candidate.shadow_secs.is_some());
         let due = is_due(candidate) && candidate.extents >= EXTENTS_DUE;
-        let bake = due && bytes <= purse.bytes();
+        let bake = due && candidate.held.is_none() && bytes <= purse.bytes();
         if bake {
             purse.spend(bytes);
         }
-        let state = match (due, bake) {
-            (true, true) => "due",
-            (true, false) => "due, beyond the budget",
-            (false, _) => "not due",
+        let state = match (due, bake, candidate.held) {
+            (true, true, _) => "due".to_owned(),
+            (true, false, Some(held)) => format!("due; {held}"),
+            (true, false, None) => "due, beyond the budget".to_owned(),
+            (false, ..) => "not due".to_owned(),
         };
         Decision {
             partition: candidate.key.to_string(),
@@ -252,6 +260,7 @@ mod tests {
             extents: delta_pages,
             size: 64 << 20,
             shadow_secs: Some(4_000.0),
+            held: None,
         }
     }
 
@@ -340,6 +349,30 @@ mod tests {
         // It takes 8 MB, of which there is one: the rest comes within ten minutes, or does not.
         assert_eq!(baked(20_000.0), Vec::<String>::new());
         assert_eq!(baked(2_000.0), ["cheap"]);
+    }
+
+    #[test]
+    fn nothing_is_paid_for_what_is_held_and_nothing_waits_for_it() {
+        let held = Some("a shadow of it is wished for already");
+        let dear = Candidate { extents: 1e6, held, ..candidate("dear", 1_000.0) };
+        let both = [candidate("cheap", 100.0), dear];
+        let by_rule: fn(&[Candidate], &mut Purse) -> Vec<Decision> = standard;
+        let by_worth: fn(&[Candidate], &mut Purse) -> Vec<Decision> =
+            |c, purse| decide(c, &Costs::default(), purse, |_| true);
+        for rule in [by_worth, by_rule] {
+            // Enough for the cheap one; what is held would be saved for.
+            for bytes in [1e6, 1e9] {
+                let mut purse = Purse::default();
+                purse.gather(1.0, bytes, bytes);
+                let decisions = rule(&both, &mut purse);
+                let baked: Vec<&Decision> = decisions.iter().filter(|decision| decision.bake).collect();
+                assert_eq!(baked.len(), 1, "{decisions:?}");
+                assert_eq!((&*baked[0].partition, bytes - baked[0].bytes), ("cheap", purse.bytes()));
+            }
+            let why =
+                rule(&both, &mut holding(1e9)).into_iter().find(|decision| decision.partition == "dear");
+            assert!(why.unwrap().why.ends_with("wished for already"));
+        }
     }
 
     #[test]

@@ -29,7 +29,6 @@ pub const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
 pub enum How {
     Declared,
     Ddl,
-    Forecast,
 }
 
 /// How a child's files are known to be its own.

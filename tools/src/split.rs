@@ -134,6 +134,11 @@ fn wait(store: &Path, split: &Value) -> Result<Value, String> {
         if now["children"].as_array().is_some_and(|children| children.iter().all(ready)) {
             return Ok(now);
         }
+        let why = |child: &Value| field(child, "not_made");
+        let missing = now["children"].as_array().into_iter().flatten().map(why).find(|why| !why.is_empty());
+        if let Some(why) = missing {
+            return Err(format!("the split is declared, but a child's shadow is not made: {why}"));
+        }
         if begun.elapsed() > PATIENCE {
             return Err(
                 "the split is declared, but its shadow is not there yet: `weft status` says why".into()

@@ -76,18 +76,26 @@ pub fn table(splits: &Value, empty: bool) -> String {
                 (path, _) if path.is_empty() => "not there yet".into(),
                 (path, _) => path,
             };
-            let ready = match child["ready"] == true {
-                true => format!("ready, {}", bytes(number(child, "shadow_bytes") as f64)),
-                false => "waits".into(),
-            };
             let number = format!("{}.{}", field(split, "split"), at + 1);
             let how = format!("{} {}", field(split, "how"), field(split, "declared"));
-            rows.push([number, field(split, "parent"), how, what.join(": "), size, ready, files]);
+            rows.push([number, field(split, "parent"), how, what.join(": "), size, shadow(child), files]);
         }
     }
     match rows.is_empty() && empty {
         true => "no splits\n".into(),
         false => output::columns(&["SPLIT", "PARENT", "KNOWN", "CHILD", "PAGES", "SHADOW", "FILES"], &rows),
+    }
+}
+
+/// How it stands with the shadow of a child.
+fn shadow(child: &Value) -> String {
+    let size = bytes(number(child, "shadow_bytes") as f64);
+    match (child["ready"] == true, field(child, "not_made")) {
+        // Nobody had said that it splits.
+        (true, _) if child["shadow_for"] == "forecast" => format!("ready by forecast, {size}"),
+        (true, _) => format!("ready, {size}"),
+        (false, why) if why.is_empty() => "waits".into(),
+        (false, why) => format!("not made: {why}"),
     }
 }
 
@@ -102,6 +110,8 @@ mod tests {
             { "name": "shop.new", "predicate": "a > 1", "pages": 512, "ready": true, "shadow_bytes": 2_097_152,
               "partition": "base/5/16400", "tie": "guess" },
             { "pages": null, "ready": false },
+            { "pages": null, "ready": true, "shadow_bytes": 4096, "shadow_for": "forecast" },
+            { "pages": null, "ready": false, "not_made": "there is no room" },
         ] }]);
         let text = table(&splits, true);
         for part in [
@@ -113,6 +123,8 @@ mod tests {
             "16400 (a guess)",
             "not there yet",
             "waits",
+            "ready by forecast, 4.0 KiB",
+            "not made: there is no room",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -64,19 +64,17 @@ impl Engine {
         }
     }
 
-    /// When the newest shadow of each partition was made.
+    /// When the newest shadow of each partition was made, of those that are kept up to date.
     fn newest_shadows(&self) -> HashMap<String, Timestamp> {
-        let whole = self.shadows().into_iter().filter(|info| info.pages.is_none());
-        let newest = whole.filter_map(|info| {
-            let made = info.snapshots.last()?.made_us;
-            let root = if info.root.is_empty() { String::new() } else { format!("{}:", info.root) };
-            Some((format!("{root}{}", info.partition), Timestamp(made)))
-        });
-        newest.collect()
+        let list = self.shadowing.shadows.list();
+        let whole = list.iter().filter(|shadow| shadow.follows && shadow.pages.is_none());
+        whole.map(|shadow| (shadow.subject.to_string(), shadow.made())).collect()
     }
 
     fn bake_candidates(&self, made: &HashMap<String, Timestamp>) -> Vec<Candidate> {
         let now = self.now();
+        let wished = self.wished_partitions();
+        let limit = self.shadowing.limits.bytes;
         let mut collector = self.forecasting.collector.lock();
         let Collector { sizes, gathered, .. } = &mut *collector;
         let large = sizes.iter().filter(|(key, size)| {
@@ -95,6 +93,11 @@ impl Engine {
                     extents,
                     size: *size,
                     shadow_secs: made.map(|made| (now.0 - made.0).max(0) as f64 / 1e6),
+                    held: match made {
+                        _ if wished.contains(&**key) => Some("a shadow of it is wished for already"),
+                        None if *size > limit => Some("it is larger than shadow_limit_mib"),
+                        _ => None,
+                    },
                 }
             })
             .collect();

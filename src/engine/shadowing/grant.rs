@@ -1,18 +1,31 @@
 //! Granting a wish: which files, is there room, what has to go for it, then the making.
 
 use super::Shadowing;
+use super::asked::wishes_for;
 use super::partition::Member;
 use crate::engine::Engine;
 use crate::engine::budget::{self, Budget};
 use crate::error::{Error, Kind, Result};
 use crate::shadow::{Made, Order, OrderedFile, Pace, Reason, Shadow, Source, Wish};
 use crate::sync::atomic::Ordering;
-use crate::types::{PAGE, PageSet, Seq};
+use crate::types::{PAGE, PageSet, Seq, Timestamp};
 
 /// Pages of a segment of PostgreSQL's: 1 GiB.
 const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
 /// Bytes of a view that make up for one second of benefit.
 const SERVED_PER_BENEFIT: f64 = 500e6;
+/// What was made for a split is worth half as much after so long.
+const SPLIT_HALF_LIFE_US: f64 = 2.0 * 3_600e6;
+/// The operation that fails for want of room: there may be some later.
+const ROOM: &str = "shadow.room";
+
+/// What a snapshot lacks to have room.
+struct Room {
+    missing: u64,
+    /// For want of what, and how much of it there is.
+    what: &'static str,
+    have: u64,
+}
 
 impl Engine {
     /// Makes what is wished; `None`: it is there already, or the engine stops. That there is no such partition, or no
@@ -37,15 +50,17 @@ impl Engine {
             return Ok(None);
         }
         self.make_room(wish, &files, before.as_ref(), seq)?;
+        let now = self.shadow_now();
+        let (reason, benefit) = claim(wish, before.as_ref(), now);
         let order = Order {
             shadow: before.as_ref().filter(|shadow| shadow.broken().is_none()).map(|shadow| shadow.id),
             subject: wish.subject.clone(),
             pages: wish.pages.clone(),
             seq,
-            now: self.shadow_now(),
+            now,
             follows: wish.at.is_none(),
-            reason: before.as_ref().map_or(wish.reason, |shadow| shadow.reason.min(wish.reason)),
-            benefit: wish.benefit,
+            reason,
+            benefit,
             files,
         };
         self.make(&order)
@@ -75,8 +90,10 @@ impl Engine {
         }
         if let Some(made) = &made {
             shadowing.note_success();
-            if order.follows {
+            if order.follows && order.pages.is_none() {
                 shadowing.rule.lock().made(&order.subject);
+            }
+            if order.follows {
                 self.trim(made.shadow)?;
             }
         }
@@ -92,42 +109,64 @@ impl Engine {
         Ok(())
     }
 
-    /// Sees to room in the budget and on the disk: the least useful that is less useful than this goes.
+    /// Sees to room in the budget and on the disk: the least useful that is less useful than this goes. Nothing goes for
+    /// what has no room even then.
     fn make_room(&self, wish: &Wish, files: &[OrderedFile], before: Option<&Shadow>, seq: Seq) -> Result<()> {
-        let shadowing = &self.shadowing;
         if self.live.is_short() {
             return Err(no_room());
         }
         let needed = self.estimate(files, before, seq);
-        let own = before.map(|shadow| shadow.id);
-        loop {
-            let used = shadowing.shadows.stored_bytes();
-            let free = self.disk.space("shadow.space", &self.paths.store)?.available;
-            let spare = 2 * self.live.limits.keep_free_bytes;
-            let fits = used.saturating_add(needed) <= shadowing.limits.bytes;
-            if fits && free >= needed.saturating_add(spare) {
-                return Ok(());
-            }
-            let list = shadowing.shadows.list();
-            let others =
-                list.iter().filter(|shadow| Some(shadow.id) != own && shadow.reason != Reason::Asked);
-            let useful = |shadow: &Shadow| shadowing.usefulness(shadow);
-            let least = others.min_by(|left, right| useful(left).total_cmp(&useful(right)));
-            match least.filter(|least| wish.urgent || useful(least) < wish.benefit) {
-                Some(least) => self.drop_shadow(least, "there is no room for it and a more useful one")?,
-                None => {
-                    let (what, have) = match fits {
-                        true => ("STORE's filesystem has too little space", free.saturating_sub(spare)),
-                        false => ("shadow_limit_mib is reached", shadowing.limits.bytes.saturating_sub(used)),
-                    };
-                    let message = format!(
-                        "{what}: the shadow needs {needed} bytes and there are {have}; `weft shadows` shows what \
-                         takes them"
-                    );
-                    return Err(Error::new(Kind::Invalid, "shadow.room", message));
-                }
-            }
+        let missing = self.room(needed)?.missing;
+        if missing == 0 {
+            return Ok(());
         }
+        let freed = self.less_useful(wish, before.map(|shadow| shadow.id), missing);
+        if freed.iter().map(Shadow::stored_bytes).sum::<u64>() >= missing {
+            let why = "there is no room for it and a more useful one";
+            freed.iter().try_for_each(|shadow| self.drop_shadow(shadow, why))?;
+        }
+        // What is freed may be less than what was taken: another has the space by now.
+        let Room { missing, what, have } = self.room(needed)?;
+        if missing == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{what}: the shadow needs {needed} bytes and there are {have}; `weft shadows` shows what takes them"
+        );
+        Err(Error::new(Kind::Invalid, ROOM, message))
+    }
+
+    fn room(&self, needed: u64) -> Result<Room> {
+        let (used, limit) = (self.shadowing.shadows.stored_bytes(), self.shadowing.limits.bytes);
+        let free = self.disk.space("shadow.space", &self.paths.store)?.available;
+        let free = free.saturating_sub(2 * self.live.limits.keep_free_bytes);
+        let allowed = limit.saturating_sub(used);
+        let missing = needed.saturating_sub(free).max(used.saturating_add(needed).saturating_sub(limit));
+        let (what, have) = match needed > allowed {
+            true => ("shadow_limit_mib is reached", allowed),
+            false => ("STORE's filesystem has too little space", free),
+        };
+        Ok(Room { missing, what, have })
+    }
+
+    /// Shadows that may go for a wish, the least useful first, until they take so many bytes.
+    fn less_useful(&self, wish: &Wish, own: Option<u64>, missing: u64) -> Vec<Shadow> {
+        let now = self.shadow_now();
+        let useful = |shadow: &Shadow| self.shadowing.usefulness(shadow, now);
+        let may_go = |shadow: &Shadow| {
+            Some(shadow.id) != own
+                && shadow.reason != Reason::Asked
+                && (wish.urgent || useful(shadow) < wish.benefit)
+        };
+        let mut others: Vec<Shadow> = self.shadowing.shadows.list().into_iter().filter(may_go).collect();
+        others.sort_by(|left, right| useful(left).total_cmp(&useful(right)));
+        let mut freed = 0u64;
+        let needed = |shadow: &Shadow| {
+            let before = freed;
+            freed = freed.saturating_add(shadow.stored_bytes());
+            before < missing
+        };
+        others.into_iter().take_while(needed).collect()
     }
 
     /// Bytes that a snapshot brings.
@@ -161,20 +200,9 @@ impl Engine {
             if let Err(error) = self.shadowing.shadows.remove(shadow.id) {
                 tracing::warn!(%error, "a broken shadow cannot be removed yet; it is not used");
             }
-            let instants: Vec<Option<Seq>> = match shadow.follows {
-                true => vec![None],
-                false => shadow.snapshots.iter().map(|snapshot| Some(snapshot.seq())).collect(),
-            };
-            for at in instants {
-                self.wish(Wish {
-                    subject: shadow.subject.clone(),
-                    pages: shadow.pages.clone(),
-                    at,
-                    benefit: shadow.benefit,
-                    reason: shadow.reason,
-                    urgent: shadow.reason == Reason::Asked,
-                });
-            }
+            wishes_for(&shadow, worth(&shadow, self.shadow_now()))
+                .into_iter()
+                .for_each(|wish| self.wish(wish));
         }
     }
 
@@ -218,14 +246,42 @@ impl Pace for WhileRoom<'_> {
 
 fn no_room() -> Error {
     let message = "STORE's filesystem is full: make room there; no shadow is made until then";
-    Error::new(Kind::Invalid, "shadow.room", message)
+    Error::new(Kind::Invalid, ROOM, message)
 }
 
 impl Shadowing {
-    /// In seconds: what it was thought to save, and what it has saved.
-    fn usefulness(&self, shadow: &Shadow) -> f64 {
-        shadow.benefit + self.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
+    /// In seconds: what it is thought to save, and what it has saved.
+    fn usefulness(&self, shadow: &Shadow, now: Timestamp) -> f64 {
+        worth(shadow, now) + self.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
     }
+}
+
+/// What a shadow is thought to save from now on, in seconds. A restore to the moment before a split becomes less likely
+/// with time: a day and a half later such a shadow is one among others, and goes for room as they do.
+pub(super) fn worth(shadow: &Shadow, now: Timestamp) -> f64 {
+    let age_us = now.0.saturating_sub(shadow.made().0).max(0) as f64;
+    match shadow.reason {
+        Reason::Split => shadow.benefit * (-age_us / SPLIT_HALF_LIFE_US).exp2(),
+        Reason::Asked | Reason::Rule | Reason::Forecast => shadow.benefit,
+    }
+}
+
+/// Whose a shadow is with the snapshot for a wish, and what it is worth: what a person asked for stays theirs, and what
+/// was made for a split is so until others find more in it.
+fn claim(wish: &Wish, before: Option<&Shadow>, now: Timestamp) -> (Reason, f64) {
+    match before.map(|shadow| (shadow.reason, worth(shadow, now))) {
+        Some((Reason::Asked, _)) => (Reason::Asked, wish.benefit),
+        Some((Reason::Split, worth)) if worth > wish.benefit && wish.reason != Reason::Asked => {
+            (Reason::Split, worth)
+        }
+        _ => (wish.reason, wish.benefit),
+    }
+}
+
+/// Whether what failed can never be granted: there is no such partition, or the instant was pruned.
+pub(super) fn is_final(wish: &Wish, error: &Error) -> bool {
+    let is_past = error.is(libc::ESTALE) || error.kind == Kind::Lost;
+    error.kind == Kind::Invalid && error.op != ROOM || wish.at.is_some() && is_past
 }
 
 /// The files of a partition that go into a snapshot, with their share of a set of its pages.

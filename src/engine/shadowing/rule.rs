@@ -1,10 +1,12 @@
-//! The standard rule: a shadow when the changes since the last one pass a threshold, and at latest after some age.
+//! The standard rule: a shadow when the changes since the last one pass a threshold, and at latest after some age. So
+//! shadows that follow are kept up to date, whatever of a partition they are of; those that a person asked for also when
+//! no others are made.
 
 use crate::engine::{Engine, Work};
 use crate::error::Result;
 use crate::lineage::partition::is_log;
 use crate::past::view::View;
-use crate::shadow::{Reason, Subject, Wish};
+use crate::shadow::{Reason, Shadow, Subject, Wish};
 use crate::types::{FileId, PAGE, Timestamp};
 use std::collections::HashMap;
 
@@ -43,7 +45,7 @@ impl Rule {
         news
     }
 
-    /// A shadow of it was just made.
+    /// A shadow of all of it was just made.
     pub(super) fn made(&mut self, subject: &Subject) {
         self.since.remove(subject);
     }
@@ -59,6 +61,9 @@ impl Engine {
 
     fn wish_by_rule(&self) -> Result<()> {
         let (limits, now) = (self.shadowing.limits, self.shadow_now());
+        if !limits.on && self.kept_shadows().is_empty() {
+            return Ok(());
+        }
         let view = match self.view(self.index.watermark().seq) {
             // Nothing is indexed yet, or it was pruned this moment: at the next look.
             Err(error) if error.is(libc::ESTALE) => return Ok(()),
@@ -68,8 +73,11 @@ impl Engine {
         if !std::mem::replace(&mut rule.began, true) {
             self.count_before(&mut rule, now);
         }
+        let kept = self.kept_shadows();
         for (file, bytes) in rule.news(self.activity()) {
-            if let Some(subject) = self.subject_of_file(&view, file)? {
+            let subject = self.subject_of_file(&view, file)?;
+            let of_rule = |subject: &Subject| limits.on && !is_log(&subject.partition);
+            if let Some(subject) = subject.filter(|subject| of_rule(subject) || kept.contains_key(subject)) {
                 rule.since.entry(subject).or_insert(Since { bytes: 0, first: now }).bytes += bytes;
             }
         }
@@ -87,28 +95,43 @@ impl Engine {
             rule.since.remove(&subject);
             let members = self.members(&view, &subject)?;
             let size: u64 = members.iter().map(|member| member.size).sum();
-            if size < LEAST_BYTES {
-                continue;
-            }
             let benefit = (bytes.min(size) / PAGE) as f64 * PAGE_COST;
-            let (pages, at, reason) = (None, None, Reason::Rule);
-            self.wish(Wish { subject, pages, at, benefit, reason, urgent: false });
+            let shadows = kept.get(&subject).map_or(&[][..], Vec::as_slice);
+            shadows.iter().for_each(|shadow| self.wish(renewal(shadow, benefit)));
+            let has_whole = shadows.iter().any(|shadow| shadow.pages.is_none());
+            if !has_whole && size >= LEAST_BYTES && !is_log(&subject.partition) {
+                let (pages, at, reason) = (None, None, Reason::Rule);
+                self.wish(Wish { subject, pages, at, benefit, reason, urgent: false });
+            }
         }
         Ok(())
     }
 
+    /// Shadows that are to be kept up to date, by partition.
+    fn kept_shadows(&self) -> HashMap<Subject, Vec<Shadow>> {
+        let on = self.shadowing.limits.on;
+        let mut kept: HashMap<Subject, Vec<Shadow>> = HashMap::new();
+        for shadow in self.shadowing.shadows.list() {
+            if shadow.follows && (on || shadow.reason == Reason::Asked) {
+                kept.entry(shadow.subject.clone()).or_default().push(shadow);
+            }
+        }
+        kept
+    }
+
     /// What was written since the shadows that earlier sessions left.
     fn count_before(&self, rule: &mut Rule, now: Timestamp) {
-        for info in self.shadows().into_iter().filter(|info| info.follows && info.pages.is_none()) {
-            let made = info.snapshots.last().map_or(now, |newest| Timestamp(newest.made_us));
-            let subject = Subject { root: info.root.into_bytes(), partition: info.partition.into_bytes() };
+        for (subject, shadows) in self.kept_shadows() {
             // What cannot be told is much.
-            let bytes = info.behind_bytes.unwrap_or(self.shadowing.limits.after_bytes);
-            rule.since.insert(subject, Since { bytes, first: made });
+            let bytes =
+                |shadow: &Shadow| self.bytes_since(shadow).unwrap_or(self.shadowing.limits.after_bytes);
+            let most = shadows.iter().map(bytes).max().unwrap_or(0);
+            let first = shadows.iter().map(Shadow::made).min().unwrap_or(now);
+            rule.since.insert(subject, Since { bytes: most, first });
         }
     }
 
-    /// The partition of a file that has a name, is history, and is no log of the database's own.
+    /// The partition of a file that has a name and is history.
     fn subject_of_file(&self, view: &View, file: FileId) -> Result<Option<Subject>> {
         if self.index.attr(file, view.seq())?.is_none_or(|attr| attr.nlink == 0) {
             return Ok(None);
@@ -120,12 +143,18 @@ impl Engine {
         }
         for root in self.roots()? {
             if find(view, &root.name, &names)? == Some(file) {
-                let subject = self.shadow_subject(&root.name, &path);
-                return Ok(Some(subject).filter(|subject| !is_log(&subject.partition)));
+                return Ok(Some(self.shadow_subject(&root.name, &path)));
             }
         }
         Ok(None)
     }
+}
+
+/// Brings a shadow up to date, whoever it is of.
+fn renewal(shadow: &Shadow, benefit: f64) -> Wish {
+    let reason = if shadow.reason == Reason::Asked { Reason::Asked } else { Reason::Rule };
+    let (subject, pages) = (shadow.subject.clone(), shadow.pages.clone());
+    Wish { subject, pages, at: None, benefit, reason, urgent: false }
 }
 
 fn find(view: &View, root: &[u8], names: &[Vec<u8>]) -> Result<Option<FileId>> {

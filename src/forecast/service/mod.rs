@@ -324,7 +324,8 @@ impl Service {
         bytes_per_sec: f64,
     ) -> &[Decision] {
         let secs = self.how.step_us as f64 / 1e6;
-        self.purse.gather(secs, bytes_per_sec, policy::largest(candidates.iter()));
+        let free = candidates.iter().filter(|candidate| candidate.held.is_none());
+        self.purse.gather(secs, bytes_per_sec, policy::largest(free));
         let now = self.latest.rows.at;
         self.decisions = if self.counts() {
             let answers = self.latest.rows.keys.iter().zip(&self.latest.answers);
@@ -335,6 +336,7 @@ impl Service {
                 candidate.new_share =
                     self.features.state(&candidate.key).map_or(0.0, |state| state.new_share(now));
             }
+            // The standard rule of the shadows goes on beside, by its own settings: nothing is due here.
             policy::decide(&candidates, costs, &mut self.purse, |_| false)
         } else {
             policy::standard(&candidates, &mut self.purse)

@@ -129,6 +129,7 @@ fn a_model_that_lies_is_left_for_the_standard_rule_with_an_event() {
         extents: 100.0,
         size: 1 << 20,
         shadow_secs: None,
+        held: None,
     };
     let decisions = world.service.decide(vec![candidate], &Costs::default(), 1e9);
     assert!(decisions[0].bake && decisions[0].why.contains("standard rule"));

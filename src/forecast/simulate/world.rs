@@ -105,6 +105,7 @@ impl World {
                     extents: partition.gathered.extents(),
                     size: partition.size,
                     shadow_secs: made.map(|made| (now.0 - made.0).max(0) as f64 / 1e6),
+                    held: None,
                 };
                 (number, candidate)
             })

@@ -20,6 +20,7 @@ pub const TABLES: &[(&str, &str, Loss)] = &[
     ("losses", "the record of earlier losses", Loss::Gone),
     ("shadows", "the list of shadows, but for what they served in earlier sessions", Loss::Rebuilt),
     ("snapshots", "the list of their snapshots", Loss::Rebuilt),
+    ("asked", "which shadows were asked for, of those that are there", Loss::Rebuilt),
     ("forecasts", "forecasts", Loss::Gone),
     ("scores", "scores of forecasts", Loss::Gone),
     ("lineage", "lineage of partitions", Loss::Gone),

@@ -194,3 +194,43 @@ fn a_partition_of_mariadb_is_made_ready_whole() {
     server.stop();
     mount.unmount();
 }
+
+#[test]
+fn nobody_waits_for_a_child_whose_shadow_cannot_be_made() {
+    let place = Place::new();
+    let store = place.join("store");
+    std::fs::create_dir(&store).unwrap();
+    let set = |text: &str| std::fs::write(store.join("weft.toml"), text).unwrap();
+    set("shadow_limit_mib = 6\n");
+    let mount = Mount::new(&place).store(&store).mount();
+    let point = mount.point.to_str().unwrap().to_owned();
+    for name in ["heap", "other"] {
+        std::fs::write(mount.point.join(name), vec![7; 8 << 20]).unwrap();
+    }
+    let declare =
+        |more: &[&str]| weft(&mount, &[&["split", "declare"][..], more, &["--wait", "--json"]].concat());
+    // As many blocks, and not the same.
+    for (blocks, count) in [("0-255", 1), ("256-511", 2)] {
+        let declared = json(declare(&["heap", &point, "--pages", blocks]));
+        let children = declared["children"].as_array().unwrap();
+        assert!(
+            children.len() == count && children.iter().all(|child| child["shadow_for"] == "split"),
+            "{declared:#}"
+        );
+    }
+    let shadows = json(weft(&mount, &["shadows", &point, "--json"]));
+    assert_eq!(shadows["shadows"].as_array().unwrap().len(), 2);
+    refused(declare(&["other", &point]), "shadow_limit_mib is reached");
+    let listed = weft(&mount, &["splits", &point]).ok();
+    assert!(listed.contains("ready, 2.0 MiB") && listed.contains("shadow_limit_mib is reached"), "{listed}");
+    mount.unmount();
+    set("shadow = false\n");
+    mount.remount();
+    refused(declare(&["other", &point, "--child", "later"]), "`shadow = false` is set");
+    mount.unmount();
+    // What a restart left undone is made.
+    set("");
+    mount.remount();
+    declare(&["other", &point, "--child", "later"]).ok();
+    mount.unmount();
+}
