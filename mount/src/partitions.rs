@@ -49,8 +49,8 @@ impl Running {
         Ok(Partition::parse(self.layout(), text, &names))
     }
 
-    /// The files of a partition at an instant, in order; paths are escaped, from the root on. Where the time has no
-    /// instant: the four-way answer, as `resolve` gives it.
+    /// The files of a partition at an instant, in order, or those of its parents that it was part of then; paths are escaped,
+    /// from their root on. Where the time has no instant: the four-way answer, as `resolve` gives it.
     pub(crate) fn partition_at(&self, text: &str, time: &str) -> Outcome<Value> {
         let mut answer = self.resolve(time, Some("weft restore"))?;
         let Some(seq) = answer["seq"].as_u64().filter(|_| answer["answer"] == "found") else {
@@ -62,32 +62,30 @@ impl Running {
         let layout = self.layout();
         let files = find::files(&*view, layout, &partition).map_err(told)?;
         answer["partition"] = json!(partition.to_string());
-        answer["root"] = json!(String::from_utf8_lossy(&partition.root));
-        if files.is_empty()
-            && let Some(past) = engine.ancestry(layout, &partition, &view).map_err(told)?
-        {
-            answer["root"] = json!(String::from_utf8_lossy(&past.parent.root));
-            answer["files"] = past.files.iter().map(|(part, _)| file(part)).collect();
-            answer["partial"] = past.files.iter().filter_map(partial).collect();
-            answer["parent"] = json!(past.parent.to_string());
-            answer["parent_bytes"] = json!(past.parent_bytes);
-            answer["note"] = json!(note(&partition, &past));
-            return Ok(answer);
+        answer["files"] = files.iter().map(|part| file(&partition, part, None)).collect();
+        if files.is_empty() {
+            let past = engine.ancestry(layout, &partition, &view).map_err(told)?;
+            let of = |one: &Ancestry| -> Vec<Value> {
+                one.files.iter().map(|(part, ranges)| file(&one.parent, part, ranges.as_ref())).collect()
+            };
+            answer["files"] = past.iter().flat_map(of).collect();
+            answer["parents"] = past.iter().map(|one| one.parent.to_string()).collect();
+            answer["notes"] = past.iter().map(|one| note(&partition, one)).collect();
         }
-        answer["files"] = files.iter().map(file).collect();
         Ok(answer)
     }
 }
 
-fn file(part: &Part) -> Value {
-    let path = Path::new(OsStr::from_bytes(&part.path));
-    json!({ "path": escape(path), "size": part.attr.size, "main": part.fork == Fork::Main, "segment": part.segment })
-}
-
-/// What of a file is wanted, where it is not all.
-fn partial((part, ranges): &(Part, Option<Ranges>)) -> Option<Value> {
-    let ranges = ranges.as_ref()?;
-    Some(json!({ "path": escape(Path::new(OsStr::from_bytes(&part.path))), "ranges": ranges }))
+/// A file of a partition, with what of it is wanted, where it is not all.
+fn file(of: &Partition, part: &Part, ranges: Option<&Ranges>) -> Value {
+    json!({
+        "root": String::from_utf8_lossy(&of.root),
+        "path": escape(Path::new(OsStr::from_bytes(&part.path))),
+        "size": part.attr.size,
+        "main": part.fork == Fork::Main,
+        "segment": part.segment,
+        "ranges": ranges,
+    })
 }
 
 /// What the files of a parent are good for.
@@ -95,7 +93,7 @@ fn note(child: &Partition, past: &Ancestry) -> String {
     let by = match past.origin.tie {
         Tie::Declared => "as it was declared",
         Tie::Catalogue => "as the catalogue says",
-        Tie::Guess => "by a guess: confirm it with `weft splits --pg CONNINFO`",
+        Tie::Guess => "by a guess: `weft splits` shows it, `weft split confirm` settles it",
     };
     let how = match past.files.iter().any(|(_, ranges)| ranges.is_some()) {
         true => {

@@ -5,7 +5,10 @@
 mod mysql;
 mod postgres;
 
-pub use postgres::{PageSetOf, Relation as PgRelation, Touched, pages_where, relation, touched};
+pub use postgres::{
+    DEFAULT_BLOCK, PageSetOf, Relation as PgRelation, Touched, pages_where, relation, touched,
+    wait_for_writers, write_back,
+};
 
 use crate::Outcome;
 use std::collections::HashMap;
