@@ -1,6 +1,7 @@
 //! What a daemon answers about partitions.
 
 use crate::Outcome;
+use crate::catalogue::below_tablespace;
 use crate::mountinfo::escape;
 use crate::offline::told;
 use crate::restore::Ranges;
@@ -12,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use weft::engine::{Ancestry, Figures, Part, Partition};
 use weft::lineage::find;
-use weft::lineage::partition::{self, Fork};
+use weft::lineage::partition::{self, Fork, Layout};
 use weft::lineage::splits::Tie;
 use weft::types::{Name, Seq};
 
@@ -42,11 +43,20 @@ impl Running {
         Ok(json!({ "profile": self.profile().name(), "partitions": shown.collect::<Vec<_>>() }))
     }
 
-    /// A partition as a user names it: by any of its files.
+    /// A partition as a user names it: by any of its files. PostgreSQL calls one of a tablespace by the link in DATA, or from
+    /// `PG_...` on: it is in the one root that has it.
     pub(crate) fn partition(&self, text: &str) -> Outcome<Partition> {
-        let roots = self.common.engine.roots().map_err(told)?;
-        let names: Vec<Name> = roots.into_iter().map(|root| root.name).collect();
-        Ok(Partition::parse(self.layout(), text, &names))
+        let (engine, layout) = (&self.common.engine, self.layout());
+        let names: Vec<Name> = engine.roots().map_err(told)?.into_iter().map(|root| root.name).collect();
+        let partition = Partition::parse(layout, text, &names);
+        let path = below_tablespace(text).filter(|_| layout == Layout::Postgres && partition.root.is_empty());
+        let Some(path) = path.map(str::as_bytes) else { return Ok(partition) };
+        let has = |root: &&Name| matches!(find::file_at(&**engine, root, path), Ok(Some(_)));
+        let mut found = names.iter().filter(|root| !root.is_empty()).filter(has);
+        Ok(match (found.next(), found.next()) {
+            (Some(root), None) => partition::of(layout, root, path),
+            _ => partition,
+        })
     }
 
     /// The files of a partition at an instant, in order, or those of its parents that it was part of then; paths are escaped,

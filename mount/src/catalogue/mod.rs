@@ -70,7 +70,8 @@ impl Names {
     }
 }
 
-fn below_tablespace(path: &str) -> Option<&str> {
+/// What of a path is below the directory of a tablespace.
+pub(crate) fn below_tablespace(path: &str) -> Option<&str> {
     let at = if path.starts_with("PG_") { 0 } else { path.find("/PG_")? + 1 };
     path.get(at..)
 }
