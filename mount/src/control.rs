@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// The socket's name in STORE.
 pub const SOCKET: &str = "control.sock";
-/// Longest request.
-const LINE_MAX: u64 = 1 << 20;
+/// Longest request: the pages of a child that are scattered over hundreds of GiB fit.
+const LINE_MAX: u64 = 64 << 20;
 /// Longest answer: a hundred thousand differences fit.
 const ANSWER_MAX: u64 = 256 << 20;
 
@@ -133,6 +133,9 @@ pub struct AskSplit {
     pub child: Option<String>,
     /// The pages of the parent that hold its rows: bytes of a roaring bitmap, in hexadecimal.
     pub pages: Option<String>,
+    /// The last event before they were looked for; now without one.
+    #[serde(default)]
+    pub since: Option<u64>,
     pub rows: Option<u64>,
     pub predicate: Option<String>,
 }

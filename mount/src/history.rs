@@ -6,6 +6,8 @@ use crate::running::Running;
 use crate::{Outcome, shown};
 use serde_json::{Value, json};
 use weft::engine::{Instant, Located, Resolution, TagState};
+use weft::lineage::find;
+use weft::lineage::splits::Origin;
 use weft::meta::tags;
 use weft::past::history::Wanted;
 use weft::past::when::{self, ViewName};
@@ -78,7 +80,7 @@ impl Running {
         let upto = ask.upto.map_or(last, |upto| last.min(Seq(upto)));
         let located = match ask.file {
             Some(file) => Err(FileId(file)),
-            None => Ok(self.locate(&ask.root, &ask.names)?),
+            None => Ok(self.locate(&ask.root, &ask.names, ask.upto.map(Seq))?),
         };
         let file = located.as_ref().map_or_else(|file| *file, |located| located.file);
         let wanted = Wanted { upto, after, limit: ask.limit.clamp(1, LINES_MAX), all: ask.all };
@@ -92,37 +94,56 @@ impl Running {
             answer["kind"] = json!(shown::kind(kind));
             answer["path"] = json!(path);
             answer["gone"] = json!(gone);
-            answer["parent"] = self.parent_of(&ask.root, &answer)?;
+            // A name may have been taken by another file since.
+            let named = ask.upto.map(|_| String::from_utf8_lossy(&ask.names.join(&b'/')).into_owned());
+            let path = named.unwrap_or(path);
+            answer["parents"] = self.parents_of(file, &ask.root, &path)?;
         }
         Ok(answer)
     }
 
-    /// Where the past of a file goes on: the parent of its partition, with the last event before it was there.
-    fn parent_of(&self, root: &str, answer: &Value) -> Outcome<Value> {
-        let layout = self.layout();
-        let path = answer["path"].as_str().unwrap_or_default();
+    /// Where the past of a file goes on: the parents of its partition, each with the last event before it was there.
+    fn parents_of(&self, file: FileId, root: &str, path: &str) -> Outcome<Value> {
+        let (engine, layout) = (&self.common.engine, self.layout());
         let partition = weft::lineage::partition::of(layout, root.as_bytes(), path.as_bytes());
-        let Some(origin) = self.common.engine.origin_of(layout, &partition).map_err(told)? else {
-            return Ok(Value::Null);
-        };
-        // The first file of the parent, now or as it was when the child came.
+        let mut origins = engine.origins_of(layout, &partition).map_err(told)?;
+        if !origins.is_empty() {
+            // What is said of a partition that has the name now is not of one that had it before.
+            let born = engine.born(file).map_err(told)?;
+            origins.retain(|origin| origin.born <= born.0);
+        }
+        let parents = origins.iter().map(|origin| self.parent(origin)).collect::<Outcome<Vec<_>>>()?;
+        Ok(parents.into_iter().flatten().collect())
+    }
+
+    /// The first file of a parent, as it was when the child came. `None`: it has left no trace.
+    fn parent(&self, origin: &Origin) -> Outcome<Option<Value>> {
+        let (engine, layout, upto) = (&self.common.engine, self.layout(), Seq(origin.born));
         let parent = self.partition(&origin.parent)?;
-        let first = self.common.engine.partition_files(layout, &parent).map_err(told)?.into_iter().next();
-        let named = first.map_or(parent.name, |part| part.path);
-        Ok(json!({
-            "partition": origin.parent,
-            "root": String::from_utf8_lossy(&parent.root),
-            "names": weft::lineage::partition::names(&named),
-            "upto": origin.born,
-            "tie": origin.tie,
+        let files = match engine.view(upto) {
+            Ok(view) => find::files(&*view, layout, &parent),
+            // That instant is not kept.
+            Err(_) => engine.partition_files(layout, &parent),
+        };
+        let first = files.map_err(told)?.into_iter().next();
+        let names = weft::lineage::partition::names(&first.map_or(parent.name, |part| part.path));
+        let known = engine.locate(&parent.root, &names, Some(upto)).map_err(told)?;
+        Ok(known.map(|_| {
+            json!({
+                "partition": origin.parent,
+                "root": String::from_utf8_lossy(&parent.root),
+                "names": names,
+                "upto": origin.born,
+                "tie": origin.tie,
+            })
         }))
     }
 
-    /// The file that a path means: of a view, the one there; else the one that has the path, or had it last.
-    fn locate(&self, root: &str, names: &[Name]) -> Outcome<Located> {
+    /// The file that a path means: of a view, the one there; else the one that has the path, or had it last, up to a Seq.
+    fn locate(&self, root: &str, names: &[Name], upto: Option<Seq>) -> Outcome<Located> {
         let (at, names) = match names.split_first() {
             Some((first, rest)) if when::is_reserved(first) => (Some(self.view_of(first)?), rest),
-            _ => (None, names),
+            _ => (upto, names),
         };
         self.common.engine.locate(root.as_bytes(), names, at).map_err(told)?.ok_or_else(|| unknown(names))
     }

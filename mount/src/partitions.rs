@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use weft::engine::{Ancestry, Figures, Part, Partition};
 use weft::lineage::find;
-use weft::lineage::partition::{self, Fork};
+use weft::lineage::partition::{self, Fork, Layout};
 use weft::lineage::splits::Tie;
 use weft::types::{Name, Seq};
 
@@ -42,29 +42,37 @@ impl Running {
         Ok(json!({ "profile": self.profile().name(), "partitions": shown.collect::<Vec<_>>() }))
     }
 
-    /// A partition as a user names it: by any of its files.
+    /// A partition as a user names it: by any of its files. PostgreSQL calls one of a tablespace by the link in DATA, or from
+    /// `PG_...` on.
     pub(crate) fn partition(&self, text: &str) -> Outcome<Partition> {
         let roots = self.common.engine.roots().map_err(told)?;
         let names: Vec<Name> = roots.into_iter().map(|root| root.name).collect();
-        Ok(Partition::parse(self.layout(), text, &names))
+        let partition = Partition::parse(self.layout(), text, &names);
+        let of_tablespace = self.layout() == Layout::Postgres && catalogue::below_tablespace(text).is_some();
+        let found = (of_tablespace && partition.root.is_empty()).then(|| self.relation(text)).flatten();
+        Ok(found.unwrap_or(partition))
     }
 
     /// A table of PostgreSQL's by the path of its first file, as the server sees it: what it calls `pg_tblspc/OID/PG_...` may
-    /// be a root of its own. `None`: no such file is there.
+    /// be in a root of its own, the one that has it. `None`: no such file is there, or several roots have one.
     pub(crate) fn relation(&self, path: &str) -> Option<Partition> {
         let engine = &self.common.engine;
-        let in_data = std::iter::once((&[][..], path));
-        let below = catalogue::below_tablespace(path);
-        let further = self.roots.iter().skip(1).filter_map(|root| Some((root.here.name.as_slice(), below?)));
         let is_there = |(root, path): &(&[u8], &str)| {
             matches!(find::file_at(&**engine, root, path.as_bytes()), Ok(Some(_)))
         };
-        let (root, path) = in_data.chain(further).find(is_there)?;
+        let in_data = Some((&[][..], path)).filter(is_there);
+        let below = catalogue::below_tablespace(path);
+        let further = self.roots.iter().skip(1).filter_map(|root| Some((root.here.name.as_slice(), below?)));
+        let mut further = further.filter(is_there);
+        let (root, path) = match (in_data, further.next(), further.next()) {
+            (Some(found), ..) | (None, Some(found), None) => found,
+            _ => return None,
+        };
         Some(partition::of(self.layout(), root, path.as_bytes()))
     }
 
-    /// The files of a partition at an instant, in order; paths are escaped, from the root on. Where the time has no
-    /// instant: the four-way answer, as `resolve` gives it.
+    /// The files of a partition at an instant, in order, or those of its parents that it was part of then; paths are escaped,
+    /// from their root on. Where the time has no instant: the four-way answer, as `resolve` gives it.
     pub(crate) fn partition_at(&self, text: &str, time: &str) -> Outcome<Value> {
         let mut answer = self.resolve(time, Some("weft restore"))?;
         let Some(seq) = answer["seq"].as_u64().filter(|_| answer["answer"] == "found") else {
@@ -76,32 +84,30 @@ impl Running {
         let layout = self.layout();
         let files = find::files(&*view, layout, &partition).map_err(told)?;
         answer["partition"] = json!(partition.to_string());
-        answer["root"] = json!(String::from_utf8_lossy(&partition.root));
-        if files.is_empty()
-            && let Some(past) = engine.ancestry(layout, &partition, &view).map_err(told)?
-        {
-            answer["root"] = json!(String::from_utf8_lossy(&past.parent.root));
-            answer["files"] = past.files.iter().map(|(part, _)| file(part)).collect();
-            answer["partial"] = past.files.iter().filter_map(partial).collect();
-            answer["parent"] = json!(past.parent.to_string());
-            answer["parent_bytes"] = json!(past.parent_bytes);
-            answer["note"] = json!(note(&partition, &past));
-            return Ok(answer);
+        answer["files"] = files.iter().map(|part| file(&partition, part, None)).collect();
+        if files.is_empty() {
+            let past = engine.ancestry(layout, &partition, &view).map_err(told)?;
+            let of = |one: &Ancestry| -> Vec<Value> {
+                one.files.iter().map(|(part, ranges)| file(&one.parent, part, ranges.as_ref())).collect()
+            };
+            answer["files"] = past.iter().flat_map(of).collect();
+            answer["parents"] = past.iter().map(|one| one.parent.to_string()).collect();
+            answer["notes"] = past.iter().map(|one| note(&partition, one)).collect();
         }
-        answer["files"] = files.iter().map(file).collect();
         Ok(answer)
     }
 }
 
-fn file(part: &Part) -> Value {
-    let path = Path::new(OsStr::from_bytes(&part.path));
-    json!({ "path": escape(path), "size": part.attr.size, "main": part.fork == Fork::Main, "segment": part.segment })
-}
-
-/// What of a file is wanted, where it is not all.
-fn partial((part, ranges): &(Part, Option<Ranges>)) -> Option<Value> {
-    let ranges = ranges.as_ref()?;
-    Some(json!({ "path": escape(Path::new(OsStr::from_bytes(&part.path))), "ranges": ranges }))
+/// A file of a partition, with what of it is wanted, where it is not all.
+fn file(of: &Partition, part: &Part, ranges: Option<&Ranges>) -> Value {
+    json!({
+        "root": String::from_utf8_lossy(&of.root),
+        "path": escape(Path::new(OsStr::from_bytes(&part.path))),
+        "size": part.attr.size,
+        "main": part.fork == Fork::Main,
+        "segment": part.segment,
+        "ranges": ranges,
+    })
 }
 
 /// What the files of a parent are good for.
@@ -109,7 +115,7 @@ fn note(child: &Partition, past: &Ancestry) -> String {
     let by = match past.origin.tie {
         Tie::Declared => "as it was declared",
         Tie::Catalogue => "as the catalogue says",
-        Tie::Guess => "by a guess: confirm it with `weft splits --pg CONNINFO`",
+        Tie::Guess => "by a guess: `weft splits` shows it, `weft split confirm` settles it",
     };
     let how = match past.files.iter().any(|(_, ranges)| ranges.is_some()) {
         true => {

@@ -27,6 +27,7 @@ impl Running {
         let child = Child {
             name: ask.child.clone(),
             pages,
+            looked: ask.since.map(|since| (since, since)),
             rows: ask.rows,
             predicate: ask.predicate.clone(),
             ..Child::default()
@@ -88,6 +89,9 @@ impl Running {
         }))
     }
 }
+
+/// Bytes of a page set that a question has room for, twice over in digits.
+pub const PAGES_MAX: usize = 16 << 20;
 
 /// Bytes of hexadecimal digits.
 fn unhex(text: &str) -> Outcome<Vec<u8>> {

@@ -10,12 +10,13 @@ use crate::lineage::splits::{self, Child, How, Origin, Split, Tie};
 use crate::past::view::View;
 use crate::shadow::{Reason, Subject, Wish};
 use crate::types::{FileId, PAGE, PageSet, Seq};
+use std::collections::BTreeSet;
 
 /// Ranges of bytes of a file: begin, and end behind it.
 pub type Ranges = Vec<(u64, u64)>;
 
-/// Generations that a past is followed through.
-const GENERATIONS: usize = 64;
+/// Partitions that a past is followed through.
+const ANCESTORS: usize = 64;
 /// Bytes of a file that tell what it is.
 const HEAD: usize = 24;
 /// Names of a file that are looked through for its birth.
@@ -36,19 +37,30 @@ pub struct Ancestry {
 
 impl Engine {
     /// Notes that a partition splits, and wishes for a shadow of the child (all of the partition when no pages are
-    /// given), before everything else. The forecast is told once, however many children and whoever else says it.
+    /// given), before everything else. Of `looked` the first event counts: the second is the last one now. The forecast is
+    /// told once, however many children and whoever else says it.
     ///
     /// # Errors
     /// `Invalid`: there is no such partition, or the pages are none of its.
-    pub fn declare_split(&self, layout: Layout, parent: &Partition, how: How, child: Child) -> Result<Split> {
+    pub fn declare_split(
+        &self,
+        layout: Layout,
+        parent: &Partition,
+        how: How,
+        mut child: Child,
+    ) -> Result<Split> {
         let parts = self.partition_files(layout, parent)?;
         let first = self.first_of(parent, &parts)?;
+        // Durable: after a crash a page set must not be of events that never were.
+        let seq = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
+        let since = child.looked.map_or(seq.0, |(since, _)| since.min(seq.0));
+        child.looked = child.pages.is_some().then_some((since, seq.0));
         let pages = child.page_set();
         if let Some(pages) = &pages {
             splits::check_pages(pages, main_bytes(&parts))?;
         }
         let subject = self.shadow_subject(&parent.root, &first.path);
-        let (seq, now) = (self.live.journal.last_seq(), self.now());
+        let now = self.now();
         let split = splits::declare(&self.meta, (&parent.to_string(), how), (seq, now.0), child)?;
         self.wish(wish_for(subject, pages));
         if splits::is_first(&self.meta, &split, now.0)? {
@@ -164,7 +176,7 @@ impl Engine {
     }
 
     /// The last event before a file had its first name.
-    fn born(&self, file: FileId) -> Result<Seq> {
+    pub fn born(&self, file: FileId) -> Result<Seq> {
         let now = self.catch_up()?;
         let names = self.index.naming(file, now, NAMES)?;
         Ok(Seq(names.last().map_or(now.0, |first| first.seq.0.saturating_sub(1))))
@@ -176,53 +188,61 @@ impl Engine {
         Ok(Partition::parse(layout, text, &roots))
     }
 
-    /// Where a partition came from.
-    pub fn origin_of(&self, layout: Layout, partition: &Partition) -> Result<Option<Origin>> {
+    /// Where a partition came from: of several parents where it was merged.
+    pub fn origins_of(&self, layout: Layout, partition: &Partition) -> Result<Vec<Origin>> {
         let shown = partition.to_string();
-        if let Some(origin) = splits::origin(&self.meta, &shown)? {
-            return Ok(Some(origin));
+        let known = splits::origins(&self.meta, &shown)?;
+        if !known.is_empty() {
+            return Ok(known);
         }
         // Its files may be there since nobody looked.
         self.splits(layout)?;
-        splits::origin(&self.meta, &shown)
+        splits::origins(&self.meta, &shown)
     }
 
-    /// What a partition was before it was: its parent at the instant of a view, and which of its pages. `None`: nothing
-    /// is known of a parent, or that was not there either.
-    pub fn ancestry(&self, layout: Layout, partition: &Partition, view: &View) -> Result<Option<Ancestry>> {
-        let mut here = partition.clone();
-        for _ in 0..GENERATIONS {
-            let Some(origin) = self.origin_of(layout, &here)? else { return Ok(None) };
-            let parent = self.named(layout, &origin.parent)?;
-            let parts = find::files(view, layout, &parent)?;
-            if parts.is_empty() {
-                here = parent;
-                continue;
+    /// What a partition was before it was: its parents at the instant of a view, or theirs, and which of their pages. None:
+    /// nothing is known of a parent, or that was not there either.
+    pub fn ancestry(&self, layout: Layout, partition: &Partition, view: &View) -> Result<Vec<Ancestry>> {
+        let (mut found, mut waiting) = (Vec::new(), vec![partition.clone()]);
+        let mut seen = BTreeSet::from([partition.clone()]);
+        while let Some(here) = waiting.pop() {
+            for origin in self.origins_of(layout, &here)? {
+                let parent = self.named(layout, &origin.parent)?;
+                let parts = find::files(view, layout, &parent)?;
+                if !parts.is_empty() {
+                    found.push(self.ancestor(parent, origin, parts, view.seq())?);
+                } else if seen.len() < ANCESTORS && seen.insert(parent.clone()) {
+                    waiting.push(parent);
+                }
             }
-            let Some(split) = splits::get(&self.meta, origin.split)? else { return Ok(None) };
-            let child = usize::try_from(origin.child).ok().and_then(|child| split.children.get(child));
-            let pages = child.and_then(Child::page_set);
-            let parent_bytes = main_bytes(&parts);
-            let files = match pages {
-                None => parts.into_iter().map(|part| (part, None)).collect(),
-                Some(pages) => self.pages_of_child(parts, &pages, Seq(split.seq), view.seq())?,
-            };
-            return Ok(Some(Ancestry { parent, origin, files, parent_bytes }));
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    fn ancestor(&self, parent: Partition, origin: Origin, parts: Vec<Part>, at: Seq) -> Result<Ancestry> {
+        let split = splits::get(&self.meta, origin.split)?;
+        let child = usize::try_from(origin.child).ok().zip(split);
+        let child = child.and_then(|(number, split)| split.children.into_iter().nth(number));
+        let parent_bytes = main_bytes(&parts);
+        let pages = child.and_then(|child| child.page_set().zip(child.moved_between(at)));
+        let files = match pages {
+            None => parts.into_iter().map(|part| (part, None)).collect(),
+            Some((pages, between)) => self.pages_of_child(parts, &pages, between)?,
+        };
+        Ok(Ancestry { parent, origin, files, parent_bytes })
     }
 
     /// The main files of a parent, with what of them can hold rows of a child: its pages as they were declared, and those
-    /// that changed between that and the instant. The other forks are left out: a server makes them anew, and what they
+    /// that changed `between` that and the instant. The other forks are left out: a server makes them anew, and what they
     /// say of pages that are not there would be wrong.
     fn pages_of_child(
         &self,
         parts: Vec<Part>,
         pages: &PageSet,
-        declared: Seq,
-        at: Seq,
+        between: (Seq, Seq),
     ) -> Result<Vec<(Part, Option<Ranges>)>> {
-        let between = (declared.min(at), declared.max(at));
+        // An index that is made anew may know the instant and not yet what came after it.
+        self.indexer.wait_for(between.1)?;
         let mut files = Vec::new();
         for part in parts.into_iter().filter(|part| splits::counts_pages(part.fork)) {
             let size = part.attr.size;

@@ -1,20 +1,21 @@
 //! Splits that were declared or seen coming, and which partition came out of which.
 //!
 //! - Kept in the metadata store: their loss costs the way into a child's past, never history itself.
-//! - A child is a set of pages of its parent, as of the moment of the split's declaration; without a set it is all of the
+//! - A child is a set of pages of its parent, as of the time in which they were looked for; without a set it is all of the
 //!   parent. A row of it stood, at any other instant, on one of those pages or on one that changed in between: so the
-//!   set and what changed is always enough.
+//!   set and what changed is always enough, provided that the time ends when the database holds back nothing of before.
 //! - What ties a child's files to its split is said with it: declared, found in the catalogue, or a guess.
+//! - A partition has several origins when several were merged into it, one for each parent; it is never its own.
 
 use super::partition::{Fork, Layout};
 use crate::error::{Error, Result};
-use crate::meta::store::{Store, Table};
+use crate::meta::store::{Store, Table, Writing};
 use crate::types::{PAGE, PageSet, Seq};
 use serde::{Deserialize, Serialize};
 
 const SPLITS: Table<u64, Split> = Table::new("splits", 1);
 /// By child.
-const LINEAGE: Table<String, Origin> = Table::new("lineage", 1);
+const LINEAGE: Table<String, Origins> = Table::new("lineage", 1);
 
 /// Children of one parent that are declared within this time belong to one split, µs.
 const TOGETHER_US: i64 = 3_600_000_000;
@@ -50,10 +51,17 @@ pub struct Child {
     /// The pages of the parent that hold its rows, as [`PageSet::to_bytes`] gives them.
     #[serde(default)]
     pub pages: Option<Vec<u8>>,
+    /// The last event before the pages were looked for, and the last one when they were declared and all that the database
+    /// had held back was written.
+    #[serde(default)]
+    pub looked: Option<(u64, u64)>,
     #[serde(default)]
     pub rows: Option<u64>,
     #[serde(default)]
     pub predicate: Option<String>,
+    /// That it comes out of this parent is a guess, whatever is known of its files.
+    #[serde(default)]
+    pub presumed: bool,
     /// Its files, once they are known.
     #[serde(default)]
     pub partition: Option<String>,
@@ -62,9 +70,18 @@ pub struct Child {
 }
 
 impl Child {
-    /// The pages, where it is not the whole of its parent.
+    /// The pages, where it is not the whole of its parent. Pages that were looked for at a time that is not known are too few
+    /// to go by.
     pub fn page_set(&self) -> Option<PageSet> {
+        self.looked?;
         PageSet::from_bytes(self.pages.as_deref()?)
+    }
+
+    /// The events whose changes, beside its pages, may have moved rows of it between an instant and then: those after the
+    /// first, up to the second.
+    pub fn moved_between(&self, at: Seq) -> Option<(Seq, Seq)> {
+        let (since, upto) = self.looked?;
+        Some((Seq(since).min(at), Seq(upto).max(at)))
     }
 }
 
@@ -75,8 +92,7 @@ pub struct Split {
     /// As [`super::partition::Partition`] shows it.
     pub parent: String,
     pub how: How,
-    /// The last event when its (first) child was declared, and when that was, µs UTC. Page sets are of that moment or
-    /// later.
+    /// The last event when its (first) child was declared, and when that was, µs UTC.
     pub seq: u64,
     pub at_us: i64,
     pub children: Vec<Child>,
@@ -92,6 +108,22 @@ pub struct Origin {
     /// The last event before its files were there.
     pub born: u64,
     pub tie: Tie,
+}
+
+/// A row of [`LINEAGE`]: the fields of the first stand in the row itself.
+#[derive(Serialize, Deserialize)]
+struct Origins {
+    #[serde(flatten)]
+    first: Origin,
+    /// Of what was merged out of several.
+    #[serde(default)]
+    also: Vec<Origin>,
+}
+
+impl From<Origins> for Vec<Origin> {
+    fn from(row: Origins) -> Vec<Origin> {
+        [vec![row.first], row.also].concat()
+    }
 }
 
 /// The splits of a store, oldest first.
@@ -151,13 +183,13 @@ pub fn is_first(store: &Store, split: &Split, at_us: i64) -> Result<bool> {
     Ok(split.at_us == at_us && split.children.len() == 1 && !all(store)?.iter().any(is_same))
 }
 
-/// Ties a partition's files to a child of a split; a guess never takes the place of what is known.
+/// Ties a partition's files to a child of a split; a guess never takes the place of what is known. What was guessed of
+/// these files is taken back; what they came from besides, if another split merged it into them, stays.
 pub fn tie(store: &Store, (split, child): (u64, usize), partition: &str, tie: Tie, born: Seq) -> Result<()> {
     store.write(|tx| {
         let mut row: Split = tx.get(&SPLITS, &split)?.ok_or_else(|| {
             Error::invalid("split.tie", format!("there is no split {split}: `weft splits` lists them"))
         })?;
-        let parent = row.parent.clone();
         let one = row.children.get_mut(child).ok_or_else(|| {
             Error::invalid(
                 "split.tie",
@@ -167,26 +199,75 @@ pub fn tie(store: &Store, (split, child): (u64, usize), partition: &str, tie: Ti
         if tie == Tie::Guess && one.tie.is_some() {
             return Ok(());
         }
-        if let Some(before) = one.partition.take().filter(|before| before != partition) {
-            tx.remove(&LINEAGE, &before)?;
-        }
-        one.partition = Some(partition.to_owned());
+        let tie = if one.presumed && tie == Tie::Catalogue { Tie::Guess } else { tie };
+        let before = one.partition.replace(partition.to_owned()).filter(|before| before != partition);
         one.tie = Some(tie);
         tx.put(&SPLITS, &split, &row)?;
-        let origin = Origin { parent, split, child: child as u64, born: born.0, tie };
-        tx.put(&LINEAGE, &partition.to_owned(), &origin)?;
-        Ok(())
+        if let Some(before) = before {
+            let mut others = origins_in(tx, &before)?;
+            others.retain(|origin| (origin.split, origin.child) != (split, child as u64));
+            put_origins(tx, &before, others)?;
+        }
+        let origin = Origin { parent: row.parent, split, child: child as u64, born: born.0, tie };
+        add_origin(tx, partition, origin)
     })
 }
 
-/// Where a partition came from, if that is known.
-pub fn origin(store: &Store, partition: &str) -> Result<Option<Origin>> {
-    store.read(|tx| tx.get(&LINEAGE, &partition.to_owned()))
+/// Notes where a partition came from, too. What is said of files that had its name before them, or of the same parent, it
+/// replaces.
+fn add_origin(tx: &Writing<'_>, partition: &str, origin: Origin) -> Result<()> {
+    let mut all = origins_in(tx, partition)?;
+    all.retain(|other| other.born == origin.born);
+    let is_known = |other: &Origin| other.tie != Tie::Guess;
+    // Names go on: what is divided may keep its own for one of the parts.
+    if partition == origin.parent || origin.tie == Tie::Guess && all.iter().any(is_known) {
+        return Ok(());
+    }
+    for other in all.extract_if(.., |other| other.tie == Tie::Guess || other.parent == origin.parent) {
+        if other.tie == Tie::Guess && (other.split == origin.split || other.parent != origin.parent) {
+            take_back(tx, (other.split, other.child), &origin, partition)?;
+        }
+    }
+    all.push(origin);
+    put_origins(tx, partition, all)
+}
+
+/// A child for which files were guessed that are now known for another's is looked for again.
+fn take_back(tx: &Writing<'_>, (split, child): (u64, u64), by: &Origin, partition: &str) -> Result<()> {
+    let Some(mut row) = tx.get(&SPLITS, &split)? else { return Ok(()) };
+    let at = usize::try_from(child).ok().filter(|_| (split, child) != (by.split, by.child));
+    let guessed = at.and_then(|at| row.children.get_mut(at));
+    let Some(one) = guessed.filter(|one| one.partition.as_deref() == Some(partition)) else { return Ok(()) };
+    (one.partition, one.tie) = (None, None);
+    tx.put(&SPLITS, &split, &row)
+}
+
+fn origins_in(tx: &Writing<'_>, partition: &str) -> Result<Vec<Origin>> {
+    Ok(tx.get(&LINEAGE, &partition.to_owned())?.map_or_else(Vec::new, Vec::from))
+}
+
+fn put_origins(tx: &Writing<'_>, partition: &str, all: Vec<Origin>) -> Result<()> {
+    let mut all = all.into_iter();
+    match all.next() {
+        Some(first) => tx.put(&LINEAGE, &partition.to_owned(), &Origins { first, also: all.collect() }),
+        None => tx.remove(&LINEAGE, &partition.to_owned()),
+    }
+}
+
+/// Where a partition came from, as far as that is known: of each parent once.
+pub fn origins(store: &Store, partition: &str) -> Result<Vec<Origin>> {
+    let row = store.read(|tx| tx.get(&LINEAGE, &partition.to_owned()))?;
+    let all = row.map_or_else(Vec::new, Vec::from).into_iter();
+    Ok(all.filter(|origin| origin.parent != partition).collect())
 }
 
 /// Every tie, by child.
 pub fn lineage(store: &Store) -> Result<Vec<(String, Origin)>> {
-    store.read(|tx| tx.range(&LINEAGE, ..))
+    let rows = store.read(|tx| tx.range(&LINEAGE, ..))?.into_iter();
+    let each = |(child, row): (String, Origins)| {
+        Vec::from(row).into_iter().map(move |origin| (child.clone(), origin))
+    };
+    Ok(rows.flat_map(each).collect())
 }
 
 /// The split of a number.
@@ -240,63 +321,4 @@ pub fn may_be_table(layout: Layout, head: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sync::Arc;
-    use crate::types::StoreId;
-
-    #[test]
-    fn ranges_are_cut_at_segments_and_at_the_end() {
-        let mut pages = PageSet::default();
-        pages.write(0, 2 * PAGE);
-        pages.write((SEGMENT_PAGES - 1) * PAGE, (SEGMENT_PAGES + 3) * PAGE);
-        let gib = 1 << 30;
-        assert_eq!(ranges_of(&pages, 0, gib), [(0, 2 * PAGE), (gib - PAGE, gib)]);
-        assert_eq!(ranges_of(&pages, 1, 2 * PAGE + 5), [(0, 2 * PAGE + 5)]);
-        assert_eq!(ranges_of(&pages, 2, gib), []);
-        assert!(check_pages(&pages, gib + 3 * PAGE).is_ok());
-        assert!(check_pages(&pages, gib + 2 * PAGE).unwrap_err().message.contains("the partition has"));
-        assert!(check_pages(&PageSet::default(), gib).is_err());
-    }
-
-    /// A clock that stands.
-    struct Still;
-
-    impl crate::clock::Clock for Still {
-        fn now(&self) -> crate::types::Timestamp {
-            crate::types::Timestamp(0)
-        }
-        fn monotonic(&self) -> std::time::Duration {
-            std::time::Duration::ZERO
-        }
-    }
-
-    #[test]
-    fn one_division_is_told_once_whoever_names_whichever_child() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Arc::new(crate::disk::os::OsDisk::new());
-        let store = Store::new(disk, Arc::new(Still), dir.path(), StoreId([7; 16])).unwrap();
-        let told = |how, parent: &str, name: &str, at_us: i64| {
-            let child = Child { name: Some(name.into()), ..Child::default() };
-            let split = declare(&store, (parent, how), (Seq(1), at_us), child).unwrap();
-            is_first(&store, &split, at_us).unwrap()
-        };
-        assert!(told(How::Ddl, "p", "a", 10));
-        assert!(!told(How::Ddl, "p", "a", 20), "told again, as after a restart");
-        assert!(!told(How::Ddl, "p", "b", 30), "the second child");
-        assert!(!told(How::Declared, "p", "a", 40), "by another");
-        assert!(told(How::Ddl, "q", "a", 50));
-        assert!(told(How::Ddl, "p", "c", 40 + TOGETHER_US), "another time");
-    }
-
-    #[test]
-    fn heaps_are_told_from_indexes() {
-        let mut head = [0u8; 24];
-        head[16..20].copy_from_slice(&[0x00, 0x20, 0x04, 0x20]);
-        assert!(may_be_table(Layout::Postgres, &head));
-        head[16..18].copy_from_slice(&[0xf0, 0x1f]);
-        assert!(!may_be_table(Layout::Postgres, &head));
-        assert!(!may_be_table(Layout::Postgres, &[0; 24]));
-        assert!(may_be_table(Layout::Mariadb, &[]));
-    }
-}
+mod tests;

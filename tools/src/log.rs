@@ -9,8 +9,8 @@ use weft_mount::{control, offline, place};
 
 /// Lines asked for at a time.
 const PART: usize = 500;
-/// Parents of parents that are followed.
-const GENERATIONS: usize = 16;
+/// Parents, and parents of those, that are followed.
+const ANCESTORS: usize = 16;
 
 /// List the versions of a file or directory: when, how much, what; through renames, newest first
 #[derive(clap::Args)]
@@ -50,41 +50,57 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
         true => in_parts(&inside.store, ask)?,
         false => offline::log(&inside.store, &ask)?,
     };
-    let mut logs = vec![log];
-    // A partition that came out of another has its past there.
-    while let Some(parent) = logs.last().and_then(older).filter(|_| logs.len() < GENERATIONS) {
-        logs.push(in_parts(&inside.store, parent(args))?);
-    }
-    let mut logs: Vec<Value> = logs.into_iter().map(with_times).collect();
+    let logs = with_parents(log, |parent| in_parts(&inside.store, ask_of(parent, args)?))?;
     if args.json {
-        let before = logs.split_off(1);
-        let mut log = logs.pop().unwrap_or_default();
+        let mut logs = logs.into_iter().map(|(_, log)| with_times(log));
+        let mut log = logs.next().unwrap_or_default();
+        let before: Vec<Value> = logs.collect();
         if !before.is_empty() {
             log["before"] = Value::Array(before);
         }
         return output::print_json(&log);
     }
     let mut text = String::new();
-    for (log, from) in logs.iter().zip(std::iter::once(None).chain(logs.iter().map(Some))) {
-        if let Some(parent) = from.and_then(|log| log.get("parent")) {
-            let guess = if field(parent, "tie") == "guess" { " (a guess: `weft splits` tells)" } else { "" };
-            text.push_str(&format!("before that, part of {}{guess}:\n", field(parent, "partition")));
+    for (parent, log) in logs {
+        if let Some(parent) = parent {
+            let guess = if field(&parent, "tie") == "guess" { " (a guess: `weft splits` tells)" } else { "" };
+            text.push_str(&format!("before that, part of {}{guess}:\n", field(&parent, "partition")));
         }
-        text.push_str(&table(log));
+        text.push_str(&table(&with_times(log)));
     }
     output::print(&text)
 }
 
-/// What to ask next, when all of a log was told and its partition came out of another.
-fn older(log: &Value) -> Option<impl Fn(&Args) -> AskLog + use<>> {
-    let parent = log.get("parent").filter(|parent| parent.is_object() && log["next"].is_null())?;
-    let names: Vec<Vec<u8>> = serde_json::from_value(parent.get("names")?.clone()).ok()?;
-    let (root, upto) = (field(parent, "root"), parent.get("upto")?.as_u64()?);
-    Some(move |args: &Args| AskLog {
-        root: root.clone(),
-        names: names.clone(),
+/// A log, and those of what its partition came out of, when all of it was told: each behind the word of the child that leads
+/// to it.
+fn with_parents(
+    log: Value,
+    ask: impl Fn(&Value) -> Result<Value, String>,
+) -> Result<Vec<(Option<Value>, Value)>, String> {
+    let mut logs = vec![(None, log)];
+    let mut next = 0;
+    while let Some((_, log)) = logs.get(next) {
+        let parents = log.get("parents").filter(|_| log["next"].is_null()).and_then(Value::as_array);
+        for parent in parents.cloned().unwrap_or_default() {
+            if logs.len() > ANCESTORS {
+                return Ok(logs);
+            }
+            let log = ask(&parent)?;
+            logs.push((Some(parent), log));
+        }
+        next += 1;
+    }
+    Ok(logs)
+}
+
+/// What to ask of a parent.
+fn ask_of(parent: &Value, args: &Args) -> Result<AskLog, String> {
+    let names = parent.get("names").cloned().unwrap_or_default();
+    Ok(AskLog {
+        root: field(parent, "root"),
+        names: serde_json::from_value(names).map_err(|_| "the daemon's answer makes no sense")?,
         file: None,
-        upto: Some(upto),
+        upto: parent.get("upto").and_then(Value::as_u64),
         since: args.since.clone(),
         until: args.until.clone(),
         limit: args.limit,
@@ -172,6 +188,27 @@ fn row(version: &Value) -> [String; 6] {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn all_parents_are_told_after_their_child_and_only_when_all_of_it_was() {
+        let of = |name: &str, parents: &[&str]| {
+            let parents = parents.iter().map(|name| json!({ "partition": name }));
+            json!({ "path": name, "parents": parents.collect::<Vec<_>>() })
+        };
+        let ask = |parent: &Value| {
+            Ok(match parent["partition"].as_str().unwrap() {
+                "p1" => of("p1", &["p"]),
+                "p2" => json!({ "path": "p2", "next": 3, "parents": [{ "partition": "unasked" }] }),
+                "endless" => of("endless", &["endless"]),
+                name => of(name, &[]),
+            })
+        };
+        let told = |log| -> Vec<String> {
+            with_parents(log, ask).unwrap().iter().map(|(_, log)| field(log, "path")).collect()
+        };
+        assert_eq!(told(of("p12", &["p1", "p2"])), ["p12", "p1", "p2", "p"]);
+        assert_eq!(told(of("x", &["endless"])).len(), 1 + ANCESTORS);
+    }
 
     #[test]
     fn lines_say_what_happened() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use weft_mount::mountinfo::unescape_path;
-use weft_mount::restore::{self, Partial, Plan, Progress, Relocate, Selected, Source, State};
+use weft_mount::restore::{self, Plan, Progress, Relocate, Selected, Source, State};
 use weft_mount::{control, place};
 
 /// Threads that copy, unless told otherwise.
@@ -124,8 +124,7 @@ fn prepare(args: &Args, store: Option<&Path>) -> Result<Job, String> {
     }
     for text in &args.except {
         let asked = partition_at(&wanted.store, text, seq)?;
-        let root = selected.entry(field(&asked, "root")).or_default();
-        root.except.extend(paths_of(&asked)?);
+        leave_out(&mut selected, &asked, text)?;
     }
     let relocate = relocate(&sources, wanted.is_whole());
     let mut plan = Plan::default();
@@ -194,7 +193,8 @@ impl Wanted {
 
     fn selected(&self) -> BTreeMap<String, Selected> {
         let one = |(root, paths): (&String, &Vec<PathBuf>)| {
-            (root.clone(), Selected { only: paths.clone(), ..Selected::default() })
+            let only = paths.iter().map(|path| (path.clone(), None)).collect();
+            (root.clone(), Selected { only, ..Selected::default() })
         };
         self.paths.iter().map(one).collect()
     }
@@ -242,10 +242,26 @@ fn partition_at(store: &Path, text: &str, seq: &Value) -> Result<Value, String> 
     control::ask(store, &ask)
 }
 
-fn paths_of(asked: &Value) -> Result<Vec<PathBuf>, String> {
+/// A file of a partition: root, path, and what of it is wanted where it is not all.
+type Wants = (String, PathBuf, Option<restore::Ranges>);
+
+/// The files of a partition, or of those that it was part of; one at least.
+fn files_of(asked: &Value, text: &str) -> Result<Vec<Wants>, String> {
     let files = asked.get("files").and_then(Value::as_array).into_iter().flatten();
-    let path = |file: &Value| unescape_path(field(file, "path").as_bytes());
-    files.map(path).collect::<Option<_>>().ok_or_else(|| "the daemon's answer makes no sense".into())
+    let file = |file: &Value| {
+        let ranges = serde_json::from_value(file.get("ranges").cloned().unwrap_or_default()).ok()?;
+        Some((field(file, "root"), unescape_path(field(file, "path").as_bytes())?, ranges))
+    };
+    let files: Vec<Wants> =
+        files.map(file).collect::<Option<_>>().ok_or("the daemon's answer makes no sense")?;
+    match files.is_empty() {
+        false => Ok(files),
+        true => Err(format!(
+            "there was no partition {text} at {}: `weft partitions` lists those of now, `weft log` of one of its files says \
+             since when",
+            field(asked, "actual")
+        )),
+    }
 }
 
 /// Adds the files of a partition.
@@ -255,26 +271,31 @@ fn take(
     asked: &Value,
     text: &str,
 ) -> Result<(), String> {
-    let paths = paths_of(asked)?;
-    if paths.is_empty() {
+    for (root, path, ranges) in files_of(asked, text)? {
+        selected.entry(root).or_default().want(path, ranges);
+    }
+    let told = asked.get("notes").and_then(Value::as_array).into_iter().flatten();
+    notes.extend(told.filter_map(Value::as_str).map(str::to_owned));
+    Ok(())
+}
+
+/// Leaves out the files of a partition. Of one that was part of another then, that would take the others' rows along.
+fn leave_out(selected: &mut BTreeMap<String, Selected>, asked: &Value, text: &str) -> Result<(), String> {
+    let files = files_of(asked, text)?;
+    let parents = asked.get("parents").and_then(Value::as_array).into_iter().flatten();
+    let parents: Vec<&str> = parents.filter_map(Value::as_str).collect();
+    if !parents.is_empty() {
         return Err(format!(
-            "there was no partition {text} at {}: `weft partitions` lists those of now, `weft log` of one of its files says \
-             since when",
-            field(asked, "actual")
+            "{text} was part of {} at {}, and cannot be left out alone: leave the option out, or give --except {} to restore \
+             none of that",
+            parents.join(" and "),
+            field(asked, "actual"),
+            parents.join(" --except ")
         ));
     }
-    let root = selected.entry(field(asked, "root")).or_default();
-    root.only.extend(paths);
-    for part in asked.get("partial").and_then(Value::as_array).into_iter().flatten() {
-        let path =
-            unescape_path(field(part, "path").as_bytes()).ok_or("the daemon's answer makes no sense")?;
-        let ranges = part.get("ranges").and_then(Value::as_array).into_iter().flatten();
-        let pair = |range: &Value| Some((range.get(0)?.as_u64()?, range.get(1)?.as_u64()?));
-        let ranges =
-            ranges.map(pair).collect::<Option<Vec<_>>>().ok_or("the daemon's answer makes no sense")?;
-        root.partial.push(Partial { path, ranges });
+    for (root, path, _) in files {
+        selected.entry(root).or_default().except.insert(path);
     }
-    notes.extend(Some(field(asked, "note")).filter(|note| !note.is_empty()));
     Ok(())
 }
 
@@ -361,15 +382,40 @@ mod tests {
 
     #[test]
     fn a_partition_that_was_not_there_is_told_so() {
-        let asked = json!({ "actual": "2026", "files": [], "root": "" });
-        let refused = take(&mut BTreeMap::new(), &mut Vec::new(), &asked, "base/5/1").unwrap_err();
-        assert!(refused.contains("base/5/1") && refused.contains("weft partitions"), "{refused}");
-        let asked = json!({ "root": "", "note": "n", "files": [{ "path": "base/5/1" }],
-            "partial": [{ "path": "base/5/1", "ranges": [[0, 4096]] }] });
+        let asked = json!({ "actual": "2026", "files": [] });
+        let mut selected = BTreeMap::new();
+        for refused in [
+            take(&mut selected, &mut Vec::new(), &asked, "base/5/1").unwrap_err(),
+            leave_out(&mut selected, &asked, "base/5/1").unwrap_err(),
+        ] {
+            assert!(refused.contains("base/5/1") && refused.contains("weft partitions"), "{refused}");
+        }
+        assert!(selected.is_empty());
+    }
+
+    #[test]
+    fn a_partition_that_was_part_of_others_is_taken_out_of_them_and_not_left_out() {
+        let file = |root: &str, ranges: Value| json!({ "root": root, "path": "base/5/1", "ranges": ranges });
+        let child = json!({ "actual": "2026", "notes": ["n", "m"], "parents": ["base/5/1", "fast:base/5/1"],
+            "files": [file("", json!([[0, 4096]])), file("fast", Value::Null)] });
         let (mut selected, mut notes) = (BTreeMap::new(), Vec::new());
-        take(&mut selected, &mut notes, &asked, "x").unwrap();
-        let one = &selected[""];
-        assert_eq!(one.partial, [Partial { path: "base/5/1".into(), ranges: vec![(0, 4096)] }]);
-        assert_eq!((one.only.len(), notes.len()), (1, 1));
+        take(&mut selected, &mut notes, &child, "x").unwrap();
+        let wanted = |selected: &BTreeMap<String, Selected>, root: &str| {
+            selected[root].only[Path::new("base/5/1")].clone()
+        };
+        assert_eq!(wanted(&selected, ""), Some(vec![(0, 4096)]));
+        assert_eq!((wanted(&selected, "fast"), notes.len()), (None, 2));
+        // Another child of the same partition, and then all of it.
+        let other = json!({ "files": [file("", json!([[8192, 12288]]))] });
+        take(&mut selected, &mut notes, &other, "y").unwrap();
+        assert_eq!(wanted(&selected, ""), Some(vec![(0, 4096), (8192, 12288)]));
+        take(&mut selected, &mut notes, &json!({ "files": [file("", Value::Null)] }), "base/5/1").unwrap();
+        assert_eq!(wanted(&selected, ""), None);
+
+        let refused = leave_out(&mut selected, &child, "x").unwrap_err();
+        assert!(refused.contains("--except base/5/1 --except fast:base/5/1"), "{refused}");
+        assert!(selected.values().all(|root| root.except.is_empty()));
+        leave_out(&mut selected, &other, "y").unwrap();
+        assert!(selected[""].except.contains(Path::new("base/5/1")));
     }
 }

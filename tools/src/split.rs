@@ -10,8 +10,8 @@ use weft_mount::{catalogue, control, place, splits};
 
 /// How long `--wait` waits.
 const PATIENCE: Duration = Duration::from_secs(3_600);
-/// Bytes of a block of PostgreSQL's, as `ctid` counts them.
-const BLOCK: u64 = 8_192;
+/// Seconds that PostgreSQL may take for each thing it is asked for, unless told otherwise.
+const TIMEOUT_SECS: u64 = 300;
 
 /// Tell Weft that a partition is about to split; see also `weft splits`
 #[derive(clap::Subcommand)]
@@ -28,7 +28,8 @@ pub struct Declare {
     partition: String,
     /// The mount, or a path inside it; by default the mount around the current directory
     data: Option<PathBuf>,
-    /// The blocks of the partition that hold the child's rows: A-B, the last included, as ctid counts them
+    /// The blocks of the partition that hold the child's rows: A-B, the last included, as ctid counts them. Without --pg, run
+    /// CHECKPOINT after you looked for them, and change none of the rows in between
     #[arg(long, value_name = "A-B", conflicts_with = "predicate", value_parser = blocks)]
     pages: Option<(u64, u64)>,
     /// Ask PostgreSQL: "host=/run/postgresql dbname=shop"
@@ -37,6 +38,9 @@ pub struct Declare {
     /// Which rows the child will have: "created_at >= '2026-11-01'"
     #[arg(long = "where", value_name = "PREDICATE", requires = "pg")]
     predicate: Option<String>,
+    /// How long PostgreSQL may take for each thing it is asked for: a large table is read whole for --where
+    #[arg(long, value_name = "SECS", default_value_t = TIMEOUT_SECS, requires = "pg")]
+    timeout: u64,
     /// What the child will be called: a table, or the path of its files
     #[arg(long, value_name = "NAME")]
     child: Option<String>,
@@ -99,28 +103,63 @@ fn declare(args: &Declare, store: Option<&Path>) -> Outcome {
         predicate: args.predicate.clone(),
         ..AskSplit::default()
     };
-    if let Some((first, last)) = args.pages {
-        let mut pages = PageSet::default();
-        pages.write(first * BLOCK, (last + 1) * BLOCK);
-        ask.pages = Some(splits::hex(&pages.to_bytes()));
-    }
-    if let Some(conninfo) = &args.pg {
-        let (mut client, relation) = catalogue::relation(conninfo, &args.partition)?;
-        ask.partition = relation.path.clone();
-        if let Some(predicate) = &args.predicate {
-            let found = catalogue::pages_where(&mut client, &relation, predicate)?;
-            ask.rows = Some(found.rows);
-            ask.pages = Some(splits::hex(&found.pages.to_bytes()));
-        }
-    }
+    let (pages, note) = match &args.pg {
+        Some(conninfo) => looked_for(args, conninfo, &store, &mut ask)?,
+        None => (args.pages.map(|range| pages_of(range, catalogue::DEFAULT_BLOCK)), None),
+    };
+    ask.pages = pages.map(|pages| splits::hex(&pages.to_bytes()));
     let mut split = control::ask(&store, &control::Ask::SplitDeclare(ask))?;
     if args.wait {
         split = wait(&store, &split)?;
     }
-    match args.json {
-        true => output::print_json(&split),
-        false => output::print(&table(&Value::Array(vec![split]), false)),
+    if args.json {
+        split["note"] = note.into();
+        return output::print_json(&split);
     }
+    let note = note.map(|note| format!("{note}\n")).unwrap_or_default();
+    output::print(&format!("{}{note}", table(&Value::Array(vec![split]), false)))
+}
+
+/// Asks PostgreSQL for the partition and the pages of the child; none, and a word why, where they would not be enough to find
+/// its past again: rows that have moved since must stand on a page that history has seen to change.
+fn looked_for(
+    args: &Declare,
+    conninfo: &str,
+    store: &Path,
+    ask: &mut AskSplit,
+) -> Result<(Option<PageSet>, Option<String>), String> {
+    let limit = Duration::from_secs(args.timeout);
+    let (mut client, relation) = catalogue::relation(conninfo, &args.partition, limit)?;
+    ask.partition = relation.path.clone();
+    ask.since = control::ask(store, &control::Ask::Status)?["seq"].as_u64();
+    let mut pages = args.pages.map(|range| pages_of(range, relation.block_bytes));
+    if pages.is_none() && args.predicate.is_none() {
+        return Ok((None, None));
+    }
+    let quiet = catalogue::wait_for_writers(&mut client, &relation, limit);
+    if let Some(predicate) = &args.predicate {
+        let found = catalogue::pages_where(&mut client, &relation, predicate)?;
+        ask.rows = Some(found.rows);
+        pages = Some(found.pages);
+    }
+    let written = quiet.and_then(|()| catalogue::write_back(&mut client, &relation));
+    let fits = written.and_then(|()| match pages.as_ref().map_or(0, |pages| pages.to_bytes().len()) {
+        0..=splits::PAGES_MAX => Ok(()),
+        _ => Err("its pages are too many and too scattered to be worth it".into()),
+    });
+    Ok(match fits {
+        Ok(()) => (pages, None),
+        Err(cause) => {
+            (None, Some(format!("all of the partition is made ready, not the child's pages alone: {cause}")))
+        }
+    })
+}
+
+/// Pages of a range of blocks.
+fn pages_of((first, last): (u64, u64), block_bytes: u64) -> PageSet {
+    let mut pages = PageSet::default();
+    pages.write(first * block_bytes, (last + 1) * block_bytes);
+    pages
 }
 
 /// Waits until the shadows of all children of a split are there.
@@ -160,5 +199,13 @@ mod tests {
         for bad in ["", "-", "a-b", "1-", "-5", "1-99999999999999999999"] {
             assert!(blocks(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_block_is_as_large_as_the_server_has_it() {
+        let runs = |block_bytes| pages_of((1, 2), block_bytes).runs().collect::<Vec<_>>();
+        assert_eq!(runs(catalogue::DEFAULT_BLOCK), [(2, 6)]);
+        assert_eq!(runs(32_768), [(8, 24)]);
+        assert_eq!(runs(2_048), [(0, 2)], "half of a page, and of the next");
     }
 }

@@ -41,7 +41,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     }
 }
 
-/// Ties the children that the catalogue knows by name.
+/// Ties the children that the catalogue knows by name. One that cannot be tied is told of, and keeps no other from it.
 fn confirm(store: &Path, splits: &Value, source: Source<'_>) -> Result<(), String> {
     let names = catalogue::names(source)?;
     for split in splits.as_array().into_iter().flatten() {
@@ -54,7 +54,9 @@ fn confirm(store: &Path, splits: &Value, source: Source<'_>) -> Result<(), Strin
                 partition: path.to_owned(),
                 catalogue: true,
             };
-            control::ask(store, &ask)?;
+            if let Err(cause) = control::ask(store, &ask) {
+                output::complain(&cause);
+            }
         }
     }
     Ok(())

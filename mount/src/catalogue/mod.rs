@@ -5,7 +5,10 @@
 mod mysql;
 mod postgres;
 
-pub use postgres::{PageSetOf, Relation as PgRelation, Touched, pages_where, relation, touched};
+pub use postgres::{
+    DEFAULT_BLOCK, PageSetOf, Relation as PgRelation, Touched, pages_where, relation, touched,
+    wait_for_writers, write_back,
+};
 
 use crate::Outcome;
 use std::collections::HashMap;
@@ -67,8 +70,8 @@ impl Names {
     }
 }
 
-/// The path in a tablespace's own directory, of one that is in a tablespace.
-pub fn below_tablespace(path: &str) -> Option<&str> {
+/// What of a path is below the directory of a tablespace.
+pub(crate) fn below_tablespace(path: &str) -> Option<&str> {
     let at = if path.starts_with("PG_") { 0 } else { path.find("/PG_")? + 1 };
     path.get(at..)
 }

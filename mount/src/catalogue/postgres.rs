@@ -2,12 +2,16 @@
 
 use super::{CONNECT, Called, Names, STATEMENT};
 use crate::Outcome;
+use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls};
 use std::str::FromStr;
-use weft::types::{PAGE, PageSet};
+use std::time::{Duration, Instant};
+use weft::types::PageSet;
 
 /// Bytes of a block, as every server is built unless its builder chose otherwise.
-const DEFAULT_BLOCK: u64 = 8_192;
+pub const DEFAULT_BLOCK: u64 = 8_192;
+/// Between two looks whether transactions have ended.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One line with what the server said.
 fn told(doing: &str) -> impl Fn(postgres::Error) -> String + '_ {
@@ -23,7 +27,23 @@ fn told(doing: &str) -> impl Fn(postgres::Error) -> String + '_ {
     }
 }
 
+/// The same of statements that the operator may give more time.
+fn told_slow(doing: &str) -> impl Fn(postgres::Error) -> String + '_ {
+    move |cause| {
+        let longer = match cause.code() == Some(&SqlState::QUERY_CANCELED) {
+            true => ": give it longer with --timeout SECS",
+            false => "",
+        };
+        format!("{}{longer}", told(doing)(cause))
+    }
+}
+
 fn connect(conninfo: &str, database: Option<&str>) -> Outcome<Client> {
+    connect_for(conninfo, database, STATEMENT)
+}
+
+/// `limit`: how long a statement may take.
+fn connect_for(conninfo: &str, database: Option<&str>, limit: Duration) -> Outcome<Client> {
     let mut config = Config::from_str(conninfo).map_err(|cause| {
         format!("{conninfo:?} is no conninfo ({cause}): write it as \"host=/run/postgresql user=postgres\"")
     })?;
@@ -32,7 +52,7 @@ fn connect(conninfo: &str, database: Option<&str>) -> Outcome<Client> {
         config.dbname(database);
     }
     let mut client = config.connect(NoTls).map_err(told("connecting"))?;
-    let limit = format!("SET statement_timeout = {}", STATEMENT.as_millis());
+    let limit = format!("SET statement_timeout = {}", limit.as_millis());
     client.batch_execute(&limit).map_err(told("SET statement_timeout"))?;
     Ok(client)
 }
@@ -130,12 +150,12 @@ pub struct Relation {
     pub block_bytes: u64,
 }
 
-/// Looks a relation up, by its name or by the path of its files.
+/// Looks a relation up, by its name or by the path of its files. `limit`: how long each statement may take.
 ///
 /// # Errors
 /// One line with what the server said, or that there is none.
-pub fn relation(conninfo: &str, name: &str) -> Outcome<(Client, Relation)> {
-    let mut client = connect(conninfo, None)?;
+pub fn relation(conninfo: &str, name: &str, limit: Duration) -> Outcome<(Client, Relation)> {
+    let mut client = connect_for(conninfo, None, limit)?;
     let query = "
         SELECT c.oid, n.nspname || '.' || c.relname, pg_relation_filepath(c.oid),
                pg_relation_size(c.oid) / current_setting('block_size')::bigint, current_setting('block_size')::bigint,
@@ -164,13 +184,68 @@ pub fn relation(conninfo: &str, name: &str) -> Outcome<(Client, Relation)> {
     Ok((client, relation))
 }
 
+/// Waits until all transactions have ended that write a relation now. What they write may be on disk, and is seen by no
+/// other before.
+///
+/// # Errors
+/// One line: the server refused, or they go on for longer than `limit`.
+pub fn wait_for_writers(client: &mut Client, relation: &Relation, limit: Duration) -> Outcome<()> {
+    const WRITERS: &str = "
+        SELECT DISTINCT virtualtransaction FROM pg_locks
+         WHERE relation = $1 AND mode = 'RowExclusiveLock'
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let failed = told("asking who writes the table");
+    let (begun, mut first) = (Instant::now(), None);
+    loop {
+        let rows = client.query(WRITERS, &[&relation.oid]).map_err(&failed)?;
+        let now = rows.iter().map(|row| row.try_get(0).map_err(&failed)).collect::<Outcome<Vec<String>>>()?;
+        let first = first.get_or_insert_with(|| now.clone());
+        if !first.iter().any(|writer| now.contains(writer)) {
+            return Ok(());
+        }
+        if begun.elapsed() > limit {
+            return Err(format!(
+                "transactions that write {} go on (pg_locks shows them): end them, or give it longer with --timeout SECS",
+                relation.name
+            ));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Has the server write everything that it holds back of a relation, and make it durable.
+///
+/// # Errors
+/// One line: it may not be asked to, or its checkpoints do not do that.
+pub fn write_back(client: &mut Client, relation: &Relation) -> Outcome<()> {
+    let failed = told("asking what a checkpoint writes");
+    let query = "SELECT pg_is_in_recovery(), relpersistence <> 'p' FROM pg_class WHERE oid = $1";
+    let row = client.query_one(query, &[&relation.oid]).map_err(&failed)?;
+    let is = |at: usize| row.try_get::<_, bool>(at).map_err(&failed);
+    if is(0)? {
+        return Err("the server is a standby, whose checkpoints leave pages in its buffers".into());
+    }
+    if is(1)? {
+        return Err(format!(
+            "{} is not logged, and checkpoints leave its pages in the buffers",
+            relation.name
+        ));
+    }
+    client.batch_execute("CHECKPOINT").map_err(|cause| match cause.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            "only CHECKPOINT writes what is in PostgreSQL's buffers, and this user may not: grant it pg_checkpoint, or be \
+             superuser"
+                .into()
+        }
+        _ => told_slow("CHECKPOINT")(cause),
+    })
+}
+
 /// The pages (of 4 KiB) of the heap that hold rows of a predicate.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PageSetOf {
     pub pages: PageSet,
     pub rows: u64,
-    /// Blocks of the database among them.
-    pub blocks: u64,
 }
 
 /// Asks in which blocks the rows of a predicate stand: `SELECT ... FROM table WHERE (predicate)`, in a transaction that
@@ -179,7 +254,7 @@ pub struct PageSetOf {
 /// # Errors
 /// One line: the predicate fails, or matches nothing.
 pub fn pages_where(client: &mut Client, relation: &Relation, predicate: &str) -> Outcome<PageSetOf> {
-    let failed = told("the predicate");
+    let failed = told_slow("the predicate");
     let mut transaction =
         client.build_transaction().read_only(true).start().map_err(told("beginning a transaction"))?;
     let table = &relation.quoted;
@@ -188,14 +263,12 @@ pub fn pages_where(client: &mut Client, relation: &Relation, predicate: &str) ->
          ORDER BY 1"
     );
     let rows = transaction.query(&query, &[]).map_err(&failed)?;
-    let mut found = PageSetOf { pages: PageSet::default(), rows: 0, blocks: rows.len() as u64 };
-    let each = relation.block_bytes / PAGE;
+    let mut found = PageSetOf { pages: PageSet::default(), rows: 0 };
     for row in rows {
-        let number = |at: usize| row.try_get::<_, i64>(at).map_err(&failed);
+        let number = |at: usize| row.try_get::<_, i64>(at).map_err(&failed).map(i64::unsigned_abs);
         let (block, count) = (number(0)?, number(1)?);
-        let first = u64::try_from(block).unwrap_or(0) * each;
-        found.pages.write(first * PAGE, (first + each.max(1)) * PAGE);
-        found.rows += u64::try_from(count).unwrap_or(0);
+        found.pages.write(block * relation.block_bytes, (block + 1) * relation.block_bytes);
+        found.rows += count;
     }
     if found.rows == 0 {
         return Err(format!(

@@ -82,8 +82,14 @@ mod tests {
         let places: Places = [((1, 2), 3), ((0, 9), 8)].into();
         let mut kept = Kept::load(dir.path());
         assert!(kept.of("a").is_none());
-        let detached =
-            Detached { table: "orders".into(), partition: "base/5/1".into(), at_us: 7, told: true };
+        let detached = Detached {
+            database: Some("shop".into()),
+            schema: None,
+            table: "orders".into(),
+            partition: "base/5/1".into(),
+            at_us: 7,
+            told: true,
+        };
         kept.put([("a".to_owned(), places.clone())].into(), std::slice::from_ref(&detached)).unwrap();
         let again = Kept::load(dir.path());
         assert_eq!((again.of("a"), again.detached()), (Some(&places), vec![detached]));

@@ -8,10 +8,10 @@ use super::tailer::Counts;
 use crate::running::Running;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use weft::engine::Partition;
+use weft::engine::{Capture, Partition};
 use weft::forecast::signal::{Ddl, Key, Signal};
 use weft::lineage::ddl::{SchemaChange, Table, recognise};
-use weft::lineage::partition::Layout;
+use weft::lineage::partition::{Fork, Layout};
 use weft::lineage::splits::{Child, How, Tie};
 
 /// What is attached so long after something was detached is taken for a part of it.
@@ -28,7 +28,13 @@ pub(super) struct Meaning {
 /// What left a table.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Detached {
-    /// The table's own name, as it may be given with its schema here and without it there.
+    /// Where the log tells it.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// Where the statement tells it: the next one for the same table may not.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// The table's own name.
     pub table: String,
     pub partition: String,
     /// µs UTC, as history dates it.
@@ -36,6 +42,18 @@ pub(super) struct Detached {
     /// The forecast knows that it is divided.
     #[serde(default)]
     pub told: bool,
+}
+
+impl Detached {
+    /// Whether it may have left the table that another statement names.
+    fn may_be_of(&self, database: Option<&str>, table: &Table) -> bool {
+        let may_be = |one: &Option<String>, other: Option<&str>| {
+            one.as_deref().zip(other).is_none_or(|(one, other)| one == other)
+        };
+        self.table == table.name
+            && may_be(&self.schema, table.schema.as_deref())
+            && may_be(&self.database, database)
+    }
 }
 
 /// A statement's database and what it changes.
@@ -76,14 +94,15 @@ impl Meaning {
                 for parent in &parents {
                     for child in into {
                         let name = child_name(running, parent, child);
-                        self.split(running, parent, (name, of(child, None)), counts);
+                        let row = Child { name: Some(name), ..Child::default() };
+                        self.split(running, parent, (row, of(child, None)), counts);
                     }
                 }
                 !parents.is_empty()
             }
             SchemaChange::Detach { parent, child } => {
                 let known = self.tables.partition(running, &of(child, None));
-                known.map(|partition| self.detach(running, parent, &partition)).is_some()
+                known.map(|partition| self.detach(running, of(parent, None), &partition)).is_some()
             }
             SchemaChange::Attach { parent, child } => self.attach(running, parent, of(child, None), counts),
             _ => self.tell(running, what, of),
@@ -100,7 +119,7 @@ impl Meaning {
     }
 
     /// Something leaves a table: often to be divided, and if not, to be dropped. Either way its past is soon wanted.
-    fn detach(&mut self, running: &Running, table: &Table, partition: &Partition) {
+    fn detach(&mut self, running: &Running, table: Named<'_>, partition: &Partition) {
         let engine = &running.common.engine;
         if let Err(error) = engine.prepare_split(running.layout(), partition) {
             tracing::warn!(%error, "what a log says is detached cannot be made ready");
@@ -111,17 +130,29 @@ impl Meaning {
         if self.detached.len() >= DETACHED_MAX {
             self.detached.remove(0);
         }
-        self.detached.push(Detached { table: table.name.clone(), partition: shown, at_us, told: false });
+        let Table { schema, name } = table.table.clone();
+        let database = table.database.map(str::to_owned);
+        self.detached.push(Detached { database, schema, table: name, partition: shown, at_us, told: false });
     }
 
+    /// Something joins a table: what was detached from it a moment ago may have been divided into this and others. Nothing
+    /// says so, and it may as well be something new: a guess, unless it is empty or the same again.
     fn attach(&mut self, running: &Running, table: &Table, child: Named<'_>, counts: &mut Counts) -> bool {
         let now_us = running.common.engine.now().0;
-        let recent = |other: &Detached| other.table == table.name && now_us - other.at_us < TOGETHER_US;
-        let at = self.detached.iter().rposition(recent);
+        let known = self.tables.partition(running, &child);
+        let shown = known.as_ref().map(Partition::to_string);
+        let recent = |other: &Detached| {
+            other.may_be_of(child.database, table)
+                && now_us - other.at_us < TOGETHER_US
+                && shown.as_ref() != Some(&other.partition)
+        };
+        let is_new = known.as_ref().is_some_and(|files| is_empty(running, files));
+        let at = self.detached.iter().rposition(recent).filter(|_| !is_new);
         let parent = at.and_then(|at| self.detached.get(at)).map(|other| running.partition(&other.partition));
         match parent.and_then(Result::ok) {
             Some(parent) => {
-                let noted = self.split(running, &parent, (child.table.to_string(), child), counts);
+                let row = Child { name: Some(child.table.to_string()), presumed: true, ..Child::default() };
+                let noted = self.split(running, &parent, (row, child), counts);
                 let detached = at.and_then(|at| self.detached.get_mut(at)).filter(|other| !other.told);
                 if let Some(detached) = detached {
                     detached.told = true;
@@ -134,10 +165,7 @@ impl Meaning {
                 }
                 true
             }
-            None => {
-                let known = self.tables.partition(running, &child);
-                known.map(|partition| signal(running, &partition, Ddl::Attach)).is_some()
-            }
+            None => known.map(|partition| signal(running, &partition, Ddl::Attach)).is_some(),
         }
     }
 
@@ -146,10 +174,10 @@ impl Meaning {
         &self,
         running: &Running,
         parent: &Partition,
-        (name, child): (String, Named<'_>),
+        (row, child): (Child, Named<'_>),
         counts: &mut Counts,
     ) -> bool {
-        let row = Child { name: Some(name.clone()), ..Child::default() };
+        let name = row.name.clone();
         let split = match running.split_of(parent, How::Ddl, row) {
             Ok(split) => split,
             Err(cause) => {
@@ -159,7 +187,7 @@ impl Meaning {
         };
         counts.splits += 1;
         // A child that the catalogue knows already is tied at once.
-        let number = split.children.iter().position(|child| child.name.as_deref() == Some(&name));
+        let number = split.children.iter().position(|child| child.name == name);
         let files = self.tables.partition(running, &child).filter(|files| files != parent);
         if let (Some(number), Some(files)) = (number, files) {
             let (engine, layout) = (&running.common.engine, running.layout());
@@ -202,6 +230,14 @@ impl Meaning {
     }
 }
 
+/// Whether a table has no rows yet. What the kernel still holds of it is not seen here, and may be all of it.
+fn is_empty(running: &Running, partition: &Partition) -> bool {
+    let engine = &running.common.engine;
+    let parts = engine.partition_files(running.layout(), partition).unwrap_or_default();
+    let rows = parts.iter().filter(|part| part.fork == Fork::Main).map(|part| part.attr.size).sum::<u64>();
+    rows == 0 && engine.capture() == Capture::Strict
+}
+
 /// A child of MariaDB's has its files' name from the start.
 fn child_name(running: &Running, parent: &Partition, child: &Table) -> String {
     let shown = parent.to_string();
@@ -242,4 +278,30 @@ fn key(partition: &Partition) -> Key {
 fn signal(running: &Running, partition: &Partition, what: Ddl) {
     let engine = &running.common.engine;
     engine.signal(Signal::Ddl { partition: Some(key(partition)), at: engine.now(), what });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_another_table_of_the_same_name_is_told_apart() {
+        let text = |text: &str| Some(text.to_owned());
+        let detached = |database: Option<String>, schema: Option<String>| Detached {
+            database,
+            schema,
+            table: "orders".into(),
+            partition: "base/5/1".into(),
+            at_us: 0,
+            told: false,
+        };
+        let table = |schema: Option<String>| Table { schema, name: "orders".into() };
+        let one = detached(text("shop"), text("a"));
+        assert!(one.may_be_of(Some("shop"), &table(text("a"))));
+        assert!(one.may_be_of(None, &table(None)), "what is not said may be the same");
+        assert!(!one.may_be_of(Some("shop"), &table(text("b"))));
+        assert!(!one.may_be_of(Some("store"), &table(text("a"))));
+        assert!(detached(None, None).may_be_of(Some("shop"), &table(text("a"))));
+        assert!(!one.may_be_of(None, &Table { schema: None, name: "order".into() }));
+    }
 }

@@ -16,6 +16,6 @@ mod target;
 
 pub use copy::{Counted, Progress, finish, run};
 pub use link::Relocate;
-pub use plan::{Partial, Plan, Ranges, Selected, Source};
+pub use plan::{Plan, Ranges, Selected, Source};
 pub use state::State;
 pub use target::check as check_target;

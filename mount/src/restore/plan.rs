@@ -2,6 +2,7 @@
 
 use super::link::Relocate;
 use crate::Outcome;
+use std::collections::btree_map::{BTreeMap, Entry as Slot};
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -19,23 +20,14 @@ pub struct Source {
 /// Begin and end of stretches of bytes, in order and apart.
 pub type Ranges = Vec<(u64, u64)>;
 
-/// A file of which only some bytes are wanted; the others become zero.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Partial {
-    /// From the view on.
-    pub path: PathBuf,
-    pub ranges: Ranges,
-}
-
 /// Which of the entries of a source.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Selected {
     /// Only what stands at or below one of these paths (from the view on), and the directories that lead there; all when
-    /// none is given.
-    pub only: Vec<PathBuf>,
+    /// none is given. Of a file with ranges only these bytes are wanted; the others become zero.
+    pub only: BTreeMap<PathBuf, Option<Ranges>>,
     /// Files that are left out.
     pub except: HashSet<PathBuf>,
-    pub partial: Vec<Partial>,
 }
 
 /// A thing to make.
@@ -123,7 +115,7 @@ impl Plan {
             self.nodes.push(entry);
             return Ok(());
         }
-        let ranges = selected.partial.iter().find(|part| part.path == path).map(|part| part.ranges.clone());
+        let ranges = selected.only.get(path).cloned().flatten();
         // What is a hole in the view becomes one: blocks tell how much is data.
         self.bytes += match &ranges {
             Some(ranges) => ranges.iter().map(|(start, end)| end - start).sum(),
@@ -140,14 +132,57 @@ impl Plan {
 }
 
 impl Selected {
+    /// Adds a file, or some bytes of it, to what is wanted.
+    pub fn want(&mut self, path: PathBuf, ranges: Option<Ranges>) {
+        match self.only.entry(path) {
+            Slot::Vacant(slot) => drop(slot.insert(ranges)),
+            Slot::Occupied(mut slot) => {
+                let both = slot.get_mut().take().zip(ranges).map(|(known, more)| union(known, more));
+                slot.insert(both);
+            }
+        }
+    }
+
     /// Whether a path is wanted, or something below it.
     fn leads_to(&self, path: &Path) -> bool {
         !self.except.contains(path)
             && (self.only.is_empty()
-                || self.only.iter().any(|only| path.starts_with(only) || only.starts_with(path)))
+                || self.only.keys().any(|only| path.starts_with(only) || only.starts_with(path)))
     }
 
     fn takes(&self, path: &Path) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| path.starts_with(only))
+        self.only.is_empty() || self.only.keys().any(|only| path.starts_with(only))
+    }
+}
+
+/// What is in one of two, in order and apart.
+fn union(left: Ranges, right: Ranges) -> Ranges {
+    let mut all = [left, right].concat();
+    all.sort_unstable();
+    let mut joined: Ranges = Vec::with_capacity(all.len());
+    for (start, end) in all {
+        match joined.last_mut() {
+            Some((_, last)) if start <= *last => *last = end.max(*last),
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_twice_is_wanted_in_all_and_whole_wins() {
+        let mut selected = Selected::default();
+        let mut want = |ranges: Option<Ranges>| {
+            selected.want("base/5/1".into(), ranges);
+            selected.only["base/5/1".as_ref() as &Path].clone()
+        };
+        assert_eq!(want(Some(vec![(0, 10), (40, 50)])), Some(vec![(0, 10), (40, 50)]));
+        assert_eq!(want(Some(vec![(5, 20), (50, 60), (90, 95)])), Some(vec![(0, 20), (40, 60), (90, 95)]));
+        assert_eq!(want(None), None);
+        assert_eq!(want(Some(vec![(0, 10)])), None, "the whole has it");
     }
 }

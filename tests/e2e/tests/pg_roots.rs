@@ -125,6 +125,12 @@ fn wal_and_tablespaces_travel_together_and_production_is_left_alone() {
     assert!(commits.len() > 50, "only {} commits: this says little", commits.len());
     bank::check(&copy, &commits, at);
     copy.amcheck();
+    // A table of a tablespace is found in its root by what the catalogue calls it.
+    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
+    let asked = ["--pg", &conninfo, "--where", "true", "--json"];
+    let declare = mount.weft().args(["split", "declare", "account"]).arg(&mount.point).args(asked).output();
+    let declared = String::from_utf8(declare.unwrap().stdout).unwrap();
+    assert!(declared.contains(":PG_"), "{declared}");
 
     // Whatever the copy writes, production stays as it is.
     server.stop();

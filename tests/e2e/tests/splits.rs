@@ -117,7 +117,12 @@ fn a_partition_of_postgres_splits_and_the_past_of_a_child_is_read_without_the_re
         (&path("orders_new").into(), &"catalogue".into()),
         "{listed:#}"
     );
-    assert_eq!(children[1]["tie"], "guess", "{listed:#}");
+    // The table of the other came first, and was taken for the one that was declared first until the catalogue was asked.
+    assert_eq!(
+        (&children[1]["partition"], &children[1]["tie"]),
+        (&path("orders_old").into(), &"guess".into()),
+        "{listed:#}"
+    );
     let child = path("orders_new");
     let log = weft(&mount, &["log", &format!("{data}/{child}")]).ok();
     assert!(log.contains(&format!("before that, part of {parent}:")) && log.contains("as base/"), "{log}");
@@ -133,15 +138,14 @@ fn a_partition_of_postgres_splits_and_the_past_of_a_child_is_read_without_the_re
     assert!(restored["notes"][0].as_str().unwrap().contains(&parent), "{restored:#}");
     let copy = place.join("scratch");
     let to_copy = copy.to_str().unwrap();
-    weft(&mount, &["restore", &data, "--at", &before, "--except", &parent, "--to", to_copy]).ok();
+    let except = |partition: &str| {
+        weft(&mount, &["restore", &data, "--at", &before, "--except", partition, "--to", to_copy])
+    };
+    refused(except(&child), &format!("--except {parent}"));
+    refused(except("base/1/99999"), "there was no partition base/1/99999");
+    except(&parent).ok();
     assert!(!copy.join(&parent).exists());
-    cmd::run(Command::new("cp").args(["-a", "--"]).arg(to.join(&parent)).arg(copy.join(&parent))).ok();
-    let scratch = Postgres::new(&place, "scratch", &copy)
-        .set("enable_indexscan=off")
-        .set("enable_indexonlyscan=off")
-        .set("enable_bitmapscan=off")
-        .set("autovacuum=off");
-    scratch.start();
+    let scratch = with_heap(&place, &copy, &to, &parent);
     assert_eq!((scratch.number(&rows), scratch.number(&sum)), (expected, expected_sum));
     let moved = format!("SELECT count(*) FROM orders_all WHERE {NEW} AND note = 'moved'");
     assert_eq!(scratch.number(&moved), 0, "as it was then");
@@ -155,6 +159,99 @@ fn a_partition_of_postgres_splits_and_the_past_of_a_child_is_read_without_the_re
     mount.remount();
     let again = json(weft(&mount, &["splits", &data, "--json"]));
     assert_eq!(again[0]["children"][0]["partition"], listed[0]["children"][0]["partition"]);
+    mount.unmount();
+}
+
+/// A server over the copy of a view, with a heap that was restored to another place.
+fn with_heap(place: &Place, copy: &Path, restored: &Path, heap: &str) -> Postgres {
+    cmd::run(Command::new("cp").args(["-a", "--"]).arg(restored.join(heap)).arg(copy.join(heap))).ok();
+    let name = format!("with-{}", restored.file_name().unwrap().display());
+    let scratch = Postgres::new(place, &name, copy)
+        .set("enable_indexscan=off")
+        .set("enable_indexonlyscan=off")
+        .set("enable_bitmapscan=off")
+        .set("autovacuum=off");
+    scratch.start();
+    scratch
+}
+
+/// What moved rows only in the server's buffers is no change that history has seen.
+#[test]
+fn rows_that_postgres_holds_back_are_in_the_past_of_a_child() {
+    let place = Place::new();
+    let data = place.dir_for("postgres", "data");
+    let mount = Mount::over(&data).mount();
+    let server = Postgres::new(&place, "live", &data)
+        .set("autovacuum=off")
+        .set("bgwriter_lru_maxpages=0")
+        .set("checkpoint_timeout=1h");
+    server.initdb();
+    server.start();
+    load(&server);
+    server.sql("CREATE ROLE clerk LOGIN; GRANT SELECT ON orders_all TO clerk");
+    let sums = |server: &Postgres, which: &str| {
+        let of = |what: &str| server.number(&format!("SELECT {what} FROM orders_all WHERE {which}"));
+        (of("count(*)"), of("sum(id)::bigint"))
+    };
+    let (expected, expected_of_all) = (sums(&server, NEW), sums(&server, "true"));
+    let path = |table: &str| -> String {
+        let query = format!("SELECT pg_relation_filepath('{table}')");
+        server.connect("postgres").query_one(&query, &[]).unwrap().get(0)
+    };
+    let (parent, data) = (path("orders_all"), data.to_str().unwrap().to_owned());
+    server.sql("CHECKPOINT");
+    let before = time_of(&mount.at("now"));
+    server.sql(&format!("UPDATE orders_all SET note = repeat('y', 700) WHERE {NEW}"));
+
+    let conninfo = |user: &str| format!("host={} user={user} dbname=postgres", server.socket.display());
+    let declare = |user: &str, predicate: &str, child: &str| {
+        let (user, timeout) = (conninfo(user), ["--timeout", if user == "clerk" { "1" } else { "60" }]);
+        let rest = ["--pg", &user, "--where", predicate, "--child", child, "--json"];
+        json(weft(&mount, &[&["split", "declare", "orders_all", &data][..], &rest, &timeout].concat()))
+    };
+    let note = |declared: &Value| declared["note"].as_str().unwrap_or_default().to_owned();
+    // Who may not have them written gets the whole, and is told so; so does who does not wait for what is being written.
+    let whole = declare("clerk", NEW, "whole");
+    assert!(note(&whole).contains("pg_checkpoint") && whole["children"][0]["pages"].is_null(), "{whole:#}");
+    let mut writer = server.connect("postgres");
+    let mut open = writer.transaction().unwrap();
+    open.execute("UPDATE orders_all SET note = 'z' WHERE id = 1", &[]).unwrap();
+    let whole = declare("clerk", NEW, "whole");
+    assert!(note(&whole).contains("--timeout") && whole["children"][0]["pages"].is_null(), "{whole:#}");
+    open.rollback().unwrap();
+    let slow = format!("{NEW} AND pg_sleep(0.1) IS NOT NULL");
+    let arguments =
+        ["split", "declare", "orders_all", &data, "--pg", &conninfo("postgres"), "--timeout", "1"];
+    refused(weft(&mount, &[&arguments[..], &["--where", &slow]].concat()), "longer with --timeout");
+
+    let declared = declare("postgres", NEW, "public.orders_new");
+    assert!(note(&declared).is_empty() && declared["children"][1]["pages"].is_u64(), "{declared:#}");
+    declare("postgres", "created_at < '2026-10-01'", "public.orders_old");
+    server.sql(SPLIT);
+    weft(&mount, &["splits", &data, "--pg", &conninfo("postgres")]).ok();
+    let [new, old] = ["orders_new", "orders_old"].map(path);
+
+    let restore = |name: &str, which: &[&str]| {
+        let to = place.join(name);
+        let arguments = ["restore", &data, "--at", &before, "--to", to.to_str().unwrap()];
+        weft(&mount, &[&arguments, which].concat()).ok();
+        to
+    };
+    let copy = restore("scratch", &["--except", &parent]);
+    let heap = restore("child", &["--partition", &new]);
+    let scratch = with_heap(&place, &copy, &heap, &parent);
+    assert_eq!(sums(&scratch, NEW), expected);
+    assert!(sums(&scratch, "true").0 < expected_of_all.0, "no more than it is");
+    scratch.stop();
+    // Two children of one partition are the rows of both.
+    let heap = restore("both", &["--partition", &new, "--partition", &old]);
+    let scratch = with_heap(&place, &copy, &heap, &parent);
+    assert_eq!((sums(&scratch, NEW), sums(&scratch, "true")), (expected, expected_of_all));
+    scratch.stop();
+    let heap = restore("all", &["--partition", &parent, "--partition", &new]);
+    let then = mount.ts(&before).join(&parent);
+    assert!(std::fs::read(heap.join(&parent)).unwrap() == std::fs::read(then).unwrap(), "the whole is whole");
+    server.stop();
     mount.unmount();
 }
 
@@ -181,7 +278,7 @@ fn a_partition_of_mariadb_is_made_ready_whole() {
     assert_eq!(declared["children"][0]["ready"], true, "{declared:#}");
     server.sql(
         "ALTER TABLE shop.orders REORGANIZE PARTITION pmax INTO
-         (PARTITION p9 VALUES LESS THAN (100), PARTITION px VALUES LESS THAN MAXVALUE)",
+         (PARTITION p9 VALUES LESS THAN (100), PARTITION pmax VALUES LESS THAN MAXVALUE)",
     );
     let listed = json(weft(&mount, &["splits", shown, "--json"]));
     let tied = &listed[0]["children"][0];
@@ -190,6 +287,39 @@ fn a_partition_of_mariadb_is_made_ready_whole() {
     let (time, to_text) = (time_of(&before), to.to_str().unwrap());
     weft(&mount, &["restore", shown, "--at", &time, "--partition", child, "--to", to_text]).ok();
     let file = format!("{parent}.ibd");
+    assert_eq!(std::fs::read(to.join(&file)).unwrap(), std::fs::read(before.join(&file)).unwrap());
+    // Its past is in the file that had the parent's name then, and that one is not its own parent.
+    let log = |partition: &str| weft(&mount, &["log", &format!("{shown}/{partition}.ibd")]).ok();
+    let of_child = log(child);
+    let (_, of_parent) = of_child.split_once(&format!("before that, part of {parent}:")).expect(&of_child);
+    assert!(of_parent.contains("write") && !of_parent.contains("before that"), "{of_child}");
+    assert!(!log(parent).contains("before that"), "{}", log(parent));
+
+    // Several become one: its past is in all of them.
+    let between = mount.at("now");
+    let all = "shop/orders#P#pall";
+    for parent in [child, parent] {
+        weft(&mount, &["split", "declare", parent, shown, "--child", all]).ok();
+    }
+    server.sql("ALTER TABLE shop.orders REORGANIZE PARTITION p9, pmax INTO (PARTITION pall VALUES LESS THAN MAXVALUE)");
+    let restore = |name: &str, view: &Path| {
+        let (to, time) = (place.join(name), time_of(view));
+        let arguments = ["restore", shown, "--at", &time, "--partition", all, "--to", to.to_str().unwrap()];
+        let restored = json(weft(&mount, &[&arguments[..], &["--json"]].concat()));
+        (to, restored)
+    };
+    let (to, restored) = restore("merged", &between);
+    for parent in [child, parent] {
+        let file = format!("{parent}.ibd");
+        assert_eq!(std::fs::read(to.join(&file)).unwrap(), std::fs::read(between.join(&file)).unwrap());
+    }
+    assert_eq!(restored["notes"].as_array().unwrap().len(), 2, "{restored:#}");
+    let of_all = log(all);
+    for parent in [child, parent] {
+        assert!(of_all.contains(&format!("before that, part of {parent}:")), "{of_all}");
+    }
+    // Before the first split there was one.
+    let (to, _) = restore("before", &before);
     assert_eq!(std::fs::read(to.join(&file)).unwrap(), std::fs::read(before.join(&file)).unwrap());
     server.stop();
     mount.unmount();

@@ -1,0 +1,171 @@
+//! What is said of splits and of origins, in a store of its own.
+
+use super::*;
+use crate::sync::Arc;
+use crate::types::StoreId;
+
+#[test]
+fn ranges_are_cut_at_segments_and_at_the_end() {
+    let mut pages = PageSet::default();
+    pages.write(0, 2 * PAGE);
+    pages.write((SEGMENT_PAGES - 1) * PAGE, (SEGMENT_PAGES + 3) * PAGE);
+    let gib = 1 << 30;
+    assert_eq!(ranges_of(&pages, 0, gib), [(0, 2 * PAGE), (gib - PAGE, gib)]);
+    assert_eq!(ranges_of(&pages, 1, 2 * PAGE + 5), [(0, 2 * PAGE + 5)]);
+    assert_eq!(ranges_of(&pages, 2, gib), []);
+    assert!(check_pages(&pages, gib + 3 * PAGE).is_ok());
+    assert!(check_pages(&pages, gib + 2 * PAGE).unwrap_err().message.contains("the partition has"));
+    assert!(check_pages(&PageSet::default(), gib).is_err());
+}
+
+/// A clock that stands.
+struct Still;
+
+impl crate::clock::Clock for Still {
+    fn now(&self) -> crate::types::Timestamp {
+        crate::types::Timestamp(0)
+    }
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(crate::disk::os::OsDisk::new());
+    let store = Store::new(disk, Arc::new(Still), dir.path(), StoreId([7; 16])).unwrap();
+    (dir, store)
+}
+
+/// The number of a new split.
+fn split_of(store: &Store, parent: &str, children: &[&str]) -> u64 {
+    let child = |name: &&str| {
+        let child = Child { name: Some((*name).into()), ..Child::default() };
+        declare(store, (parent, How::Declared), (Seq(1), 0), child).unwrap().id
+    };
+    children.iter().map(child).last().unwrap()
+}
+
+fn files(store: &Store, split: u64) -> Vec<(Option<String>, Option<Tie>)> {
+    let split = get(store, split).unwrap().unwrap();
+    split.children.into_iter().map(|child| (child.partition, child.tie)).collect()
+}
+
+/// Parent and number of the child of each origin.
+fn came_of(store: &Store, partition: &str) -> Vec<(String, u64)> {
+    let all = origins(store, partition).unwrap();
+    all.into_iter().map(|origin| (origin.parent, origin.child)).collect()
+}
+
+#[test]
+fn one_division_is_told_once_whoever_names_whichever_child() {
+    let (_dir, store) = store();
+    let told = |how, parent: &str, name: &str, at_us: i64| {
+        let child = Child { name: Some(name.into()), ..Child::default() };
+        let split = declare(&store, (parent, how), (Seq(1), at_us), child).unwrap();
+        is_first(&store, &split, at_us).unwrap()
+    };
+    assert!(told(How::Ddl, "p", "a", 10));
+    assert!(!told(How::Ddl, "p", "a", 20), "told again, as after a restart");
+    assert!(!told(How::Ddl, "p", "b", 30), "the second child");
+    assert!(!told(How::Declared, "p", "a", 40), "by another");
+    assert!(told(How::Ddl, "q", "a", 50));
+    assert!(told(How::Ddl, "p", "c", 40 + TOGETHER_US), "another time");
+}
+
+#[test]
+fn heaps_are_told_from_indexes() {
+    let mut head = [0u8; 24];
+    head[16..20].copy_from_slice(&[0x00, 0x20, 0x04, 0x20]);
+    assert!(may_be_table(Layout::Postgres, &head));
+    head[16..18].copy_from_slice(&[0xf0, 0x1f]);
+    assert!(!may_be_table(Layout::Postgres, &head));
+    assert!(!may_be_table(Layout::Postgres, &[0; 24]));
+    assert!(may_be_table(Layout::Mariadb, &[]));
+}
+
+#[test]
+fn what_is_merged_came_of_all_its_parents() {
+    let (_dir, store) = store();
+    let [one, two] = ["p1", "p2"].map(|parent| split_of(&store, parent, &["t/p12"]));
+    tie(&store, (one, 0), "t/p12", Tie::Declared, Seq(5)).unwrap();
+    tie(&store, (two, 0), "t/p12", Tie::Declared, Seq(5)).unwrap();
+    assert_eq!(came_of(&store, "t/p12"), [("p1".into(), 0), ("p2".into(), 0)]);
+    let said_by_child: Vec<String> = lineage(&store).unwrap().into_iter().map(|(child, _)| child).collect();
+    assert_eq!(said_by_child, ["t/p12", "t/p12"]);
+    // Said again, it is the same.
+    tie(&store, (one, 0), "t/p12", Tie::Catalogue, Seq(5)).unwrap();
+    assert_eq!(came_of(&store, "t/p12"), [("p2".into(), 0), ("p1".into(), 0)]);
+    // Other files that have the name later came of what they came of.
+    let later = split_of(&store, "p3", &["t/p12"]);
+    tie(&store, (later, 0), "t/p12", Tie::Declared, Seq(9)).unwrap();
+    assert_eq!(came_of(&store, "t/p12"), [("p3".into(), 0)]);
+}
+
+#[test]
+fn a_confirmation_takes_back_what_was_guessed_and_nothing_else() {
+    let (_dir, store) = store();
+    let split = split_of(&store, "p", &["new", "old"]);
+    let none = || (None, None);
+    let files_are = |child: &str, tie| (Some(child.to_owned()), Some(tie));
+    // The files of the old one came first.
+    tie(&store, (split, 0), "x", Tie::Guess, Seq(5)).unwrap();
+    tie(&store, (split, 1), "y", Tie::Guess, Seq(6)).unwrap();
+    tie(&store, (split, 0), "y", Tie::Catalogue, Seq(6)).unwrap();
+    assert_eq!(files(&store, split), [files_are("y", Tie::Catalogue), none()]);
+    assert_eq!((came_of(&store, "x"), came_of(&store, "y")), (vec![], vec![("p".into(), 0)]));
+    tie(&store, (split, 1), "x", Tie::Catalogue, Seq(5)).unwrap();
+    assert_eq!(files(&store, split), [files_are("y", Tie::Catalogue), files_are("x", Tie::Catalogue)]);
+    assert_eq!((came_of(&store, "x"), came_of(&store, "y")), (vec![("p".into(), 1)], vec![("p".into(), 0)]));
+    // What is known, a guess of another split does not touch; the other way round it does.
+    let other = split_of(&store, "q", &["c", "d"]);
+    tie(&store, (other, 0), "x", Tie::Guess, Seq(5)).unwrap();
+    assert_eq!(came_of(&store, "x"), [("p".into(), 1)]);
+    tie(&store, (other, 1), "z", Tie::Guess, Seq(7)).unwrap();
+    tie(&store, (split, 0), "z", Tie::Declared, Seq(7)).unwrap();
+    assert_eq!((came_of(&store, "z"), came_of(&store, "y")), (vec![("p".into(), 0)], vec![]));
+    assert_eq!(files(&store, other)[1], none());
+}
+
+#[test]
+fn a_partition_is_never_its_own_parent() {
+    let (_dir, store) = store();
+    let split = split_of(&store, "t/pmax", &["t/p9", "t/pmax"]);
+    tie(&store, (split, 1), "t/pmax", Tie::Declared, Seq(5)).unwrap();
+    assert_eq!(files(&store, split)[1], (Some("t/pmax".into()), Some(Tie::Declared)));
+    assert_eq!(came_of(&store, "t/pmax"), []);
+}
+
+#[test]
+fn a_parent_that_is_presumed_stays_a_guess_until_somebody_says_so() {
+    let (_dir, store) = store();
+    let child = Child { name: Some("a".into()), presumed: true, ..Child::default() };
+    let split = declare(&store, ("p", How::Ddl), (Seq(1), 0), child).unwrap().id;
+    tie(&store, (split, 0), "x", Tie::Catalogue, Seq(5)).unwrap();
+    let tie_of = || origins(&store, "x").unwrap()[0].tie;
+    assert_eq!((tie_of(), &files(&store, split)[0].1), (Tie::Guess, &Some(Tie::Guess)));
+    tie(&store, (split, 0), "x", Tie::Declared, Seq(5)).unwrap();
+    assert_eq!(tie_of(), Tie::Declared);
+}
+
+#[test]
+fn rows_of_before_are_read() {
+    const LINEAGE: Table<String, Origin> = Table::new("lineage", 1);
+    let (_dir, store) = store();
+    let origin =
+        |parent: &str, born| Origin { parent: parent.into(), split: 1, child: 0, born, tie: Tie::Guess };
+    let put = |child: &str, origin| store.write(|tx| tx.put(&LINEAGE, &child.to_owned(), &origin)).unwrap();
+    put("x", origin("p", 5));
+    // That a partition is its own parent was said.
+    put("p", origin("p", 5));
+    assert_eq!(
+        (origins(&store, "x").unwrap(), origins(&store, "p").unwrap()),
+        (vec![origin("p", 5)], vec![])
+    );
+    let also = store.read(|tx| tx.get(&LINEAGE, &"x".to_owned())).unwrap();
+    assert_eq!(also, Some(origin("p", 5)));
+    // Of pages without a time it is not known what moved since.
+    let pages = Child { pages: Some(PageSet::dense(PAGE).to_bytes()), ..Child::default() };
+    assert_eq!(pages.page_set(), None);
+    assert!(Child { looked: Some((1, 2)), ..pages }.page_set().is_some());
+}
