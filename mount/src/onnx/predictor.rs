@@ -71,9 +71,11 @@ impl OnnxPredictor {
         self.predict(&[0.0; features::COUNT], 1, &mut said).map_err(|error| error.message)?;
         match Forecast::from_row(&said) {
             Some(_) => Ok(()),
-            None => Err("its answer to a row of zeros is no forecast: a number is not finite or negative, or a \
+            None => {
+                Err("its answer to a row of zeros is no forecast: a number is not finite or negative, or a \
                          probability is above one"
-                .into()),
+                    .into())
+            }
         }
     }
 

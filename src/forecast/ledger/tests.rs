@@ -187,7 +187,8 @@ fn belief_in(say: impl Fn(&mut Forecast, f32)) -> Belief {
         let end = Timestamp(minute * STEP);
         for key in &keys {
             let (writes, bytes, size) = (8, 8 * 4_096, 64 * 4_096);
-            let tick = Tick { end, span_us: STEP, writes, bytes, pages: 8, touched: 0xff, size, ..Tick::default() };
+            let tick =
+                Tick { end, span_us: STEP, writes, bytes, pages: 8, touched: 0xff, size, ..Tick::default() };
             let signal = Signal::Activity { partition: Key::clone(key), tick };
             ledger.take(&signal);
             features.take(&signal);
@@ -206,7 +207,9 @@ fn belief_in(say: impl Fn(&mut Forecast, f32)) -> Belief {
 fn a_model_that_says_splits_everywhere_is_doubted_where_none_comes() {
     assert_eq!(belief_in(|_, _| {}), Belief::Believed);
     assert_eq!(belief_in(|forecast, _| forecast.p_split = [0.01; 3]), Belief::Believed);
-    let Belief::Doubted { why } = belief_in(|forecast, _| forecast.p_split = [1.0; 3]) else { panic!("a liar is believed") };
+    let Belief::Doubted { why } = belief_in(|forecast, _| forecast.p_split = [1.0; 3]) else {
+        panic!("a liar is believed")
+    };
     assert!(why.contains("most for split within 300 s: 1.0000"), "{why}");
 }
 

@@ -159,7 +159,11 @@ fn a_clock_that_is_set_back_does_not_stop_the_forecast() {
     world.now -= 3 * 3_600_000_000;
     world.minutes(12);
     let state = world.service.state();
-    assert!(state.events.iter().any(|(_, event)| event.contains("set back by 10790 s")), "{:?}", state.events);
+    assert!(
+        state.events.iter().any(|(_, event)| event.contains("set back by 10790 s")),
+        "{:?}",
+        state.events
+    );
     assert!(state.forecasts > before.forecasts && state.scored > before.scored, "{before:?} {state:?}");
     assert_eq!((state.partitions, state.at_us), (50, world.now));
     assert!(world.service.shown().iter().all(|shown| shown.last_write_us == Some(world.now)));
@@ -168,7 +172,9 @@ fn a_clock_that_is_set_back_does_not_stop_the_forecast() {
     drop((service, meta));
     let (mut service, meta) = open(dir.path());
     service.warm(&meta, Timestamp(now));
-    assert!(service.state().problem.is_none() && service.shown().iter().all(|one| one.last_write_us == Some(now)));
+    assert!(
+        service.state().problem.is_none() && service.shown().iter().all(|one| one.last_write_us == Some(now))
+    );
 }
 
 #[test]
