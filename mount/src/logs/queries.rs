@@ -66,6 +66,11 @@ impl Queries {
         if self.every.is_none_or(|every| self.begun.elapsed() < every) {
             return Vec::new();
         }
+        self.rest()
+    }
+
+    /// What was gathered, told early: nothing comes any more.
+    pub fn rest(&mut self) -> Vec<Asked> {
         self.begun = Instant::now();
         let all = std::mem::take(&mut self.by).into_iter();
         all.map(|((log, database, table), [reads, writes])| Asked { log, database, table, reads, writes })

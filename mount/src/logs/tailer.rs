@@ -10,7 +10,7 @@ use super::tables::Tables;
 use crate::Outcome;
 use crate::profile::Profile;
 use crate::running::Running;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -73,12 +73,28 @@ impl Counts {
     }
 }
 
+/// How far the following of logs is.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Phase {
+    #[default]
+    Idle,
+    Following,
+    /// What was gathered is to be told.
+    Ending,
+    /// The engine is not used any more.
+    Over,
+}
+
+/// Who stops the following waits so long for what was gathered to be told.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
 /// The logs of a mount: shown, and stopped.
 #[derive(Default)]
 pub struct Logs {
     shown: Mutex<(Vec<Counts>, Option<String>)>,
-    /// Held while the engine is used: true when that is over.
-    over: Mutex<bool>,
+    /// Held while the engine is used.
+    phase: Mutex<Phase>,
+    over: Condvar,
 }
 
 impl Logs {
@@ -87,15 +103,32 @@ impl Logs {
         self.shown.lock().clone()
     }
 
-    /// From now on the engine is not used.
+    fn begin(&self) {
+        let mut phase = self.phase.lock();
+        if *phase == Phase::Idle {
+            *phase = Phase::Following;
+        }
+    }
+
+    /// What was read is told; from then on the engine is not used.
     pub fn stop(&self) {
-        *self.over.lock() = true;
+        let mut phase = self.phase.lock();
+        if *phase == Phase::Following {
+            *phase = Phase::Ending;
+            self.over.wait_while_for(&mut phase, |phase| *phase != Phase::Over, LAST_LOOK);
+        }
+        *phase = Phase::Over;
+    }
+
+    fn end(&self, phase: &mut Phase) {
+        *phase = Phase::Over;
+        self.over.notify_all();
     }
 
     /// Held while the engine is used; `None`: that is over.
-    pub(crate) fn enter(&self) -> Option<MutexGuard<'_, bool>> {
-        let over = self.over.lock();
-        (!*over).then_some(over)
+    pub(crate) fn enter(&self) -> Option<MutexGuard<'_, Phase>> {
+        let phase = self.phase.lock();
+        (*phase != Phase::Over).then_some(phase)
     }
 }
 
@@ -120,6 +153,7 @@ pub fn begin(
     connection: Option<&str>,
     tick: Option<Duration>,
 ) -> Outcome<()> {
+    running.logs.begin();
     let (tables, queries) = (Tables::new(connection.map(str::to_owned)), Queries::new(tick));
     let (running, settings) = (Arc::downgrade(running), settings.to_vec());
     let work = move || {
@@ -167,6 +201,7 @@ impl Tailer {
         let Some(running) = running.upgrade() else { return false };
         let mut found = std::mem::take(&mut self.waiting);
         let Some(entered) = running.logs.enter() else { return false };
+        let is_last = *entered == Phase::Ending;
         self.follow_profile(&running);
         for (number, (_, follow, counts)) in self.logs.iter_mut().enumerate() {
             let mut parsed = Parsed::default();
@@ -187,11 +222,16 @@ impl Tailer {
         drop(entered);
         // What stands in a log before it runs may name what a moment ago was not there.
         let newest = !found.iter().any(|(_, change)| Meaning::asks(change)) || self.meaning.tables.ask();
-        let queries = self.queries.due();
-        if !queries.is_empty() && self.meaning.tables.is_old() {
+        let queries = match (is_last, newest) {
+            (true, _) => self.queries.rest(),
+            (false, true) => self.queries.due(),
+            // They may name what the catalogue is about to be asked for.
+            (false, false) => Vec::new(),
+        };
+        if !queries.is_empty() && !is_last && self.meaning.tables.is_old() {
             self.meaning.tables.ask();
         }
-        let Some(entered) = running.logs.enter() else { return false };
+        let Some(mut entered) = running.logs.enter() else { return false };
         for (number, change) in found {
             let Some((.., counts)) = self.logs.get_mut(number) else { continue };
             match self.meaning.take(&running, &change, counts) {
@@ -206,9 +246,11 @@ impl Tailer {
             let count = if known { &mut counts.queries } else { &mut counts.queries_unknown };
             *count += u64::from(one.reads) + u64::from(one.writes);
         }
-        drop(entered);
         self.tell(&running);
-        true
+        if is_last {
+            running.logs.end(&mut entered);
+        }
+        !is_last
     }
 
     /// DATA has become a database since the mount: all that its logs hold has come since.
