@@ -293,7 +293,7 @@ fn damage_in_a_woven_segment_is_an_error_with_its_place_and_never_other_bytes() 
         for past in &world.past {
             if let Err(error) = read_past(&engine, past) {
                 noticed += 1;
-                let known = matches!(error.kind, Kind::Corrupt | Kind::Version | Kind::Mismatch);
+                let known = error.is_damage();
                 assert!(known && error.path.as_ref() == Some(&path), "byte {at}: {error}");
             }
         }

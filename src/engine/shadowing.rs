@@ -285,9 +285,7 @@ impl Engine {
             return;
         }
         tracing::warn!(%error, partition = %wish.subject, "a shadow that was asked for cannot be made any more");
-        let is_it =
-            |asked: &Wish| (&asked.subject, &asked.pages, asked.at) == (&wish.subject, &wish.pages, wish.at);
-        if let Err(error) = self.forget_asked(is_it) {
+        if let Err(error) = self.forget_asked(|asked| asked.is_for_the_same_as(wish)) {
             tracing::warn!(%error, "it is tried once more after the next mount");
         }
     }
@@ -329,12 +327,8 @@ impl Engine {
         let id = text.parse::<u64>().ok();
         let chosen = |shadow: &Shadow| shadow.subject == subject || Some(shadow.id) == id;
         let chosen: Vec<Shadow> = self.shadowing.shadows.list().into_iter().filter(chosen).collect();
-        let is_of = |shadow: &Shadow, wish: &Wish| {
-            (&shadow.subject, &shadow.pages, shadow.follows)
-                == (&wish.subject, &wish.pages, wish.at.is_none())
-        };
         let unwanted =
-            |wish: &Wish| wish.subject == subject || chosen.iter().any(|shadow| is_of(shadow, wish));
+            |wish: &Wish| wish.subject == subject || chosen.iter().any(|shadow| shadow.is_for(wish));
         // First that it was asked for: what is left of one that goes must not come back.
         if let Err(error) = self.forget_asked(unwanted) {
             tracing::warn!(%error, "shadows that are taken away may come back after the next mount");

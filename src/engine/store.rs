@@ -72,7 +72,7 @@ pub(super) fn open_store(
     }
     let open = || open_kv(&paths.index_dir()).and_then(|kv| Index::open(kv, store));
     let index = match open() {
-        Err(error) if matches!(error.kind, Kind::Corrupt | Kind::Version | Kind::Mismatch) => {
+        Err(error) if error.is_damage() => {
             tracing::warn!(%error, "the index cannot be used and is made anew from the journal");
             remove_index(disk, paths)?;
             open()

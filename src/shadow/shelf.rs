@@ -2,7 +2,7 @@
 
 use super::data::Dir;
 use super::snapshot::Snapshot;
-use super::wish::{Reason, Subject};
+use super::wish::{Reason, Subject, Wish};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::index::Index;
@@ -28,6 +28,11 @@ pub struct Shadow {
 }
 
 impl Shadow {
+    /// Whether a snapshot for a wish belongs to it.
+    pub fn is_for(&self, wish: &Wish) -> bool {
+        (&self.subject, &self.pages, self.follows) == (&wish.subject, &wish.pages, wish.at.is_none())
+    }
+
     pub(super) fn of(first: Arc<Snapshot>) -> Shadow {
         let head = &first.head;
         Shadow {

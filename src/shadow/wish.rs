@@ -69,3 +69,10 @@ pub struct Wish {
     /// Before everything else, and whatever else has to go for it.
     pub urgent: bool,
 }
+
+impl Wish {
+    /// Whether another is for the same: whoever wishes it, and however much.
+    pub fn is_for_the_same_as(&self, other: &Wish) -> bool {
+        (&self.subject, &self.pages, self.at) == (&other.subject, &other.pages, other.at)
+    }
+}

@@ -68,11 +68,7 @@ impl Engine {
 
     /// The shadow that a snapshot for this wish belongs to.
     fn same_shadow(&self, wish: &Wish) -> Option<Shadow> {
-        let same = |shadow: &Shadow| {
-            (&shadow.subject, &shadow.pages, shadow.follows)
-                == (&wish.subject, &wish.pages, wish.at.is_none())
-        };
-        self.shadowing.shadows.list().into_iter().find(same)
+        self.shadowing.shadows.list().into_iter().find(|shadow| shadow.is_for(wish))
     }
 
     fn make(&self, order: &Order) -> Result<Option<Made>> {

@@ -37,21 +37,21 @@ pub(super) enum Standing {
     Refused(String),
 }
 
-fn same(left: &Wish, right: &Wish) -> bool {
-    (&left.subject, &left.pages, left.at) == (&right.subject, &right.pages, right.at)
-}
-
 impl Wishes {
     /// Adds a wish; it takes the place of an earlier one for the same, and is tried at once. One that is more pressing stays.
     pub(super) fn add(&mut self, wish: Wish) {
-        if self.waiting.iter().any(|other| same(&other.wish, &wish) && other.wish.urgent && !wish.urgent) {
+        if self
+            .waiting
+            .iter()
+            .any(|other| other.wish.is_for_the_same_as(&wish) && other.wish.urgent && !wish.urgent)
+        {
             return;
         }
         self.put(Waiting { wish, not_before: i64::MIN, refusals: 0, why: None });
     }
 
     fn put(&mut self, new: Waiting) {
-        self.waiting.retain(|other| !same(&other.wish, &new.wish));
+        self.waiting.retain(|other| !other.wish.is_for_the_same_as(&new.wish));
         if self.waiting.len() < MOST {
             self.waiting.push(new);
         }
@@ -84,7 +84,8 @@ impl Wishes {
     /// What was being granted cannot be now, and waits again; a newer wish for the same that is as pressing is not held up.
     pub(super) fn put_back(&mut self, why: String, now_us: i64) {
         let Some((wish, refusals)) = self.granting.take() else { return };
-        let newer = |other: &Waiting| same(&other.wish, &wish) && (other.wish.urgent || !wish.urgent);
+        let newer =
+            |other: &Waiting| other.wish.is_for_the_same_as(&wish) && (other.wish.urgent || !wish.urgent);
         if self.waiting.iter().any(newer) {
             return;
         }

@@ -99,23 +99,34 @@ const END: [&str; 3] = [
     "DROP TABLE orders_all",
 ];
 
-#[test]
-fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
-    let place = Place::new();
+/// A server that logs such statements to such places, with [`TABLES`], and the mount beneath it and DATA: its catalogue is
+/// asked, and its log followed by now.
+fn logging(
+    place: &Place,
+    (statements, destination): (&str, &str),
+    settings: &str,
+) -> (Postgres, Mount, PathBuf) {
     let data = place.dir_for("postgres", "data");
-    let server = Postgres::new(&place, "live", &data)
+    let server = Postgres::new(place, "live", &data)
         .set("autovacuum=off")
-        .set("log_statement=ddl")
+        .set(&format!("log_statement={statements}"))
         .set("logging_collector=on")
-        .set("log_destination=csvlog,stderr");
+        .set(&format!("log_destination={destination}"));
     let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
     // Without any, those of the profile are followed: log/*.csv and its like, in DATA.
-    let mount = configured(Mount::over(&data), &format!("log_catalogue = \"{conninfo}\"\n"));
+    let mount = configured(Mount::over(&data), &format!("log_catalogue = \"{conninfo}\"\n{settings}"));
     // At the mount nothing told that it would become a server of PostgreSQL's.
     server.initdb();
     server.start();
     server.sql(TABLES);
     until("the collector's file is found", &mount, |status| sum(status, "changes") >= 2);
+    (server, mount, data)
+}
+
+#[test]
+fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
+    let place = Place::new();
+    let (server, mount, data) = logging(&place, ("ddl", "csvlog,stderr"), "");
     let parent = path_of(&server, "orders_all");
     let before = mount.at("now");
     for statement in BEGIN {
@@ -166,18 +177,7 @@ fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
 #[test]
 fn what_joins_a_table_that_something_left_did_not_come_out_of_it() {
     let place = Place::new();
-    let data = place.dir_for("postgres", "data");
-    let server = Postgres::new(&place, "live", &data)
-        .set("autovacuum=off")
-        .set("log_statement=ddl")
-        .set("logging_collector=on")
-        .set("log_destination=csvlog");
-    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
-    let mount = configured(Mount::over(&data), &format!("log_catalogue = \"{conninfo}\"\n"));
-    server.initdb();
-    server.start();
-    server.sql(TABLES);
-    until("the collector's file is found", &mount, |status| sum(status, "changes") >= 2);
+    let (server, mount, _) = logging(&place, ("ddl", "csvlog"), "");
     let (parent, before) = (path_of(&server, "orders_all"), sum(&mount.status(), "changes"));
     for statement in [
         "ALTER TABLE orders DETACH PARTITION orders_all",
@@ -253,21 +253,8 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
 #[test]
 fn what_statements_read_and_write_reaches_the_forecast_and_the_trace() {
     let place = Place::new();
-    let data = place.dir_for("postgres", "data");
-    let server = Postgres::new(&place, "live", &data)
-        .set("autovacuum=off")
-        .set("log_statement=all")
-        .set("logging_collector=on")
-        .set("log_destination=csvlog");
-    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
-    let mount = configured(
-        Mount::over(&data),
-        &format!("log_catalogue = \"{conninfo}\"\nforecast_tick_secs = 1\nforecast_step_secs = 1\n"),
-    );
-    server.initdb();
-    server.start();
-    server.sql(TABLES);
-    until("the collector's file is found", &mount, |status| sum(status, "changes") >= 2);
+    let forecast = "forecast_tick_secs = 1\nforecast_step_secs = 1\n";
+    let (server, mount, _) = logging(&place, ("all", "csvlog"), forecast);
     // The catalogue is asked when something changes.
     server.sql("CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (100000) TO (100001)");
     let path = path_of(&server, "orders_all");
