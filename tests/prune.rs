@@ -14,10 +14,11 @@ use rand::Rng;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::bed::{self, DATA, STORE};
+use support::kv::CrashKv;
 use support::pruned::{Past, STEP_US, World, check, read_past, retention, settle, try_open, woven_bytes};
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Unpaced};
+use weft::engine::{Engine, Instant, Resolution, Unpaced};
 use weft::error::Result;
 use weft::meta::retention::{Cap, Retention};
 use weft::types::FileId;
@@ -67,7 +68,7 @@ fn kept_instants_stay_exactly_and_space_comes_back() {
     world.kv.clear();
     let engine = world.open();
     check(&engine, &world.past);
-    // Longer retention brings nothing back; none at all leaves the last instants.
+    // Longer retention brings nothing back; none at all leaves the last instant.
     engine.set_retention(retention(1000, 1, 1000));
     settle(&engine).unwrap();
     engine.prune(&Unpaced, false).unwrap();
@@ -76,7 +77,67 @@ fn kept_instants_stay_exactly_and_space_comes_back() {
     settle(&engine).unwrap();
     engine.prune(&Unpaced, false).unwrap();
     check(&engine, &world.past);
-    assert_eq!(kept(&world, &engine), 0);
+    assert_eq!(engine.thinned().kept().len(), 1);
+}
+
+#[test]
+fn nothing_that_is_kept_goes_while_the_index_is_made_anew() {
+    let mut world = World::new(21);
+    world.sessions(60);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(retention(6, 5, 1000));
+    engine.prune(&Unpaced, false).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let mut behind = 0;
+    for batches in 0.. {
+        let (disk, kv) = (world.disk.kill(), CrashKv::new());
+        let engine = try_open(&disk, &kv, &world.clock).unwrap();
+        engine.set_retention(retention(6, 5, 1000));
+        for _ in 0..batches {
+            engine.index_some().unwrap();
+        }
+        engine.prune(&Unpaced, false).unwrap();
+        let was_behind = engine.index_some().unwrap();
+        settle(&engine).unwrap();
+        check(&engine, &world.past);
+        if !was_behind {
+            break;
+        }
+        behind += 1;
+    }
+    assert!(behind >= 2, "{behind} batches");
+}
+
+#[test]
+fn what_was_there_when_the_kept_time_began_is_kept() {
+    for relieved in [false, true] {
+        let mut world = World::new(22);
+        world.sessions(3);
+        // A quiet night. Then something happens that nobody wanted, and somebody wants to see what was there before.
+        world.clock.pass(1_000 * STEP_US);
+        let engine = world.open();
+        let wanted = engine.now();
+        world.clock.pass(STEP_US);
+        engine.unlink(FileId::ROOT, b"warm").unwrap();
+        settle(&engine).unwrap();
+        if relieved {
+            let minimum_us = 5 * STEP_US as u64;
+            engine.set_retention(Retention { cap: Cap::Bytes(1), minimum_us, ..Retention::everything() });
+            engine.relieve().unwrap();
+        } else {
+            engine.set_retention(Retention { tiers: Vec::new(), ..retention(5, 1, 1) });
+            engine.prune(&Unpaced, false).unwrap();
+        }
+        let before = world.past.last().unwrap();
+        let Resolution::Found(found) = engine.resolve(Instant::Time(wanted)).unwrap() else { panic!() };
+        assert!(engine.view(found.seq).unwrap().lookup(FileId::ROOT, b"warm").unwrap().is_some());
+        read_past(&engine, found.seq, &before.contents).unwrap();
+        let older = &world.past[..world.past.len() - 1];
+        assert!(older.iter().all(|past| !engine.thinned().keeps(past.seq)));
+        check(&engine, &world.past);
+    }
 }
 
 #[test]

@@ -52,15 +52,15 @@ impl Running {
 
     /// Puts to an answer what every answer has.
     fn all(&self, requested: &str, answer: Value) -> Value {
-        let status = self.common.engine.status();
+        let engine = &self.common.engine;
         let mut all = json!({
             "requested": requested,
             "timezone": self.common.zone.iana_name().unwrap_or("UTC"),
             "reach": {
-                "oldest": canonical(Timestamp(status.oldest_us)),
-                "newest": canonical(Timestamp(status.newest_us)),
+                "oldest": canonical(engine.oldest().1),
+                "newest": canonical(engine.now()),
             },
-            "clock_epoch": status.clock_epoch,
+            "clock_epoch": engine.clock_epoch(),
         });
         if let (Some(all), Value::Object(answer)) = (all.as_object_mut(), answer) {
             all.extend(answer);

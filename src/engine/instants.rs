@@ -60,6 +60,11 @@ impl Engine {
         self.live.journal.time().map_or_else(|_| self.live.journal.last_ts(), |time| time.now)
     }
 
+    /// The number of the clock that dates history now.
+    pub fn clock_epoch(&self) -> u32 {
+        self.live.journal.epochs().current()
+    }
+
     /// Opens the view of a resolved instant, waiting for the index to reach it. It holds the instant. ESTALE: it was
     /// pruned meanwhile.
     pub fn view(&self, seq: Seq) -> Result<Arc<View>> {

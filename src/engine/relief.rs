@@ -164,9 +164,16 @@ impl Engine {
         look() || (self.live.is_short() || !self.is_over()) && self.give_up_shadows() && look()
     }
 
-    /// µs of time that passed since history began, as far as retention keeps it.
+    /// µs of time that passed since the first state of history was followed by another, as far as retention keeps it: however
+    /// old that state is, until then it was the present. `None`: there is no other.
     fn age_us(&self, retention: &Retention) -> Result<Option<u64>> {
-        let age = self.resolver().age_us(self.oldest())?;
+        let (first, began) = self.oldest();
+        let second = self.thinned().at_or_after(first.next());
+        if second > self.live.journal.durable() {
+            return Ok(None);
+        }
+        let began = self.resolver().time_of(second).unwrap_or(began);
+        let age = self.resolver().age_us((second, began))?;
         let age = retention.reach_us().map_or(age, |reach| reach.min(age));
         Ok((age > 0).then_some(age))
     }

@@ -98,7 +98,10 @@ impl Engine {
         (told, full): (&mut Thinning, &mut Option<Error>),
         undone: &mut Undone,
     ) -> Result<()> {
-        let groups = self.thinnable(thinned.upto(), &judged.failed, undone)?;
+        // An index that is being made anew has not read the rest: it knows nothing of what that shows, and all of it would seem
+        // to be shown by nobody.
+        let settled = self.settled();
+        let groups = self.thinnable(thinned.upto().min(settled), &judged.failed, undone)?;
         judged.retain(&groups);
         // What is put together takes space beside what it is made of, and is made of all of it. Where there is too little
         // space, or one file cannot be read, less is put together.
@@ -114,7 +117,10 @@ impl Engine {
             match self.weaver.weaver().thin(&files, needs, &self.index, pace, dry) {
                 Ok(Some(done)) => {
                     told.add(&done);
-                    judged.by.insert(range, by);
+                    // What is judged by an instant that the index has not reached keeps too much.
+                    if thinned.at_or_after(seqs.1) <= settled {
+                        judged.by.insert(range, by);
+                    }
                     judged.failed.remove(&range);
                     continue;
                 }

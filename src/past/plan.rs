@@ -1,6 +1,7 @@
 //! What a retention leaves of history: up to where it is thinned, and which instants remain there.
 //!
 //! - Age is time that passed, as history dates it: steps of the clock do not count.
+//! - The time of which every write is kept begins with the state that was there then, however old that is.
 //! - A tier keeps the last event at or before each multiple of its period, by the clock of each epoch. The multiples of a
 //!   coarser tier are multiples of a finer one, so that what a coarser tier wants is there.
 //! - What is thinned already cannot come back: where a point is gone, the one before it stands for it.
@@ -79,6 +80,10 @@ impl Resolver<'_> {
         if plan.upto < thinned.upto() {
             points.extend(thinned.kept().range(plan.upto.next()..));
             plan.upto = thinned.upto();
+        }
+        // What was there when the time began of which all is kept: until the first write after it, that is the present.
+        if plan.upto >= self.birth.0 && thinned.keeps(plan.upto) {
+            points.insert(plan.upto);
         }
         plan.points = points.into_iter().filter(|point| *point <= plan.upto).collect();
         Ok(plan)

@@ -178,6 +178,7 @@ fn look(dir: &Path, entries: u64, reads: usize) -> Value {
     assert_eq!(index.watermark().seq.0, BEFORE + entries, "the index has it all");
     let segments = File::open(dir.join("segments")).expect("the bytes");
     let random = |n: usize, salt: u64| mixed(n as u64 ^ salt) % entries + 1;
+    settle();
     // The caches fill first: what is measured is a server in use.
     (0..reads).for_each(|n| {
         read_page(&index, &segments, random(n, 3 << 40), mixed(n as u64) % PAGES);
@@ -199,6 +200,26 @@ fn look(dir: &Path, entries: u64, reads: usize) -> Value {
     });
     let log: Vec<f64> = log.collect();
     json!({"open": open, "page": page, "log": log, "rss_mib": rss_mib(std::process::id() as i32), "reopen_s": reopen.as_secs_f64()})
+}
+
+/// Returns when what the kill left to tidy up is done, or after five minutes: looked at meanwhile, a compaction is measured.
+fn settle() {
+    const LOOKS: usize = 600;
+    const STILL_US: i64 = 5_000;
+    for _ in 0..LOOKS {
+        let before = cpu_us();
+        std::thread::sleep(Duration::from_millis(500));
+        if cpu_us() - before < STILL_US {
+            return;
+        }
+    }
+}
+
+/// Processor time of this process.
+fn cpu_us() -> i64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("own usage");
+    let us = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
+    us(usage.user_time()) + us(usage.system_time())
 }
 
 fn us(time: Duration) -> f64 {
