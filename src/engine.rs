@@ -41,6 +41,7 @@ pub use splits::Ancestry;
 pub use status::Status;
 pub use store::remove_index;
 use store::{Opened, make_dirs, next_page_file, open_store};
+pub use threads::ByHand;
 pub use weaving::{WeaveLimits, WovenSoFar};
 
 use crate::clock::Clock;
@@ -260,6 +261,11 @@ impl Engine {
     /// Stops the threads and leaves everything as a crash would; for a mount that cannot be finished.
     pub fn abandon(&self) {
         self.threads.stop();
+    }
+
+    /// Begins work on history that somebody waits for; `None` when all is about to end.
+    pub fn by_hand(&self) -> Option<ByHand<'_>> {
+        self.threads.by_hand()
     }
 
     pub fn store_id(&self) -> StoreId {

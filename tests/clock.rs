@@ -210,6 +210,34 @@ fn a_step_is_seen_when_the_store_is_opened_again() {
 }
 
 #[test]
+fn a_step_is_told_of_for_a_day_and_files_are_dated_by_history() {
+    let bed = Bed::new();
+    let engine = bed.open();
+    create(&engine);
+    write(&engine, "before");
+    let before = found(&engine, engine.now());
+    assert!(engine.status().warnings.is_empty());
+    bed.clock.step(-HOUR);
+    write(&engine, "after");
+    let after = found(&engine, engine.now());
+    let mtime = |seq: Seq| {
+        let view = engine.view(seq).unwrap();
+        view.lookup(FileId::ROOT, b"f").unwrap().unwrap().1.mtime
+    };
+    assert!(mtime(after.seq).secs + 3_500 < mtime(before.seq).secs);
+    assert_eq!(
+        (text_at(&engine, before.seq).as_str(), text_at(&engine, after.seq).as_str()),
+        ("before", "after")
+    );
+    let told = || engine.status().warnings.join("; ");
+    assert!(told().contains("clock epoch 1 began") && told().contains("set back"), "{}", told());
+    bed.clock.pass(23 * HOUR);
+    assert!(told().contains("clock epoch 1 began"));
+    bed.clock.pass(2 * HOUR);
+    assert_eq!((told().as_str(), engine.status().clock_epoch), ("", 1));
+}
+
+#[test]
 fn sleep_idleness_and_small_steps_begin_no_epoch() {
     let mut bed = Bed::new();
     let engine = bed.open();

@@ -466,6 +466,47 @@ fn what_is_acknowledged_fits_into_data() {
     engine.apply().unwrap();
 }
 
+#[test]
+fn others_who_fill_the_filesystem_keep_the_applier_waiting_and_nothing_is_lost() {
+    for crashes in [false, true] {
+        let (mut disk, kv) = (disk(), CrashKv::new());
+        let mut engine = open(&disk, &kv);
+        let file = create(&engine, "f").unwrap();
+        let bytes: Vec<u8> = (0..2_000_000).map(|at: u32| (at >> 9) as u8).collect();
+        for (part, at) in bytes.chunks(100_000).zip((0..).step_by(100_000)) {
+            engine.write(file, at, part, false).unwrap();
+        }
+        sync(&engine).unwrap();
+        // What was counted on is another's now.
+        disk.set_capacity(disk.used() + 40_000);
+        for _ in 0..3 {
+            assert!(engine.apply().unwrap_err().is(libc::ENOSPC));
+            let told = engine.status().problems.join("\n");
+            assert!(
+                told.contains("cannot be applied to DATA") && told.contains("safe in the journal"),
+                "{told}"
+            );
+            let mut found = vec![0; bytes.len()];
+            assert_eq!(engine.read(file, 0, &mut found).unwrap(), bytes.len());
+            assert!(found == bytes, "crashes: {crashes}");
+        }
+        disk.set_capacity(1 << 40);
+        if crashes {
+            drop(engine);
+            disk = disk.kill();
+            engine = open(&disk, &kv);
+        }
+        engine.apply().unwrap();
+        assert_eq!(engine.status().overlay_bytes, 0);
+        assert_eq!(engine.status().problems, Vec::<String>::new());
+        engine.close().unwrap();
+        let mut found = vec![0; bytes.len()];
+        let plain = disk.open("test", &Path::new(bed::DATA).join("f"), OpenHow::default()).unwrap();
+        assert_eq!(plain.read_at("test", &mut found, 0).unwrap(), bytes.len());
+        assert!(found == bytes, "crashes: {crashes}");
+    }
+}
+
 /// Segments that were allocated ahead and not begun are given back; one that was begun is never taken for one of them.
 #[test]
 fn segments_allocated_ahead_are_given_back() {

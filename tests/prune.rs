@@ -18,7 +18,7 @@ use support::kv::CrashKv;
 use support::pruned::{Past, STEP_US, World, check, read_past, retention, settle, try_open, woven_bytes};
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, Instant, Resolution, Unpaced};
+use weft::engine::{Engine, Instant, Pace, Resolution, Unpaced};
 use weft::error::Result;
 use weft::meta::retention::{Cap, Retention};
 use weft::types::FileId;
@@ -349,6 +349,78 @@ fn relief_ends_when_the_threads_are_to_end() {
     engine.abandon();
     assert!(!engine.relieve().unwrap());
     assert!(world.past.iter().all(|past| engine.thinned().keeps(past.seq)));
+}
+
+/// Says to stop once it was asked so often.
+struct Often(AtomicU64);
+
+impl Pace for Often {
+    fn go_on(&self, _: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+#[test]
+fn a_pruning_that_is_told_to_end_leaves_every_kept_instant_and_the_next_goes_on() {
+    let mut first = World::new(21);
+    first.sessions(5);
+    let unfinished = |world: &World| {
+        let entries = world.disk.read_dir("test", &Path::new(STORE).join("woven")).unwrap();
+        entries.into_iter().any(|entry| entry.name.ends_with(b".new"))
+    };
+    for asked in 0.. {
+        let mut world = World::new(asked);
+        (world.disk, world.kv) = (first.disk.kill(), first.kv.crash(0));
+        let engine = try_open(&world.disk, &world.kv, &first.clock).unwrap();
+        settle(&engine).unwrap();
+        engine.set_retention(retention(4, 3, 6));
+        let pace = Often(AtomicU64::new(asked));
+        engine.prune(&pace, false).unwrap();
+        check(&engine, &first.past);
+        assert!(!unfinished(&world), "after {asked}");
+        engine.close().unwrap();
+        drop(engine);
+        let engine = try_open(&world.disk, &world.kv, &first.clock).unwrap();
+        check(&engine, &first.past);
+        let before = woven_bytes(&world.disk);
+        engine.set_retention(retention(4, 3, 6));
+        engine.prune(&Unpaced, false).unwrap();
+        check(&engine, &first.past);
+        if pace.0.load(Ordering::Relaxed) > 0 {
+            assert!(asked > 10, "{asked} say little");
+            break;
+        }
+        assert!(asked > 0 || woven_bytes(&world.disk) < before, "it was not told to end");
+    }
+}
+
+#[test]
+fn the_end_waits_for_work_by_hand_and_has_it_end() {
+    let mut world = World::new(22);
+    world.sessions(4);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(retention(2, 3, 3));
+    let told = AtomicBool::new(false);
+    let by_hand = engine.by_hand().unwrap();
+    std::thread::scope(|scope| {
+        let end = scope.spawn(|| {
+            engine.close().unwrap();
+            assert!(told.load(Ordering::Relaxed), "it ended before who works by hand was told");
+        });
+        while !by_hand.is_over() {
+            std::thread::yield_now();
+        }
+        let pruned = engine.prune(&by_hand, false).unwrap();
+        assert_eq!(pruned.thinning.files, 0, "{pruned:?}");
+        told.store(true, Ordering::Relaxed);
+        drop(by_hand);
+        end.join().unwrap();
+    });
+    assert!(engine.by_hand().is_none(), "nothing begins any more");
+    drop(engine);
+    let engine = world.open();
+    check(&engine, &world.past);
 }
 
 /// A prune without space for anything new gives back what needs none.

@@ -302,3 +302,42 @@ fn a_shadow_of_a_split_is_one_until_others_find_more_in_it() {
     assert_eq!(wish(ShadowReason::Asked, 0.0, 5), ("asked", 0.0));
     assert_eq!(wish(ShadowReason::Split, 1_000.0, 6).0, "asked");
 }
+
+#[test]
+fn what_is_there_for_another_reason_is_theirs_once_a_person_asks_for_it() {
+    let mut world = World::new(7);
+    world.options.shadow.bytes = 50 * PAGE;
+    let engine = world.open();
+    make(&engine, "a", 40);
+    make(&engine, "b", 40);
+    let wish = |name: &str, benefit| {
+        let (subject, pages, at, reason) = (subject(name), None, None, ShadowReason::Rule);
+        engine.wish(Wish { subject, pages, at, benefit, reason, urgent: true });
+        settle(&engine);
+    };
+    wish("a", 1.0);
+    assert_eq!(engine.shadows()[0].reason, "rule");
+    // Nothing has changed since: it takes no more space, and is not made of anything.
+    let used = world.disk.used();
+    let made = engine.add_shadow(subject("a"), None, None).unwrap().unwrap();
+    assert!(made.own_bytes == 0 && world.disk.used() < used + 8 * PAGE, "{made:?}");
+    assert!(engine.add_shadow(subject("a"), None, None).unwrap().is_none(), "it is theirs already");
+    let is_theirs = |engine: &Engine| {
+        let shadows = engine.shadows();
+        assert!(
+            shadows.len() == 1 && shadows[0].partition == "a" && shadows[0].reason == "asked",
+            "{shadows:?}"
+        );
+    };
+    is_theirs(&engine);
+    wish("b", 9.0);
+    is_theirs(&engine);
+    // The files of shadows say so themselves.
+    let lose_table = |disk: &SimDisk| {
+        for name in ["/store/meta.redb", "/store/meta.made"] {
+            disk.unlink_if_there("test", Path::new(name)).unwrap();
+        }
+    };
+    let engine = world.restart(engine, lose_table);
+    is_theirs(&engine);
+}

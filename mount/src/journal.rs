@@ -202,6 +202,7 @@ pub fn stat(store: &Store, part: &Part, top: usize) -> Outcome<Value> {
             "torn": end.torn,
         })
     });
+    let bases = if part.check { store.core.check_bases().map_err(told)? } else { Vec::new() };
     Ok(json!({
         "store_id": store.core.store.to_string(),
         "segments": ended.segments,
@@ -217,6 +218,7 @@ pub fn stat(store: &Store, part: &Part, top: usize) -> Outcome<Value> {
         "kinds": kinds,
         "files": files,
         "damage": sums.damages,
+        "base_damage": bases.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "end": end,
         "checked": part.check,
     }))

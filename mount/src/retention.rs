@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use weft::engine::{Engine, Unpaced};
+use weft::engine::{Engine, Pace};
 use weft::meta::retention::Retention;
 use weft::past::when::canonical;
 use weft::types::Timestamp;
@@ -129,12 +129,12 @@ impl Running {
         Ok(shown)
     }
 
-    pub(crate) fn prune(&self, dry_run: bool) -> Outcome<Value> {
+    pub(crate) fn prune(&self, pace: &dyn Pace, dry_run: bool) -> Outcome<Value> {
         let engine = &self.common.engine;
         if !dry_run {
             engine.weave_if_possible();
         }
-        let pruned = engine.prune(&Unpaced, dry_run).map_err(|cause| cause.to_string())?;
+        let pruned = engine.prune(pace, dry_run).map_err(|cause| cause.to_string())?;
         let (before, after) = (Timestamp(pruned.oldest_before_us), Timestamp(pruned.oldest_us));
         let mut told = serde_json::to_value(pruned).map_err(|cause| cause.to_string())?;
         told["oldest_before"] = json!(canonical(before));

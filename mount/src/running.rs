@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use weft::engine::{Capture, Layout, Status, Work};
+use weft::engine::{ByHand, Capture, Layout, Pace, Status, Unpaced, Work};
 use weft::meta::tags;
 use weft::past::when;
 use weft::types::FileId;
@@ -86,6 +86,15 @@ impl Rates {
 impl Running {
     /// Answers the control socket. An unmount is left to the main thread.
     pub fn answer(&self, ask: Ask, answer: Answer) {
+        // What works on history ends early at an unmount, which waits until that is told.
+        let by_hand = match ask {
+            Ask::Prune { .. } | Ask::WeaveNow | Ask::ShadowAdd { .. } => match self.common.engine.by_hand() {
+                None => return drop(answer.send(Err(self.is_leaving()))),
+                by_hand => by_hand,
+            },
+            _ => None,
+        };
+        let pace = by_hand.as_ref().map_or(&Unpaced as &dyn Pace, |by_hand| by_hand);
         let outcome = match ask {
             Ask::Status => self.status(),
             Ask::Resolve { time } => self.resolve(&time, Some(&answer.asker())),
@@ -93,7 +102,7 @@ impl Running {
             Ask::ForecastWhy { partition } => self.forecast_why(&partition),
             Ask::ForecastScores => self.forecast_scores(),
             Ask::WeaveNow => self.weave_now(),
-            Ask::Prune { dry_run } => self.prune(dry_run),
+            Ask::Prune { dry_run } => self.prune(pace, dry_run),
             Ask::Retention => self.retention(),
             Ask::SetRetention { tiers, cap, minimum } => {
                 let change = retention::Change { tiers, cap, minimum };
@@ -125,7 +134,13 @@ impl Running {
                 return;
             }
         };
-        answer.send(outcome);
+        let is_over = by_hand.as_ref().is_some_and(ByHand::is_over);
+        answer.send(if is_over { Err(self.is_leaving()) } else { outcome });
+    }
+
+    fn is_leaving(&self) -> String {
+        let data = self.data.display();
+        format!("{data} is being unmounted: what is done stays done, the rest is for after the next mount")
     }
 
     fn status(&self) -> Outcome<Value> {

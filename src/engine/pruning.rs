@@ -175,7 +175,7 @@ impl Engine {
             }
         }
         if thinned.upto() != Seq::ZERO {
-            let needs = self.needs(&thinned, dry, &mut pruned)?;
+            let needs = self.needs(&thinned, how, &mut pruned)?;
             pruned.thinning = self.carry_out(&thinned, &needs, judged, how, &mut undone)?;
             let reclaimed = self.reclaim(&needs, how, &mut undone);
             pruned.bases_bytes = undone.go_on(reclaimed)?.unwrap_or(0);
@@ -216,12 +216,12 @@ impl Engine {
     }
 
     /// What the instants that remain show; for a dry run as if what would come to rest had.
-    fn needs(&self, thinned: &Thinned, dry: bool, pruned: &mut Pruned) -> Result<Remaining<'_>> {
+    fn needs(&self, thinned: &Thinned, how: How<'_>, pruned: &mut Pruned) -> Result<Remaining<'_>> {
         let needs = Remaining::new(&self.index, &self.live, thinned.clone());
-        if !dry {
+        if !how.dry {
             return Ok(needs);
         }
-        let resting = self.would_rest(thinned)?;
+        let resting = self.would_rest(thinned, how.pace)?;
         pruned.saved_bytes = resting.iter().map(Resting::saved_bytes).sum();
         Ok(needs.resting(resting.iter().map(|resting| resting.file).collect()))
     }

@@ -44,7 +44,7 @@ impl Engine {
         index_rested(&self.live, &self.index)?;
         let read = |file: FileId, page: PageNo| self.pages.page(file, page, first);
         let mut planned = Vec::new();
-        for resting in self.plan_rest(thinned, |file, began| self.is_due(file, began))? {
+        for resting in self.plan_rest(thinned, pace, |file, began| self.is_due(file, began))? {
             match self.live.save_touched(&resting, first, &read, |bytes| pace.go_on(bytes)) {
                 Ok(true) => {
                     done.saved_bytes += resting.saved_bytes();
@@ -63,18 +63,24 @@ impl Engine {
     }
 
     /// The files that would come to rest.
-    pub(super) fn would_rest(&self, thinned: &Thinned) -> Result<Vec<Resting>> {
+    pub(super) fn would_rest(&self, thinned: &Thinned, pace: &dyn Pace) -> Result<Vec<Resting>> {
         let birth = self.live.birth.lock().0;
         match thinned.first() <= birth {
             true => Ok(Vec::new()),
-            false => self.plan_rest(thinned, |_, _| true),
+            false => self.plan_rest(thinned, pace, |_, _| true),
         }
     }
 
-    fn plan_rest(&self, thinned: &Thinned, due: impl Fn(FileId, i64) -> bool) -> Result<Vec<Resting>> {
+    fn plan_rest(
+        &self,
+        thinned: &Thinned,
+        pace: &dyn Pace,
+        due: impl Fn(FileId, i64) -> bool,
+    ) -> Result<Vec<Resting>> {
         let first = thinned.first();
         let began = self.resolver().time_of(first).unwrap_or(self.now()).0;
-        self.live.may_rest(first, &self.index, self.pruning.rest_rule, |file| due(file, began))
+        let due = |file| due(file, began);
+        self.live.may_rest(first, &self.index, self.pruning.rest_rule, due, || pace.go_on(0))
     }
 
     /// Looking costs as much as was written since history began: so it is done again when that has moved on.

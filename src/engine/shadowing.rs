@@ -19,6 +19,7 @@ pub use children::ChildShadow;
 use super::Engine;
 use super::budget::{self, Rates};
 use crate::error::{Error, Result};
+use crate::index::Brought;
 use crate::shadow::{Made, Reason, Shadow, Shadows, Subject, Wish};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -37,6 +38,8 @@ const PAUSE: Duration = Duration::from_secs(600);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two rounds of the rule.
 const RULE_EVERY: Duration = Duration::from_secs(10);
+/// Events since the newest snapshots that a list of all shadows looks at.
+const EVENTS_OF_ALL: u64 = 1 << 20;
 /// The metadata store hears of what was served this often.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
@@ -79,6 +82,13 @@ impl ShadowLimits {
     }
 }
 
+/// What is being made.
+struct Making {
+    wish: Wish,
+    /// Nobody wants it any more.
+    taken_back: bool,
+}
+
 /// What stops the making.
 #[derive(Default)]
 struct Breaker {
@@ -100,7 +110,7 @@ pub(super) struct Shadowing {
     breaker: Mutex<Breaker>,
     /// One wish at a time.
     turn: Mutex<()>,
-    baking: Mutex<Option<String>>,
+    making: Mutex<Option<Making>>,
     /// Somebody waits: no budget meanwhile.
     hurry: AtomicBool,
     /// Somebody wants the room that shadows take.
@@ -156,6 +166,8 @@ pub struct ShadowInfo {
     pub served_bytes: u64,
     /// Of one that is kept up to date, bytes of writes since its newest snapshot; `None`: not known.
     pub behind_bytes: Option<u64>,
+    /// They are more: not all events were looked at.
+    pub behind_more: bool,
     pub broken: Option<String>,
 }
 
@@ -183,7 +195,7 @@ impl Shadowing {
             rule: Mutex::new(Rule::default()),
             breaker: Mutex::new(Breaker::default()),
             turn: Mutex::new(()),
-            baking: Mutex::new(None),
+            making: Mutex::new(None),
             hurry: AtomicBool::new(false),
             giving_up: AtomicBool::new(false),
             cpu_us: AtomicU64::new(0),
@@ -203,6 +215,17 @@ impl Shadowing {
             left.as_secs().max(1),
             breaker.failures
         ))
+    }
+
+    /// If what is being made is not wanted any more, it ends.
+    fn take_back(&self, unwanted: impl Fn(&Wish) -> bool) -> bool {
+        let mut making = self.making.lock();
+        let making = making.as_mut().filter(|making| unwanted(&making.wish));
+        making.map(|making| making.taken_back = true).is_some()
+    }
+
+    fn is_taken_back(&self) -> bool {
+        self.making.lock().as_ref().is_some_and(|making| making.taken_back)
     }
 
     fn note_success(&self) {
@@ -262,15 +285,25 @@ impl Engine {
         }
         let next = self.shadowing.wishes.lock().next(self.shadow_clock_us());
         let Some(wish) = next else { return Ok(false) };
-        let made = if wish.urgent { self.grant_at_once(&wish) } else { self.grant(&wish) };
-        match made {
-            Ok(_) => {
-                self.shadowing.wishes.lock().end();
-                *self.shadowing.refused.lock() = None;
-            }
-            Err(error) => self.refuse(&wish, &error),
+        match wish.urgent {
+            true => self.in_a_hurry(|| self.grant_in_turn(&wish)),
+            false => self.grant_in_turn(&wish),
         }
         Ok(true)
+    }
+
+    fn grant_in_turn(&self, wish: &Wish) {
+        let _turn = self.shadowing.turn.lock();
+        // Taken back before its turn.
+        if self.shadowing.wishes.lock().is_granting() {
+            match self.grant(wish) {
+                Ok(_) => {
+                    self.shadowing.wishes.lock().end();
+                    *self.shadowing.refused.lock() = None;
+                }
+                Err(error) => self.refuse(wish, &error),
+            }
+        }
     }
 
     /// What could not be granted waits again, unless it never can be.
@@ -307,39 +340,54 @@ impl Engine {
             return Err(Error::invalid("shadow.add", stopped));
         }
         let wish = Wish { subject, pages, at, benefit: 0.0, reason: Reason::Asked, urgent: true };
-        let made = self.grant_at_once(&wish)?;
-        if let Err(error) = self.note_asked(&wish) {
-            tracing::warn!(%error, "a shadow that was asked for is made, and not made again when it is lost");
-        }
-        Ok(made)
+        self.in_a_hurry(|| {
+            let _turn = self.shadowing.turn.lock();
+            let made = self.grant(&wish)?;
+            if let Err(error) = self.note_asked(&wish) {
+                tracing::warn!(%error, "a shadow that was asked for is made, and not made again when it is lost");
+            }
+            Ok(made)
+        })
     }
 
-    fn grant_at_once(&self, wish: &Wish) -> Result<Option<Made>> {
+    /// Somebody waits: what is being made has no budget meanwhile.
+    fn in_a_hurry<T>(&self, work: impl FnOnce() -> T) -> T {
         self.shadowing.hurry.store(true, Ordering::Relaxed);
-        let made = self.grant(wish);
+        let done = work();
         self.shadowing.hurry.store(false, Ordering::Relaxed);
-        made
+        done
     }
 
-    /// Removes shadows: that of a number, or all of a partition. How many there were, or else were wished for.
+    /// Removes shadows: that of a number, or all of a partition. How many there were, or else were wished for or being
+    /// made: that ends early.
     pub fn remove_shadows(&self, root: &[u8], text: &str) -> Result<u64> {
         let subject = self.shadow_subject(root, text.as_bytes());
         let id = text.parse::<u64>().ok();
-        let chosen = |shadow: &Shadow| shadow.subject == subject || Some(shadow.id) == id;
-        let chosen: Vec<Shadow> = self.shadowing.shadows.list().into_iter().filter(chosen).collect();
+        let chosen = || {
+            let chosen = |shadow: &Shadow| shadow.subject == subject || Some(shadow.id) == id;
+            let list = self.shadowing.shadows.list();
+            list.into_iter().filter(chosen).collect::<Vec<Shadow>>()
+        };
+        let before = chosen();
         let unwanted =
-            |wish: &Wish| wish.subject == subject || chosen.iter().any(|shadow| shadow.is_for(wish));
-        // First that it was asked for: what is left of one that goes must not come back.
-        if let Err(error) = self.forget_asked(unwanted) {
-            tracing::warn!(%error, "shadows that are taken away may come back after the next mount");
-        }
+            |wish: &Wish| wish.subject == subject || before.iter().any(|shadow| shadow.is_for(wish));
+        let was_making = self.shadowing.take_back(unwanted);
         let waited = self.shadowing.wishes.lock().forget(unwanted);
-        for shadow in &chosen {
-            self.shadowing.shadows.remove(shadow.id)?;
-        }
-        self.shadowing.wishes.lock().try_again();
-        let count = if chosen.is_empty() { waited } else { chosen.len() };
-        Ok(count as u64)
+        self.in_a_hurry(|| {
+            // None of it is being made from here on.
+            let _turn = self.shadowing.turn.lock();
+            // First that it was asked for: what is left of one that goes must not come back.
+            if let Err(error) = self.forget_asked(unwanted) {
+                tracing::warn!(%error, "shadows that are taken away may come back after the next mount");
+            }
+            let chosen = chosen();
+            for shadow in &chosen {
+                self.shadowing.shadows.remove(shadow.id)?;
+            }
+            self.shadowing.wishes.lock().try_again();
+            let count = if chosen.is_empty() { waited.max(usize::from(was_making)) } else { chosen.len() };
+            Ok(count as u64)
+        })
     }
 
     /// Goes on after too many failures, and with what was refused.
@@ -350,22 +398,27 @@ impl Engine {
 
     /// All shadows.
     pub fn shadows(&self) -> Vec<ShadowInfo> {
-        self.shadowing.shadows.list().iter().map(|shadow| self.shadow_info(shadow)).collect()
+        let list = self.shadowing.shadows.list();
+        let following = list.iter().filter(|shadow| shadow.follows).count() as u64;
+        let events = EVENTS_OF_ALL / following.max(1);
+        list.iter().map(|shadow| self.shadow_info(shadow, events)).collect()
     }
 
-    /// Bytes of writes since the newest snapshot of a shadow; `None`: not known. Looks at all of these events.
-    fn bytes_since(&self, shadow: &Shadow) -> Option<u64> {
+    /// Bytes of writes since the newest snapshot of a shadow, as far as so many events tell; `None`: not known.
+    fn bytes_since(&self, shadow: &Shadow, events: u64) -> Option<Brought> {
         let newest = shadow.newest()?;
         let range = (newest.seq(), self.index.watermark().seq.max(newest.seq()));
-        let since = |file: &crate::format::shadow::FileHead| {
-            let found = self.shadowing.shadows.changed_between(file.file, range, u64::MAX).ok()??;
-            Some(found.1)
-        };
-        let mut files = newest.head.files.iter().map(since);
-        files.try_fold(0u64, |sum, bytes| Some(sum.saturating_add(bytes?)))
+        let mut sum = Brought { bytes: 0, events: 0, is_all: true };
+        for file in &newest.head.files {
+            let left = events.saturating_sub(sum.events);
+            sum.add(self.shadowing.shadows.brought_between(file.file, range, left).ok()??);
+        }
+        Some(sum)
     }
 
-    fn shadow_info(&self, shadow: &Shadow) -> ShadowInfo {
+    /// Of what was written since it looks at so many events.
+    fn shadow_info(&self, shadow: &Shadow, events: u64) -> ShadowInfo {
+        let behind = if shadow.follows { self.bytes_since(shadow, events) } else { None };
         let snapshot = |snapshot: &Arc<crate::shadow::Snapshot>| SnapshotInfo {
             seq: snapshot.seq().0,
             made_us: snapshot.head.made.0,
@@ -385,7 +438,8 @@ impl Engine {
             bytes: shadow.stored_bytes(),
             shown_bytes: shadow.shown_bytes(),
             served_bytes: self.shadowing.served_ever(shadow),
-            behind_bytes: if shadow.follows { self.bytes_since(shadow) } else { None },
+            behind_bytes: behind.map(|behind| behind.bytes),
+            behind_more: behind.is_some_and(|behind| !behind.is_all),
             broken: shadow.broken().map(|error| error.to_string()),
         }
     }
@@ -408,7 +462,7 @@ impl Engine {
             written_bytes,
             cpu_us: shadowing.cpu_us.load(Ordering::Relaxed),
             waiting: shadowing.wishes.lock().len() as u64,
-            making: shadowing.baking.lock().clone(),
+            making: shadowing.making.lock().as_ref().map(|making| making.wish.subject.to_string()),
             failures: u64::from(breaker.failures),
             stopped_secs: left.map_or(0, |left| left.as_secs().max(1)),
             broken: shadowing.broken.load(Ordering::Relaxed),

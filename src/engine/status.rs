@@ -180,10 +180,17 @@ impl Engine {
             .1
             .map(|error| format!("a journal segment cannot be woven and takes its full space: {error}"));
         let pruner = self.prune_problem();
+        let lost = self.live.lost_saves().map(|(pages, first)| {
+            format!(
+                "up to {pages} pages of what files held before Weft are not found any more, as the lists that led to them \
+                 are damaged, the first one in {first}: what a view needs of them is an error (EIO), all else is right. \
+                 Put that file back from a copy of STORE, then `weft index rebuild`"
+            )
+        });
         let meta = self.meta.trouble().map(|error| {
             format!("shadows and forecasts rest, history does not: the metadata store has stopped ({error}). Mount again")
         });
-        [journal, self.fullness(), applier, indexer, weaver, pruner, meta, self.shadow_problem()]
+        [journal, self.fullness(), applier, indexer, weaver, pruner, lost, meta, self.shadow_problem()]
             .into_iter()
             .flatten()
             .collect()

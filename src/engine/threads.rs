@@ -3,7 +3,8 @@
 use super::Engine;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Mutex, thread};
+use crate::sync::{Arc, Mutex, RwLock, RwLockReadGuard, thread};
+use crate::weave::Pace;
 use std::time::{Duration, Instant};
 
 /// What nobody asked to be durable is so after this long.
@@ -28,6 +29,28 @@ type Job = fn(&Engine, &AtomicBool);
 pub struct Threads {
     stop: Arc<AtomicBool>,
     running: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// Held for reading by work on threads of others.
+    by_hand: RwLock<()>,
+}
+
+/// Work on history that somebody waits for, on a thread of their own: without a budget, until the engine's threads are to
+/// end. They end when this is dropped, so that whoever waits is told before all is over.
+pub struct ByHand<'a> {
+    stop: &'a AtomicBool,
+    _at_work: RwLockReadGuard<'a, ()>,
+}
+
+impl ByHand<'_> {
+    /// The work was, or is, to end early.
+    pub fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Pace for ByHand<'_> {
+    fn go_on(&self, _: u64) -> bool {
+        !self.is_over()
+    }
 }
 
 impl Threads {
@@ -57,9 +80,17 @@ impl Threads {
         &self.stop
     }
 
-    /// Tells the threads to end, and waits for them.
+    /// Begins work by hand; `None` once the threads are told to end.
+    pub fn by_hand(&self) -> Option<ByHand<'_>> {
+        let by_hand = ByHand { _at_work: self.by_hand.read(), stop: &self.stop };
+        (!by_hand.is_over()).then_some(by_hand)
+    }
+
+    /// Tells the threads and the work by hand to end, and waits for them.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Whoever comes later finds it set.
+        drop(self.by_hand.write());
         for thread in self.running.lock().drain(..) {
             // A panic in a thread has been logged by the hook; the others end all the same.
             let _ = thread.join();

@@ -1,5 +1,6 @@
 //! A batch of pre-images in a base file: one header page that lists up to [`MAX_PAGES`] pages, then the pages.
-//! docs/FORMAT.md, "Base files". A batch is durable before any of its pages is overwritten in the live file.
+//! docs/FORMAT.md, "Base files". A batch is durable before any of its pages is overwritten in the live file. One without
+//! pages is a seal: the file ends there.
 
 use super::codec::Reader;
 use crate::types::{FileId, PAGE_LEN, PageNo, Seq, StoreId};
@@ -22,15 +23,37 @@ pub struct BaseEntry {
     pub crc: u32,
 }
 
-/// The header page of a batch; `entries` are at most [`MAX_PAGES`].
-pub fn encode_header(store: StoreId, entries: &[BaseEntry]) -> [u8; PAGE_LEN] {
+/// A header page, read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BaseHeader {
+    /// Page of its file that it stands in; 0 in the first one, and in all of earlier builds.
+    pub at: u32,
+    /// None: a seal.
+    pub entries: Vec<BaseEntry>,
+}
+
+impl BaseHeader {
+    /// Whether it was written to this page of its file, as far as it says.
+    pub fn is_at(&self, page: u64) -> bool {
+        self.at == 0 || u64::from(self.at) == page
+    }
+
+    /// Whether it says that it was written to this page of its file.
+    pub fn is_surely_at(&self, page: u64) -> bool {
+        self.is_at(page) && (self.at != 0 || page == 0)
+    }
+}
+
+/// The header page of a batch in page `at` of its file; `entries` are at most [`MAX_PAGES`].
+pub fn encode_header(store: StoreId, at: u64, entries: &[BaseEntry]) -> [u8; PAGE_LEN] {
     let mut page = [0; PAGE_LEN];
     let mut fields = Vec::with_capacity(PAGE_LEN);
     fields.extend_from_slice(&MAGIC.to_le_bytes());
     fields.extend_from_slice(&[0; 4]);
     fields.extend_from_slice(&VERSION.to_le_bytes());
     fields.extend_from_slice(&u16::try_from(entries.len()).unwrap_or(0).to_le_bytes());
-    fields.extend_from_slice(&[0; 4]);
+    // Not told where it does not fit, which is as good as what earlier builds wrote.
+    fields.extend_from_slice(&u32::try_from(at).unwrap_or(0).to_le_bytes());
     fields.extend_from_slice(&store.0);
     for entry in entries {
         fields.extend_from_slice(&entry.file.0.to_le_bytes());
@@ -45,14 +68,14 @@ pub fn encode_header(store: StoreId, entries: &[BaseEntry]) -> [u8; PAGE_LEN] {
 }
 
 /// Reads a header page; `None` when it is not one of this store, or torn.
-pub fn decode_header(page: &[u8], store: StoreId) -> Option<Vec<BaseEntry>> {
+pub fn decode_header(page: &[u8], store: StoreId) -> Option<BaseHeader> {
     let mut reader = Reader::new(page.get(..PAGE_LEN)?, "base batch");
     if reader.u32().ok()? != MAGIC || reader.u32().ok()? != crc32fast::hash(page.get(8..PAGE_LEN)?) {
         return None;
     }
     let version = u16::from_le_bytes(reader.array().ok()?);
     let count = usize::from(u16::from_le_bytes(reader.array().ok()?));
-    reader.take(4).ok()?;
+    let at = reader.u32().ok()?;
     let owner = StoreId(reader.array().ok()?);
     if version != VERSION || owner != store || count > MAX_PAGES {
         return None;
@@ -66,7 +89,7 @@ pub fn decode_header(page: &[u8], store: StoreId) -> Option<Vec<BaseEntry>> {
             crc: reader.u32().ok()?,
         });
     }
-    Some(entries)
+    Some(BaseHeader { at, entries })
 }
 
 #[cfg(test)]
@@ -79,10 +102,19 @@ mod tests {
         let entries: Vec<_> = (0..MAX_PAGES as u64)
             .map(|n| BaseEntry { file: FileId(n + 1), adopted: Seq(2), page: PageNo(n << 20), crc: n as u32 })
             .collect();
-        let mut page = encode_header(store, &entries);
-        assert_eq!(decode_header(&page, store), Some(entries));
+        let mut page = encode_header(store, 146, &entries);
+        let header = BaseHeader { at: 146, entries };
+        assert!(header.is_at(146) && header.is_surely_at(146) && !header.is_at(147));
+        assert_eq!(decode_header(&page, store), Some(header));
         assert_eq!(decode_header(&page, StoreId([2; 16])), None);
         page[4000] ^= 1;
         assert_eq!(decode_header(&page, store), None);
+    }
+
+    /// Earlier builds wrote zeros where now the place stands.
+    #[test]
+    fn a_header_that_does_not_say_where_it_is_may_be_anywhere() {
+        let header = decode_header(&encode_header(StoreId([1; 16]), 0, &[]), StoreId([1; 16])).unwrap();
+        assert!(header.is_at(7) && !header.is_surely_at(7) && header.is_surely_at(0));
     }
 }

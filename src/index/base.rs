@@ -155,6 +155,29 @@ pub(super) fn range(
     }
 }
 
+/// Whether a pre-image stands in a base file at or behind an offset.
+pub(super) fn leads_behind(kv: &dyn Kv, number: u64, offset: u64) -> Result<bool> {
+    let mut from = Vec::new();
+    loop {
+        let pairs = kv.range(Space::Base, &from, &[0xff], PAIRS_AT_ONCE)?;
+        for (_, value) in &pairs {
+            match read(value)?.location {
+                Location::Base { number: there, offset: at } if there == number && at >= offset => {
+                    return Ok(true);
+                }
+                _ => {}
+            }
+        }
+        match pairs.into_iter().nth(PAIRS_AT_ONCE - 1) {
+            Some((mut last, _)) => {
+                last.push(0);
+                from = last;
+            }
+            None => return Ok(false),
+        }
+    }
+}
+
 fn base_key(file: FileId, adoption: Seq, page: PageNo) -> Vec<u8> {
     let mut key = Vec::with_capacity(28);
     put_ascending(&mut key, file.0);
@@ -214,5 +237,7 @@ mod tests {
         put(&kv, &records).unwrap();
         let found = range(&kv, FileId(3), Seq(9), PageNo(10)..=PageNo(2999)).unwrap();
         assert_eq!(found.len(), 2990);
+        assert!(leads_behind(&kv, 1, 2999 * 4096).unwrap());
+        assert!(!leads_behind(&kv, 1, 2999 * 4096 + 1).unwrap() && !leads_behind(&kv, 2, 0).unwrap());
     }
 }

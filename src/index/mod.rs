@@ -22,6 +22,7 @@ mod holes;
 pub mod kv;
 mod levels;
 mod lookup;
+mod lost;
 pub mod lsm;
 pub mod mem;
 mod memory;
@@ -43,9 +44,10 @@ mod model;
 mod tests;
 
 pub use base::{Adoption, BasePage, BaseRecord};
-pub use data::Change;
+pub use data::{Brought, Change};
 pub use history::{Did, Happened};
 pub use lookup::{BULK_PAGES, FullVersion, PageVersion, PartialVersion};
+pub use lost::LostList;
 pub use name::{DirEntry, NamePast, ROOTS};
 pub use naming::{Named, Naming};
 pub use page::{COMPOSE_AFTER, Compose, advance};
@@ -311,6 +313,22 @@ impl Index {
         base::forget(&*self.kv, pages)
     }
 
+    /// Whether a pre-image stands in a base file at or behind an offset. Looks at all there are.
+    pub fn leads_behind(&self, number: u64, offset: u64) -> Result<bool> {
+        base::leads_behind(&*self.kv, number, offset)
+    }
+
+    /// Notes lists of saved pages that could not be taken in. Idempotent.
+    pub fn put_lost_lists(&self, lost: &[LostList]) -> Result<()> {
+        let _turn = self.writer.lock();
+        lost::put(&*self.kv, lost)
+    }
+
+    /// Lists of saved pages that could not be taken in.
+    pub fn lost_lists(&self) -> Result<Vec<LostList>> {
+        lost::all(&*self.kv)
+    }
+
     /// The pre-image of a page, if one was saved.
     pub fn base(&self, page: BasePage) -> Result<Option<BaseRecord>> {
         base::get(&*self.kv, page)
@@ -372,6 +390,24 @@ impl Index {
         }
         let bytes = data::changed(&*self.kv, file, (after, upto), &mut pages, most)?;
         Ok(bytes.map(|bytes| (pages, bytes)))
+    }
+
+    /// What the events of a file's content brought in `(after, upto]`, the newest ones first, up to about `most` of them.
+    /// `None`: it got a new base meanwhile.
+    pub fn brought(&self, file: FileId, (after, upto): (Seq, Seq), most: u64) -> Result<Option<Brought>> {
+        if base::renewed(&*self.kv, file, (after, upto))? {
+            return Ok(None);
+        }
+        data::brought(&*self.kv, file, (after, upto), most).map(Some)
+    }
+
+    /// Pages of a file of which a pre-image may have been saved for an adoption up to a Seq: those that changed before all
+    /// of it went to limbo at once. `None`: that cannot be told.
+    pub fn may_be_saved(&self, file: FileId, adopted: Seq, upto: Seq) -> Result<Option<PageSet>> {
+        if upto > self.watermark().seq || base::renewed(&*self.kv, file, (adopted, upto))? {
+            return Ok(None);
+        }
+        data::changed_until_cut(&*self.kv, file, (adopted, upto)).map(Some)
     }
 
     /// Up to `limit` events of the names of a file at or before a Seq, newest first.

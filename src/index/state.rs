@@ -1,6 +1,6 @@
 //! How far the index reaches, and whose it is.
 //!
-//! [`Space::State`]: 0 -> version and store, 1 -> watermark, 2 ++ file -> levels in use.
+//! [`Space::State`]: 0 -> version and store, 1 -> watermark, 2 ++ file -> levels in use; 3 stands in `lost.rs`.
 
 use super::codec::{Reader, put_signed, put_varint};
 use super::kv::{Batch, Kv, Space};

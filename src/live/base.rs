@@ -3,13 +3,14 @@
 //! A batch is durable in a base file before any of its pages is marked saved, and marked saved before any of them is
 //! overwritten. The first record of a page wins for ever, so a replay cannot save a newer page as base.
 
+use super::batches::{Step, Walk, seal};
 use super::paths::Paths;
 use crate::disk::{Disk, DiskFile, OpenHow};
 use crate::error::{Error, Result};
-use crate::format::base::{BaseEntry, MAX_PAGES, decode_header, encode_header};
-use crate::index::{BasePage, BaseRecord, Index};
+use crate::format::base::{BaseEntry, MAX_PAGES, encode_header};
+use crate::index::{BasePage, BaseRecord, Index, LostList};
 use crate::sync::{Arc, Mutex};
-use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, Seq, StoreId};
+use crate::types::{FileId, Location, PAGE, PAGE_LEN, PageNo, PageSet, Seq, StoreId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ pub struct BaseStore {
     index: Arc<Index>,
     writer: Mutex<Writer>,
     open: Mutex<BTreeMap<u64, Arc<dyn DiskFile>>>,
+    /// Lists of saved pages that the index was made without.
+    lost: Vec<LostList>,
 }
 
 /// A page to be saved.
@@ -48,10 +51,11 @@ impl BaseStore {
         let dir = paths.base_dir();
         let number = list(&*disk, paths)?.last().map_or(1, |last| last + 1);
         let writer = Mutex::new(Writer { number, file: None, offset: 0 });
-        Ok(BaseStore { disk, dir, store, index, writer, open: Mutex::new(BTreeMap::new()) })
+        let lost = index.lost_lists()?;
+        Ok(BaseStore { disk, dir, store, index, writer, open: Mutex::new(BTreeMap::new()), lost })
     }
 
-    fn path(&self, number: u64) -> PathBuf {
+    pub(super) fn path(&self, number: u64) -> PathBuf {
         file_path(&self.dir, number)
     }
 
@@ -85,15 +89,16 @@ impl BaseStore {
             })
             .collect();
         let mut bytes = Vec::with_capacity((batch.len() + 1) * PAGE_LEN);
-        bytes.extend_from_slice(&encode_header(self.store, &entries));
-        for page in batch {
-            bytes.extend_from_slice(&page.bytes);
-        }
         let (number, offset) = {
             let mut writer = self.writer.lock();
             if writer.offset >= FILE_MAX {
+                if let Some(full) = &writer.file {
+                    seal(&**full, self.store, writer.offset)?;
+                }
                 *writer = Writer { number: writer.number + 1, file: None, offset: 0 };
             }
+            bytes.extend_from_slice(&encode_header(self.store, writer.offset / PAGE, &entries));
+            batch.iter().for_each(|page| bytes.extend_from_slice(&page.bytes));
             let file = match &writer.file {
                 Some(file) => Arc::clone(file),
                 None => {
@@ -178,27 +183,53 @@ impl BaseStore {
         Ok(numbers)
     }
 
-    /// The pages that a base file holds, batch by batch, until `each` says false; the bytes of the file. Behind a list of
-    /// pages that cannot be read there may be pages to which the index leads: that is an error, except of a last batch,
-    /// which a crash may have torn.
+    /// The pages that a base file holds, batch by batch, until `each` says false; the bytes of the file. Of a list of pages
+    /// that cannot be read it is not known who needs them: that is an error, except of a last one that a crash has torn.
     pub fn each_batch(&self, number: u64, mut each: impl FnMut(&[BaseEntry]) -> Result<bool>) -> Result<u64> {
         let file = self.handle(number)?;
-        let len = file.len("base.look")?;
-        let mut offset = 0;
-        let mut header = [0; PAGE_LEN];
-        while file.read_at("base.look", &mut header, offset)? == PAGE_LEN
-            && let Some(entries) = decode_header(&header, self.store)
-        {
-            if !each(&entries)? {
-                return Ok(len);
-            }
-            offset += (entries.len() as u64 + 1) * PAGE;
-        }
-        if len.saturating_sub(offset) > (MAX_PAGES as u64 + 1) * PAGE {
+        let mut walk = Walk::new(&*file, "base.look", self.store, 0)?;
+        let damaged = |offset| {
             let message = "a list of saved pages is damaged; all of this file stays";
-            return Err(Error::corrupt("base.look", message).at(&self.path(number)).offset(offset));
+            Error::corrupt("base.look", message).at(&self.path(number)).offset(offset)
+        };
+        loop {
+            match walk.step()? {
+                Step::Batch { entries, .. } if each(&entries)? => {}
+                Step::Batch { .. } | Step::Sealed => return Ok(walk.len),
+                Step::Gap { offset, .. } => return Err(damaged(offset)),
+                // An earlier build left it so, torn or not: of a list that was there the index knows the pages.
+                Step::End(offset) if offset < walk.len && self.index.leads_behind(number, offset)? => {
+                    return Err(damaged(offset));
+                }
+                Step::End(_) => return Ok(walk.len),
+            }
         }
-        Ok(len)
+    }
+
+    /// Lists of saved pages that cannot be read any more, of which the index knows nothing: their base files, and the bytes
+    /// from where on.
+    pub fn lost(&self) -> &[LostList] {
+        &self.lost
+    }
+
+    /// That a page may have stood in a list that is lost, if there is one.
+    pub fn lost_with(&self, page: PageNo, file: FileId) -> Option<Error> {
+        let lost = self.lost.first()?;
+        let message = format!(
+            "page {} of {file} may have been saved in a list of pages that is damaged: put this file back from a copy \
+             of STORE, then `weft index rebuild`",
+            page.0
+        );
+        Some(Error::corrupt("base.read", message).at(&self.path(lost.number)).offset(lost.offset))
+    }
+
+    /// Pages of a file that may have stood in a list that is lost: that no saved page of theirs is known does not mean that
+    /// there was none. `None`: all of them.
+    pub fn unsure(&self, file: FileId, adopted: Seq) -> Result<Option<PageSet>> {
+        match self.lost.iter().map(|lost| lost.upto).max() {
+            None => Ok(Some(PageSet::default())),
+            Some(upto) => self.index.may_be_saved(file, adopted, upto),
+        }
     }
 
     /// Removes a base file of which no page is needed; the index is to forget them first.
@@ -238,11 +269,11 @@ pub struct SavedRun {
     pub next: Option<PageNo>,
 }
 
-fn file_path(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn file_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:010}.base"))
 }
 
-fn located(entries: &[BaseEntry], number: u64, offset: u64) -> Vec<(BasePage, BaseRecord)> {
+pub(super) fn located(entries: &[BaseEntry], number: u64, offset: u64) -> Vec<(BasePage, BaseRecord)> {
     entries
         .iter()
         .zip(1u64..)
@@ -254,7 +285,7 @@ fn located(entries: &[BaseEntry], number: u64, offset: u64) -> Vec<(BasePage, Ba
         .collect()
 }
 
-fn list(disk: &dyn Disk, paths: &Paths) -> Result<Vec<u64>> {
+pub(super) fn list(disk: &dyn Disk, paths: &Paths) -> Result<Vec<u64>> {
     list_dir(disk, &paths.base_dir())
 }
 
@@ -266,45 +297,4 @@ fn list_dir(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
         .collect();
     numbers.sort_unstable();
     Ok(numbers)
-}
-
-/// Goes through the batches from `from` (base file, offset) on: puts each into `index`, and tells `each` its entries.
-/// A torn batch ends its file: nothing that it would have covered was overwritten.
-pub fn scan(
-    disk: &dyn Disk,
-    paths: &Paths,
-    store: StoreId,
-    from: (u64, u64),
-    index: &Index,
-    mut each: impl FnMut(&[BaseEntry]),
-) -> Result<u64> {
-    let mut pages = 0;
-    for number in list(disk, paths)?.into_iter().filter(|number| *number >= from.0) {
-        let how = OpenHow { write: true, ..OpenHow::default() };
-        let file = disk.open("base.scan", &file_path(&paths.base_dir(), number), how)?;
-        let mut offset = if number == from.0 { from.1 } else { 0 };
-        while let Some(entries) = batch_at(&*file, store, offset)? {
-            index.put_base(&located(&entries, number, offset))?;
-            each(&entries);
-            pages += entries.len() as u64;
-            offset += (entries.len() as u64 + 1) * PAGE;
-        }
-        // What was read may stand in the page cache only; it is relied on from now on.
-        file.sync("base.scan")?;
-    }
-    Ok(pages)
-}
-
-fn batch_at(file: &dyn DiskFile, store: StoreId, offset: u64) -> Result<Option<Vec<BaseEntry>>> {
-    let mut header = [0; PAGE_LEN];
-    file.read_at("base.scan", &mut header, offset)?;
-    let Some(entries) = decode_header(&header, store) else { return Ok(None) };
-    let mut page = [0; PAGE_LEN];
-    for (entry, at) in entries.iter().zip(1u64..) {
-        let got = file.read_at("base.scan", &mut page, offset + at * PAGE)?;
-        if got != PAGE_LEN || crc32fast::hash(&page) != entry.crc {
-            return Ok(None);
-        }
-    }
-    Ok(Some(entries))
 }

@@ -43,9 +43,13 @@ impl Live {
         }
         // The pages that were saved before the rest went to limbo are newer there.
         let len = saved.next.map_or(out.len(), |next| bytes_of(next.0 - page.0, out.len()));
-        let part = out.get_mut(..len).unwrap_or(&mut []);
-        if self.read_limbo(file, adopted, page, part)? {
-            return Ok(len);
+        let sure = self.sure_in_limbo((file, adopted), page, len)?;
+        let part = out.get_mut(..bytes_of(sure, len)).unwrap_or(&mut []);
+        if !part.is_empty() && self.read_limbo(file, adopted, page, part)? {
+            return Ok(part.len());
+        }
+        if let Some(lost) = self.base.lost_with(page, file) {
+            return Err(lost);
         }
         Err(Error::new(
             Kind::Lost,
@@ -99,6 +103,17 @@ impl Live {
             rest.fill(0);
         }
         Ok(Some(len))
+    }
+
+    /// Pages from `page` on, of those that `len` bytes span, that were not saved before the file went to limbo. Where lists
+    /// of saved pages are lost that does not follow from none being known.
+    fn sure_in_limbo(&self, (file, adopted): (FileId, Seq), page: PageNo, len: usize) -> Result<u64> {
+        let pages = (len as u64).div_ceil(PAGE);
+        if self.base.lost().is_empty() {
+            return Ok(pages);
+        }
+        let Some(unsure) = self.base.unsure(file, adopted)? else { return Ok(0) };
+        Ok((0..pages).take_while(|ahead| !unsure.contains(PageNo(page.0 + ahead))).count() as u64)
     }
 
     fn read_limbo(&self, file: FileId, adopted: Seq, page: PageNo, out: &mut [u8]) -> Result<bool> {

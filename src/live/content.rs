@@ -198,6 +198,17 @@ impl Content {
         }
     }
 
+    /// What a replay brings may have been in the live file already, and what it overwrote saved in a list that is lost: of
+    /// those pages the live file is no base any more, and what it was is not known.
+    pub fn give_up_base(&mut self) {
+        let Some(base) = &mut self.base else { return };
+        let cut = self.shrink.map_or(self.disk_len, |shrink| shrink.to.min(self.disk_len));
+        let written = self.overlay.within(0, SIZE_MAX).into_iter().map(|(at, piece)| (at, at + piece.len));
+        let pages: Vec<PageNo> =
+            written.chain([(cut, base.size)]).flat_map(|(start, end)| base.unsaved(start, end)).collect();
+        base.saved.extend(pages.iter().filter_map(|page| u32::try_from(page.0).ok()));
+    }
+
     /// The oldest event that the live file has not seen.
     pub fn oldest_pending(&self) -> Option<Seq> {
         let shrink = self.shrink.map(|shrink| shrink.first);

@@ -11,6 +11,7 @@ pub mod applier;
 pub mod attrs;
 pub mod base;
 mod bases;
+pub mod batches;
 pub mod checkpoint;
 pub mod content;
 pub mod direct;

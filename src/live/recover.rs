@@ -7,7 +7,8 @@
 //!
 //! A clean DATA is compared with what is known of it before its entries move in.
 
-use super::base::{self, BaseStore};
+use super::base::BaseStore;
+use super::batches;
 use super::checkpoint;
 use super::content::Base;
 use super::exclude::{Exclude, Patterns};
@@ -31,7 +32,7 @@ use crate::format::checkpoint::{Checkpoint, Fingerprint, NodeState, Phase};
 use crate::format::event::{Event, RootStage};
 use crate::format::pins::KeptPin;
 use crate::format::sections::ExcludedState;
-use crate::index::Index;
+use crate::index::{Index, LostList};
 use crate::journal::Resume;
 use crate::journal::epochs::Epochs;
 use crate::journal::recovery::{Replayed, START};
@@ -257,10 +258,12 @@ fn node_of(state: &NodeState) -> Result<Node> {
     Ok(node)
 }
 
-fn scan_base(setup: &Setup, checkpoint: &Checkpoint, tree: &Tree) -> Result<Unclaimed> {
+fn scan_base(setup: &Setup, checkpoint: &Checkpoint, tree: &Tree) -> Result<(Unclaimed, Vec<LostList>)> {
     let mut unclaimed = Unclaimed::new();
-    let from = if setup.index_is_new { (0, 0) } else { checkpoint.base_scanned };
-    base::scan(&*setup.disk, &setup.paths, setup.store, from, &setup.index, |entries| {
+    let durable = checkpoint.base_scanned;
+    let from = if setup.index_is_new { (0, 0) } else { durable };
+    let (disk, paths) = (&*setup.disk, &setup.paths);
+    let lost = batches::scan(disk, paths, setup.store, (from, durable), &setup.index, |entries| {
         for entry in entries {
             let Ok(page) = u32::try_from(entry.page.0) else { continue };
             if let Some(node) = tree.nodes.get(&entry.file)
@@ -274,7 +277,7 @@ fn scan_base(setup: &Setup, checkpoint: &Checkpoint, tree: &Tree) -> Result<Uncl
         }
     })?;
     setup.index.persist()?;
-    Ok(unclaimed)
+    Ok((unclaimed, lost))
 }
 
 /// In a plain DATA every file is whole at its path.

@@ -9,6 +9,7 @@ use super::tree::Tree;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::event::{Event, Record};
+use crate::index::LostList;
 use crate::journal::Resume;
 use crate::journal::epochs::Epochs;
 use crate::journal::group::GroupPlace;
@@ -24,6 +25,8 @@ use crate::types::{FileKind, Seq};
 pub(super) struct Found {
     /// Saved pages of bases that the checkpoint does not know yet.
     pub unclaimed: Unclaimed,
+    /// Lists of saved pages that cannot be read.
+    pub lost: Vec<LostList>,
     /// Nodes that had a live file, and have none.
     pub missing: Vec<Arc<Node>>,
     pub tags: Tags,
@@ -32,11 +35,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub fn new(checkpoint: &Checkpoint, unclaimed: Unclaimed) -> Found {
+    pub fn new(checkpoint: &Checkpoint, (unclaimed, lost): (Unclaimed, Vec<LostList>)) -> Found {
         let sections = &checkpoint.sections;
         let (tags, thinned) = (Tags::of(&sections.tags), Thinned::of(&sections.thinned));
         let leases = Leases::of(&sections.leases, checkpoint.last_ts);
-        Found { unclaimed, missing: Vec::new(), tags, leases, thinned }
+        Found { unclaimed, lost, missing: Vec::new(), tags, leases, thinned }
     }
 }
 
@@ -113,7 +116,25 @@ pub(super) fn replay_into(
         )
         .at(&setup.paths.journal_dir()));
     }
+    take_losses(setup, checkpoint, tree, &mut found.lost, resume.last_seq)?;
     Ok((resume, replayed))
+}
+
+/// Lists of saved pages are lost: the index is told, and what the checkpoint does not know yet of the pages in them is given
+/// up. Before the next checkpoint, so that whoever comes after a cut finds the same.
+fn take_losses(
+    setup: &Setup,
+    checkpoint: &Checkpoint,
+    tree: &Tree,
+    lost: &mut [LostList],
+    last: Seq,
+) -> Result<()> {
+    lost.iter_mut().for_each(|lost| lost.upto = last);
+    setup.index.put_lost_lists(lost)?;
+    if lost.iter().any(|lost| (lost.number, lost.end) > checkpoint.base_scanned) {
+        tree.nodes.values().for_each(|node| node.lock().content.give_up_base());
+    }
+    Ok(())
 }
 
 fn fold(tree: &Tree, group: &Arc<Group>, record: &Record) {

@@ -76,18 +76,22 @@ impl Resting {
 
 impl Live {
     /// The files that could come to rest as of `first`, where history begins; nothing is changed. `due` says whether it
-    /// is time to look closely at one that is being written.
+    /// is time to look closely at one that is being written. None, where it is not to `go_on`.
     pub fn may_rest(
         &self,
         first: Seq,
         index: &Index,
         rule: RestRule,
         mut due: impl FnMut(FileId) -> bool,
+        mut go_on: impl FnMut() -> bool,
     ) -> Result<Vec<Resting>> {
         let upto = index.watermark().seq;
         let nodes: Vec<_> = self.tree.read().nodes.values().cloned().collect();
         let mut found = Vec::new();
         for node in nodes.iter().filter(|node| node.kind == FileKind::Regular) {
+            if !go_on() {
+                return Ok(Vec::new());
+            }
             let Some(size) = held_twice(index, node.file, first)? else { continue };
             if index.content_changed(node.file, first, upto)? && !due(node.file) {
                 continue;

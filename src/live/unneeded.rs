@@ -9,6 +9,7 @@ use super::Live;
 use super::paths::{join_bytes, limbo_named};
 use crate::error::Result;
 use crate::format::base::BaseEntry;
+use crate::index::LostList;
 use crate::types::{FileId, Seq};
 use std::path::PathBuf;
 
@@ -31,6 +32,15 @@ impl Live {
     /// The pages that a base file holds, batch by batch, until `each` says false; the bytes of the file.
     pub fn each_saved(&self, number: u64, each: impl FnMut(&[BaseEntry]) -> Result<bool>) -> Result<u64> {
         self.base.each_batch(number, each)
+    }
+
+    /// Saved pages to which no list leads any more, at most; where the first such list stands.
+    pub fn lost_saves(&self) -> Option<(u64, String)> {
+        let lost = self.base.lost();
+        let first = lost.first()?;
+        let path = self.base.path(first.number);
+        let place = format!("{} at byte {}", path.display(), first.offset);
+        Some((lost.iter().map(LostList::pages).sum(), place))
     }
 
     /// Removes base files of which the index knows nothing any more, durably.

@@ -16,8 +16,8 @@ use crate::index::{Naming, ROOTS};
 use crate::journal::reader::Check;
 use crate::journal::segment::Segments;
 use crate::journal::walk::{Found, From, Walk};
-use crate::live::checkpoint;
 use crate::live::paths::Paths;
+use crate::live::{batches, checkpoint};
 use crate::meta::tags::Tags;
 use crate::sync::Arc;
 use crate::types::{Attr, FileId, FileKind, Name, Seq, StoreId, Timestamp};
@@ -69,6 +69,12 @@ impl Offline {
     /// The newest checkpoint, if there is one.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
         checkpoint::newest(&*self.disk, &self.paths, self.store)
+    }
+
+    /// What is damaged of what files held before Weft, each with its place. Reads all of it.
+    pub fn check_bases(&self) -> Result<Vec<Error>> {
+        let durable = self.checkpoint()?.map_or((0, 0), |checkpoint| checkpoint.base_scanned);
+        batches::check(&*self.disk, &self.paths, self.store, durable)
     }
 
     /// Visits every event from a place on, in order, until `visit` has enough. Damage is an error here.

@@ -5,7 +5,7 @@ use super::snapshot::Snapshot;
 use super::wish::{Reason, Subject, Wish};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::index::Index;
+use crate::index::{Brought, Index};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, RwLock};
 use crate::types::{FileId, PAGE, PageSet, Seq, StoreId, Timestamp};
@@ -227,6 +227,20 @@ impl Shadows {
         match upto > self.index.watermark().seq {
             true => Ok(None),
             false => self.index.changed_pages(file, (after, upto), PageSet::default(), most),
+        }
+    }
+
+    /// What the events of a file brought between two Seqs, as far as so many of them tell; `None`: it is another file by
+    /// now, or nobody knows yet.
+    pub fn brought_between(
+        &self,
+        file: FileId,
+        (after, upto): (Seq, Seq),
+        most: u64,
+    ) -> Result<Option<Brought>> {
+        match upto > self.index.watermark().seq {
+            true => Ok(None),
+            false => self.index.brought(file, (after, upto), most),
         }
     }
 }

@@ -108,6 +108,11 @@ impl PageSet {
         }
     }
 
+    /// Adds the pages of another set.
+    pub fn add(&mut self, other: &PageSet) {
+        self.0 |= &other.0;
+    }
+
     /// Keeps the pages that are in another set, too.
     pub fn keep(&mut self, other: &PageSet) {
         self.0 &= &other.0;

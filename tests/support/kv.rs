@@ -11,7 +11,12 @@ pub struct CrashKv {
     persisted: Mutex<MemKv>,
     /// No batch is taken, and this is why.
     refuses: Mutex<Option<i32>>,
+    /// Lookups until something is done, and what.
+    awaited: Mutex<Option<(u64, Deed)>>,
 }
+
+/// What a test does in the middle of something.
+pub type Deed = Box<dyn FnOnce() + Send>;
 
 impl CrashKv {
     pub fn new() -> Arc<CrashKv> {
@@ -19,6 +24,7 @@ impl CrashKv {
             now: RwLock::new(MemKv::new()),
             persisted: Mutex::new(MemKv::new()),
             refuses: Mutex::new(None),
+            awaited: Mutex::new(None),
         })
     }
 
@@ -30,7 +36,8 @@ impl CrashKv {
             _ => MemKv::new(),
         };
         let persisted = Mutex::new(now.snapshot());
-        Arc::new(CrashKv { now: RwLock::new(now), persisted, refuses: Mutex::new(None) })
+        let (refuses, awaited) = (Mutex::new(None), Mutex::new(None));
+        Arc::new(CrashKv { now: RwLock::new(now), persisted, refuses, awaited })
     }
 
     /// From now on a batch is refused with this errno.
@@ -44,26 +51,51 @@ impl CrashKv {
         *self.persisted.lock() = MemKv::new();
     }
 
+    /// At the `nth` lookup from now on (1 is the next) something is done, by the thread that looks up. Whatever makes
+    /// shadows, thins or reads the past looks up all along: so this is in the middle of it.
+    pub fn at(&self, nth: u64, deed: Deed) {
+        *self.awaited.lock() = Some((nth, deed));
+    }
+
+    /// Forgets what was to be done; how many lookups before, if it was still to be.
+    pub fn forget_deed(&self) -> Option<u64> {
+        self.awaited.lock().take().map(|(left, _)| left)
+    }
+
     fn now(&self) -> RwLockReadGuard<'_, MemKv> {
         self.now.read()
+    }
+
+    fn looked_up(&self) -> RwLockReadGuard<'_, MemKv> {
+        let due = {
+            let mut awaited = self.awaited.lock();
+            if let Some((left, _)) = &mut *awaited {
+                *left -= 1;
+            }
+            awaited.take_if(|(left, _)| *left == 0)
+        };
+        if let Some((_, deed)) = due {
+            deed();
+        }
+        self.now()
     }
 }
 
 impl Kv for CrashKv {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.now().get(space, key)
+        self.looked_up().get(space, key)
     }
 
     fn first(&self, space: Space, from: &[u8], end: &[u8]) -> Result<Option<Pair>> {
-        self.now().first(space, from, end)
+        self.looked_up().first(space, from, end)
     }
 
     fn last(&self, space: Space, from: &[u8], end: &[u8]) -> Result<Option<Pair>> {
-        self.now().last(space, from, end)
+        self.looked_up().last(space, from, end)
     }
 
     fn range(&self, space: Space, from: &[u8], end: &[u8], limit: usize) -> Result<Vec<Pair>> {
-        self.now().range(space, from, end, limit)
+        self.looked_up().range(space, from, end, limit)
     }
 
     fn commit(&self, batch: Batch) -> Result<()> {

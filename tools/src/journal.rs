@@ -29,7 +29,7 @@ struct Which {
     /// Only events of this file: its number, or its path from the root of DATA
     #[arg(long, value_name = "ID|PATH")]
     file: Option<String>,
-    /// Read every written byte too, and compare checksums
+    /// Read every written byte too, and compare checksums; `stat` also those of what was there before
     #[arg(long)]
     check: bool,
     /// For programs
@@ -118,7 +118,8 @@ fn dump(args: &Dump, store: Option<&Path>) -> Outcome {
 fn sums(args: &Stat, store: Option<&Path>) -> Outcome {
     let (store, part) = open(&args.which, store)?;
     let sums = stat(&store, &part, args.top)?;
-    let healthy = sums.get("damage").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let is_empty = |key: &str| sums.get(key).and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let healthy = is_empty("damage") && is_empty("base_damage");
     match args.which.json {
         true => output::print_json(&sums)?,
         false => output::print(&table(&sums))?,
@@ -168,6 +169,9 @@ fn table(sums: &Value) -> String {
             field(damage, "seq"),
             field(damage, "damage")
         ));
+    }
+    for damage in at("base_damage").as_array().into_iter().flatten().filter_map(Value::as_str) {
+        text.push_str(&format!("DAMAGE     {damage}\n"));
     }
     let kinds: Vec<[String; 3]> = at("kinds")
         .as_object()

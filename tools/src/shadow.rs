@@ -155,9 +155,12 @@ fn row(shadow: &Value) -> [String; 9] {
         notes.push(format!("{pages} pages"));
     }
     if shadow.get("follows") == Some(&Value::Bool(true)) {
+        let more = if shadow.get("behind_more") == Some(&Value::Bool(true)) { "more than " } else { "" };
         let behind = shadow.get("behind_bytes").and_then(Value::as_u64);
         notes.push(
-            behind.map_or("all changed since".into(), |behind| format!("{} behind", bytes(behind as f64))),
+            behind.map_or("all changed since".into(), |behind| {
+                format!("{more}{} behind", bytes(behind as f64))
+            }),
         );
     }
     if !field(shadow, "broken").is_empty() {
@@ -223,7 +226,7 @@ mod tests {
         let all = json!({
             "shadows": [{
                 "id": 3, "root": "ts", "partition": "base/5/1", "reason": "asked", "follows": true,
-                "behind_bytes": 4096, "bytes": 2048, "served_bytes": 0, "pages": 7, "broken": "block 9",
+                "behind_bytes": 4096, "behind_more": true, "bytes": 2048, "served_bytes": 0, "pages": 7, "broken": "block 9",
                 "snapshots": [{ "seq": 5, "made_us": 0 }, { "seq": 9, "made_us": 1_000_000 }],
             }],
             "status": { "on": false, "count": 1, "stopped_secs": 60, "making": "base/5/2" },
@@ -234,7 +237,7 @@ mod tests {
             "asked",
             "9",
             "1970-01-01T00:00:01.000000Z",
-            "7 pages; 4.0 KiB behind; BROKEN: block 9",
+            "7 pages; more than 4.0 KiB behind; BROKEN: block 9",
             "STOPPED for 60 s",
             "off",
             "making base/5/2",

@@ -1,8 +1,8 @@
 //! Granting a wish: which files, is there room, what has to go for it, then the making.
 
-use super::Shadowing;
 use super::asked::wishes_for;
 use super::partition::Member;
+use super::{Making, Shadowing};
 use crate::engine::Engine;
 use crate::engine::budget::{self, Budget};
 use crate::error::{Error, Kind, Result};
@@ -28,10 +28,17 @@ struct Room {
 }
 
 impl Engine {
-    /// Makes what is wished; `None`: it is there already, or the engine stops. That there is no such partition, or no
-    /// room, is no failure of the making.
+    /// Makes what is wished, for a caller that holds the turn; `None`: it is there already, or the engine stops. That there
+    /// is no such partition, or no room, is no failure of the making.
     pub(super) fn grant(&self, wish: &Wish) -> Result<Option<Made>> {
-        let _turn = self.shadowing.turn.lock();
+        let making = &self.shadowing.making;
+        *making.lock() = Some(Making { wish: wish.clone(), taken_back: false });
+        let made = self.try_to_grant(wish);
+        *making.lock() = None;
+        made
+    }
+
+    fn try_to_grant(&self, wish: &Wish) -> Result<Option<Made>> {
         let seq = match wish.at {
             Some(seq) => seq,
             None => self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable()),
@@ -44,8 +51,11 @@ impl Engine {
             return Err(Error::invalid("shadow.add", message));
         }
         let before = self.same_shadow(wish);
+        // What a person asks for says so itself: of another's there is one more snapshot, which shares all bytes with it.
+        let is_theirs = |shadow: &Shadow| wish.reason != Reason::Asked || shadow.reason == Reason::Asked;
         if before.as_ref().is_some_and(|shadow| {
-            shadow.broken().is_none() && shadow.snapshots.iter().any(|snapshot| snapshot.seq() == seq)
+            let has_it = shadow.snapshots.iter().any(|snapshot| snapshot.seq() == seq);
+            has_it && shadow.broken().is_none() && is_theirs(shadow)
         }) {
             return Ok(None);
         }
@@ -73,14 +83,16 @@ impl Engine {
 
     fn make(&self, order: &Order) -> Result<Option<Made>> {
         let shadowing = &self.shadowing;
-        *shadowing.baking.lock() = Some(order.subject.to_string());
         let before = budget::thread_cpu_us();
         let budget = Budget::new(shadowing.limits.rates(), &shadowing.hurry, self.threads.stopping());
         let source: &dyn Source = &*self.pages;
         let made = shadowing.shadows.make(order, source, &WhileRoom { engine: self, budget });
         shadowing.cpu_us.fetch_add(budget::thread_cpu_us().saturating_sub(before), Ordering::Relaxed);
-        *shadowing.baking.lock() = None;
         let made = made.inspect_err(|error| shadowing.note_failure(error))?;
+        if made.is_none() && shadowing.is_taken_back() {
+            let message = "it was taken away meanwhile (`weft shadow rm`)";
+            return Err(Error::invalid("shadow.make", message));
+        }
         if made.is_none() && !self.threads.stopping().load(Ordering::Relaxed) {
             return Err(no_room());
         }
@@ -234,8 +246,12 @@ struct WhileRoom<'a> {
 
 impl Pace for WhileRoom<'_> {
     fn go_on(&self, bytes: u64) -> bool {
-        let gives_up =
-            || self.engine.shadowing.giving_up.load(Ordering::Relaxed) || self.engine.live.is_short();
+        let shadowing = &self.engine.shadowing;
+        let gives_up = || {
+            shadowing.giving_up.load(Ordering::Relaxed)
+                || shadowing.is_taken_back()
+                || self.engine.live.is_short()
+        };
         self.budget.rest(bytes) && !gives_up()
     }
 }

@@ -15,6 +15,9 @@ const LEAST_BYTES: u64 = 4 << 20;
 /// What reading one changed page from history costs more than reading it in sequence, s.
 const PAGE_COST: f64 = 50e-6;
 
+/// Events of earlier sessions that are counted, since the newest snapshot of one shadow.
+const EVENTS_BEFORE: u64 = 1 << 20;
+
 /// What has changed since the last shadow of each partition.
 #[derive(Default)]
 pub(super) struct Rule {
@@ -122,9 +125,12 @@ impl Engine {
     /// What was written since the shadows that earlier sessions left.
     fn count_before(&self, rule: &mut Rule, now: Timestamp) {
         for (subject, shadows) in self.kept_shadows() {
-            // What cannot be told is much.
-            let bytes =
-                |shadow: &Shadow| self.bytes_since(shadow).unwrap_or(self.shadowing.limits.after_bytes);
+            // What cannot be told, or not all of it, is much.
+            let much = self.shadowing.limits.after_bytes;
+            let bytes = |shadow: &Shadow| match self.bytes_since(shadow, EVENTS_BEFORE) {
+                Some(since) if since.is_all => since.bytes,
+                since => much.max(since.map_or(0, |since| since.bytes)),
+            };
             let most = shadows.iter().map(bytes).max().unwrap_or(0);
             let first = shadows.iter().map(Shadow::made).min().unwrap_or(now);
             rule.since.insert(subject, Since { bytes: most, first });

@@ -99,11 +99,18 @@ impl Wishes {
         self.waiting.iter_mut().for_each(|waiting| waiting.not_before = i64::MIN);
     }
 
-    /// Forgets wishes that are not wanted any more, and says how many those were.
+    /// Forgets wishes that are not wanted any more, and says how many those were; one that is being granted ends where that
+    /// is looked at.
     pub(super) fn forget(&mut self, unwanted: impl Fn(&Wish) -> bool) -> usize {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| !unwanted(&waiting.wish));
-        before - self.waiting.len()
+        let granting = self.granting.take_if(|(wish, _)| unwanted(wish));
+        before - self.waiting.len() + usize::from(granting.is_some())
+    }
+
+    /// Whether what was taken to be granted is wanted still.
+    pub(super) fn is_granting(&self) -> bool {
+        self.granting.is_some()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -194,5 +201,11 @@ mod tests {
         wishes.add(wish("b", 1.0, false));
         assert_eq!(wishes.forget(|wish| wish.subject.partition == b"a"), 1);
         assert_eq!(wishes.len(), 1);
+        // Nor one that is being granted: it does not come back when it cannot be.
+        assert_eq!(next(&mut wishes, 0).as_deref(), Some("b"));
+        assert_eq!(wishes.forget(|_| true), 1);
+        assert!(!wishes.is_granting());
+        wishes.put_back("no room".into(), 0);
+        assert_eq!(wishes.len(), 0);
     }
 }

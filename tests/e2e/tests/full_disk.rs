@@ -1,7 +1,7 @@
 //! Full and broken disks beneath STORE and DATA; other kinds of filesystem.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Error, ErrorKind};
+use std::io::{Error, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -95,6 +95,7 @@ fn full_and_relieved(capture: Capture, store_is_full: bool) {
     let mount = mounted(&data.dir, &store.dir, capture);
     let early = mount.point.join("early");
     fs::write(&early, "early").unwrap();
+    let mut writer = OpenOptions::new().write(true).open(&early).unwrap();
     let full = if store_is_full { &store } else { &data };
     let filler = full.fill(if store_is_full { 150 } else { 70 });
     let mut rounds = Rounds::new(&mount);
@@ -110,6 +111,9 @@ fn full_and_relieved(capture: Capture, store_is_full: bool) {
     let refused = |done: std::io::Result<()>| assert_eq!(done.unwrap_err().kind(), ErrorKind::StorageFull);
     refused(File::create(mount.point.join("new")).map(drop));
     refused(OpenOptions::new().write(true).open(&early).unwrap().set_len(1 << 20));
+    // Nor is one who only asks where a file ends told that the disk is full.
+    assert_eq!(writer.seek(SeekFrom::End(0)).unwrap(), 5);
+    drop(writer);
     if capture == Capture::Strict && !store_is_full {
         // What has its blocks already can be overwritten, as on the filesystem beneath.
         assert!(rounds.write_until_full(5).is_none());

@@ -228,3 +228,54 @@ fn readers_see_right_bytes_or_estale_while_it_prunes_as_hard_as_it_can() {
     assert!(right.into_inner() > 3 && stale.into_inner() >= 9);
     mount.unmount();
 }
+
+/// Whoever waits for a pruning keeps no mount busy: it ends, they are told, and nothing is half done.
+#[test]
+fn an_unmount_ends_a_pruning_that_somebody_waits_for() {
+    let place = Place::new();
+    let (mount, past) = mount_with_past(&place, 40);
+    // Half of what is there stays, and has to be packed anew.
+    let kept: Vec<_> = past.iter().step_by(2).enumerate().collect();
+    for (number, (view, _)) in &kept {
+        let name = format!("kept{number}");
+        cmd::run(mount.weft().args(["tag", &name, "--at"]).arg(name_of(view)).arg(&mount.point)).ok();
+    }
+    let is_kept = || {
+        for (number, (_, copy)) in &kept {
+            assert!(same(&mount.point.join(format!("@tag=kept{number}")), copy), "kept{number}");
+        }
+    };
+    let set = ["retention", "set", "every write for 1s", "--minimum", "1s", "--of"];
+    cmd::run(mount.weft().args(set).arg(&mount.point)).ok();
+    cmd::run(mount.weft().args(["weave", "--now"]).arg(&mount.point)).ok();
+    let woven = mount.store.join("woven");
+    let is_at_work = || {
+        let mut names = woven.read_dir().unwrap().map(|entry| entry.unwrap().path());
+        names.any(|path| path.extension().is_some_and(|ending| ending == "new"))
+    };
+    let pruned = std::thread::scope(|scope| {
+        let prune = scope.spawn(|| cmd::run(mount.weft().arg("prune").arg(&mount.point)));
+        while !is_at_work() {
+            assert!(!prune.is_finished(), "it was over before it could be met: {:?}", prune.join());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        mount.unmount();
+        prune.join().unwrap()
+    });
+    let told = pruned.stderr.trim();
+    assert!(
+        pruned.code == 1 && told.contains("is being unmounted") && told.lines().count() == 1,
+        "{pruned:?}"
+    );
+    assert!(!is_at_work(), "something is left half done");
+    assert_eq!(std::fs::read_to_string(mount.data.join("round")).unwrap(), "1015\n");
+    let sums = cmd::run(mount.weft().args(["journal", "stat", "--check", "--json"]).arg(&mount.data)).ok();
+    let sums: serde_json::Value = serde_json::from_str(&sums).unwrap();
+    assert!(sums["damage"].as_array().is_some_and(Vec::is_empty), "{sums}");
+    mount.remount();
+    is_kept();
+    let done = json(&mount, &["prune"]);
+    assert!(done["undone"].is_null() && done["thinning"]["unneeded_bytes"].as_u64() > Some(0), "{done}");
+    is_kept();
+    mount.unmount();
+}

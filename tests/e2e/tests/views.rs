@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -243,4 +243,59 @@ fn a_thousand_instants_are_open_at_once() {
     eprintln!("1,000 views: {} KiB more in the daemon", grown >> 10);
     assert!(sizes.windows(2).all(|pair| pair[0] + 8 == pair[1]), "{sizes:?}");
     assert!(grown < 32 << 20, "1,000 open instants took {grown} bytes");
+}
+
+/// The tables of the index, but for the small ones.
+fn tables(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => tables(&path, found),
+            false if text(&path).contains("/tables/") && path.metadata().unwrap().len() > 256 << 10 => {
+                found.push(path);
+            }
+            false => {}
+        }
+    }
+}
+
+#[test]
+fn a_listing_of_a_view_that_fails_is_an_error() {
+    const COUNT: usize = 60_000;
+    let place = Place::new();
+    let many = place.join("data/many");
+    fs::create_dir_all(&many).unwrap();
+    // So many and so long that most of them are not in the index's memory.
+    let name = |number: usize| format!("{number:06}{}", "-".repeat(200));
+    fs::write(many.join(name(0)), "x").unwrap();
+    (1..COUNT).for_each(|number| fs::hard_link(many.join(name(0)), many.join(name(number))).unwrap());
+    let mount = Mount::over(&place.join("data")).mount();
+    let view = mount.at("now").join("many");
+    let list = |dir: &Path| fs::read_dir(dir)?.map(|entry| entry.map(|_| ())).collect::<Result<Vec<_>, _>>();
+    assert_eq!(list(&view).unwrap().len(), COUNT);
+    mount.unmount();
+    mount.remount();
+    let mut damaged = Vec::new();
+    tables(&mount.store.join("index"), &mut damaged);
+    assert!(!damaged.is_empty(), "there are no tables to be damaged");
+    for path in &damaged {
+        let table = fs::File::options().write(true).open(path).unwrap();
+        let len = table.metadata().unwrap().len();
+        for at in (16 << 10..len - (64 << 10)).step_by(8 << 10) {
+            table.write_all_at(&[0xa5; 512], at).unwrap();
+        }
+    }
+    for _ in 0..2 {
+        let failed = list(&view).expect_err("it is short, or what was damaged is not read");
+        assert_eq!(failed.raw_os_error(), Some(libc::EIO), "{failed}");
+        let told = cmd::run(std::process::Command::new("ls").arg(&view));
+        assert!(told.code != 0 && told.stderr.contains("Input/output error"), "{}", told.stderr);
+    }
+    // The present needs no index.
+    assert_eq!(list(&mount.point.join("many")).unwrap().len(), COUNT);
+    mount.unmount();
+    cmd::run(mount.weft().args(["index", "rebuild"]).arg(&mount.data)).ok();
+    mount.remount();
+    assert_eq!(list(&view).unwrap().len(), COUNT);
+    mount.unmount();
 }
