@@ -72,6 +72,7 @@ fn a_model_trained_on_the_sites_own_trace_takes_over_when_it_is_better() {
     assert_eq!((&trained["used"], &comparison["better"]), (&true.into(), &true.into()), "{trained}");
     assert!(comparison["challenger"].as_f64() < comparison["champion"].as_f64(), "{trained}");
     assert_eq!(used(&mount), new);
+    assert!(is_tidy(&mount));
     // The daemon loads it beside its work.
     let begun = std::time::Instant::now();
     while !mount.status()["model"]["id"].as_str().is_some_and(|id| new.starts_with(id)) {
@@ -114,4 +115,28 @@ fn refused(place: &Place, mount: &Mount) {
     }
     let failed = weft(mount, &["train", "--python", "/bin/false"]);
     assert!(failed.code == 1 && failed.stderr.contains("/bin/false failed"), "{failed:?}");
+    assert!(is_tidy(mount));
+}
+
+/// What was worked on is away.
+fn is_tidy(mount: &Mount) -> bool {
+    !mount.store.join("train/work").exists()
+}
+
+/// What a training takes would count as the disk's being full, and history would be shortened for it.
+#[test]
+fn training_leaves_the_room_that_a_mount_keeps_free() {
+    let place = Place::new();
+    let mount = Mount::new(&place).mount();
+    mount.unmount();
+    keep_trace(&mount.store, 6 * 360, PARTITIONS);
+    let settings = mount.store.join("weft.toml");
+    let usual = std::fs::read_to_string(&settings).unwrap();
+    // More than there is.
+    std::fs::write(&settings, format!("keep_free_mib = 1048576\n{usual}")).unwrap();
+    std::fs::create_dir_all(mount.store.join("train/work/of-one-that-was-killed")).unwrap();
+    let refused = cmd::run(mount.weft().args(["train", "--python", "/bin/true", "--store"]).arg(&mount.store));
+    assert!(refused.code == 1 && refused.stderr.contains("would not fit"), "{refused:?}");
+    assert!(refused.stderr.contains("of which 2.0 TiB stay free"), "{refused:?}");
+    assert!(is_tidy(&mount));
 }
