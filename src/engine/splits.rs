@@ -164,7 +164,7 @@ impl Engine {
             }
             let born = self.born(first.file)?;
             let mut head = [0; HEAD];
-            if born.0 < split.seq || self.read(first.file, 0, &mut head)? < HEAD {
+            if born.0 < split.seq || self.read_uncounted(first.file, 0, &mut head)? < HEAD {
                 continue;
             }
             if splits::may_be_table(layout, &head) {

@@ -345,15 +345,21 @@ fn a_log_in_a_root_is_followed_by_any_path_and_keeps_no_mount_busy() {
     let paths = [further.join("a.log"), links.join("further/b.log"), links.join("data/c.log")];
     let logs =
         paths.each_ref().map(|path| format!("{{ path = \"{}\", format = \"pg-stderr\" }}", path.display()));
-    let mount =
-        configured(Mount::over(&data).root("further", &further), &format!("log = [{}]\n", logs.join(", ")));
+    let settings = format!("forecast_tick_secs = 1\nlog = [{}]\n", logs.join(", "));
+    let mount = configured(Mount::over(&data).root("further", &further), &settings);
     // Whatever is there at the first look was there before.
     std::thread::sleep(Duration::from_millis(500));
     for path in &paths {
         fs::write(path, "LOG:  statement: DROP TABLE a\nLOG:  no statement\n").unwrap();
     }
     until("all are followed", &mount, |status| (0..3).all(|log| status["logs"][log]["changes"] == 1));
+    // They are looked at again and again, which is no work of a database's.
+    std::thread::sleep(Duration::from_secs(2));
     mount.unmount();
+    for partition in ["further:a.log", "further:b.log", "c.log"] {
+        let ticks = traced(&mount, "tick", partition);
+        assert!(!ticks.is_empty() && ticks.iter().all(|fields| fields[11] == "0"), "{partition}: {ticks:?}");
+    }
 }
 
 #[test]
