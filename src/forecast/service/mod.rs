@@ -148,12 +148,16 @@ impl Service {
                     self.take(&replay::signal(partition, &line.what));
                     // Of each stretch that was seen something was kept, or it was too short to matter.
                     let at = line.at();
-                    self.ledger.pass(Timestamp(before.0.max(at.0 - 6 * self.how.tick_us)), at);
+                    let seen = Timestamp(before.0.max(at.0 - 6 * self.how.tick_us));
+                    self.ledger.pass(seen, at);
+                    self.features.unseen(seen);
+                    self.features.pass(at);
                     before = at;
                 }
             }
             Err(error) => self.unkept = Some(format!("past ticks cannot be read: {error}")),
         }
+        self.features.unseen(now);
         self.told = now;
     }
 

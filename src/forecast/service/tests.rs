@@ -200,6 +200,30 @@ fn a_restart_takes_up_what_was_known() {
     assert_eq!(world.service.state().unseen, 0);
 }
 
+/// How often partitions split is the past's splits over the past's time: without the one, the other says that all will.
+#[test]
+fn a_restart_takes_up_how_often_partitions_split() {
+    let mut world = World::new();
+    world.minutes(20);
+    for n in 0..3 {
+        let (partition, children, point) = (Key::from(format!("base/5/{n}")), Vec::new(), None);
+        world.now += TICK;
+        let at = Timestamp(world.now);
+        world.service.tick(&[Signal::Split { partition, at, children, point }], at);
+    }
+    let before = world.service.features.split_rate();
+    assert!((before * 50.0 * 1_220.0 / 3.0 - 1.0).abs() < 0.02, "{before}");
+    let World { service, meta, now, dir } = world;
+    drop((service, meta));
+    let (mut service, meta) = open(dir.path());
+    // Nobody looked meanwhile.
+    let now = Timestamp(now + 5 * 3_600_000_000);
+    service.warm(&meta, now);
+    service.tick(&[], Timestamp(now.0 + TICK));
+    let after = service.features.split_rate();
+    assert!((after / before - 1.0).abs() < 0.02, "{after} {before}");
+}
+
 #[test]
 fn a_full_disk_is_told_and_nothing_stops() {
     let mut world = World::new();
