@@ -362,6 +362,49 @@ fn a_log_in_a_root_is_followed_by_any_path_and_keeps_no_mount_busy() {
     }
 }
 
+/// A catalogue that takes its time is not asked again at once: what comes meanwhile waits.
+#[test]
+fn what_waits_for_the_catalogue_is_read_again_after_a_crash_and_after_an_unmount() {
+    let place = Place::new();
+    let log = place.join("pg.log");
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in server.incoming() {
+            std::thread::sleep(Duration::from_secs(5));
+            drop(client);
+        }
+    });
+    let mount = configured(
+        Mount::new(&place),
+        &format!(
+            "log_catalogue = \"host=127.0.0.1 port={port} user=nobody\"\nlog = [{{ path = \"{}\", format = \"pg-stderr\" }}]\n",
+            log.display()
+        ),
+    );
+    let say = |child: &str| {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let line = format!("LOG:  statement: ALTER TABLE t DETACH PARTITION {child}\nLOG:  end\n");
+        std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+    };
+    // The first look takes what is there for what was there before.
+    std::thread::sleep(Duration::from_millis(500));
+    say("a");
+    until("it is asked in vain", &mount, |status| sum(status, "unknown") == 1);
+    say("b");
+    until("the next waits", &mount, |status| sum(status, "changes") == 2);
+    // Places are written once a second.
+    std::thread::sleep(Duration::from_millis(1_500));
+    mount.crash();
+    until("it is read again, and asked for", &mount, |status| sum(status, "unknown") >= 1);
+    say("c");
+    until("another waits", &mount, |status| sum(status, "changes") >= 2);
+    mount.unmount();
+    mount.remount();
+    until("it is read again", &mount, |status| sum(status, "changes") >= 1);
+    mount.unmount();
+}
+
 #[test]
 fn what_is_no_log_is_told_and_harms_nothing() {
     let place = Place::new();
