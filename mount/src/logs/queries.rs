@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Statement {
-        Statement { database: Some("shop".into()), text: text.into() }
+        Statement { database: Some("shop".into()), at: None, text: text.into() }
     }
 
     #[test]

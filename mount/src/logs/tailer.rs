@@ -7,6 +7,7 @@ use super::meaning::{Change, Meaning, changes, tell_queries};
 use super::queries::Queries;
 use super::setting::Setting;
 use super::tables::Tables;
+use super::when::Said;
 use crate::Outcome;
 use crate::profile::Profile;
 use crate::running::Running;
@@ -210,7 +211,8 @@ impl Tailer {
             let mut parsed = Parsed::default();
             let looked = follow.look(&mut parsed);
             counts.skipped += parsed.skipped;
-            for statement in &parsed.statements {
+            let now = running.common.engine.now();
+            for statement in parsed.statements.iter().filter(|said| Said::new(said.at, now).is_news) {
                 counts.queries_unknown += self.queries.add(number, statement);
             }
             let changes = changes(parsed.statements, counts);

@@ -250,6 +250,46 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
     assert_eq!(queries(&mount, "shop/orders#P#px"), (1, 0));
 }
 
+/// As after a week in which the server ran without a mount: the log says when it was.
+#[test]
+fn a_split_of_long_ago_is_noted_and_nothing_is_made_ready_for_it() {
+    let place = Place::new();
+    let log = place.join("slow.log");
+    let text = format!(
+        "profile = \"mariadb\"\nforecast_tick_secs = 1\nlog = [{{ path = \"{}\", format = \"mariadb-slow\" }}]\n",
+        log.display()
+    );
+    let mount = configured(Mount::new(&place), &text);
+    fs::create_dir(mount.point.join("shop")).unwrap();
+    for table in ["old", "new"] {
+        fs::write(mount.point.join(format!("shop/{table}#P#pmax.ibd")), vec![7; 64 << 10]).unwrap();
+    }
+    // The first look takes what is there for what was there before.
+    std::thread::sleep(Duration::from_millis(500));
+    let say = |table: &str, secs: u64, into: &str| {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let block = format!(
+            "# Thread_id: 5  Schema: shop  QC_hit: No\nSET timestamp={secs};\nALTER TABLE {table} {into};\n"
+        );
+        std::io::Write::write_all(&mut file, block.as_bytes()).unwrap();
+    };
+    let into =
+        "REORGANIZE PARTITION pmax INTO (PARTITION p9 VALUES LESS THAN (9), PARTITION px VALUES LESS THAN (99))";
+    say("old", 1_700_000_000, into);
+    until("it is noted", &mount, |status| sum(status, "splits") == 2);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    say("new", now.as_secs(), into);
+    until_shadowed(&mount, "shop/new#P#pmax");
+    let listed = splits(&mount);
+    let declared = listed[0]["declared"].as_str().unwrap();
+    assert_eq!((listed[0]["parent"].as_str(), &declared[..13]), (Some("shop/old#P#pmax"), "2023-11-14T22"));
+    assert_eq!(listed[0]["children"][0]["ready"], false, "{listed:#}");
+    assert_eq!(listed[1]["children"][0]["ready"], true, "{listed:#}");
+    mount.unmount();
+    assert_eq!(traced(&mount, "split", "shop/new#P#pmax").len(), 1);
+    assert_eq!(traced(&mount, "split", "shop/old#P#pmax").len(), 0);
+}
+
 #[test]
 fn what_statements_read_and_write_reaches_the_forecast_and_the_trace() {
     let place = Place::new();
