@@ -36,7 +36,7 @@ pub use leases::{Granted, Lease};
 pub use options::{Capture, Options};
 pub use partitions::Figures;
 pub use pruning::{LetGo, Pruned};
-pub use shadowing::{ChildShadow, ShadowInfo, ShadowLimits, ShadowStatus, SnapshotInfo};
+pub use shadowing::{ChildShadow, Foreseen, ShadowInfo, ShadowLimits, ShadowStatus, SnapshotInfo};
 pub use splits::Ancestry;
 pub use status::Status;
 pub use store::remove_index;

@@ -15,6 +15,7 @@ mod rule;
 mod waiting;
 
 pub use children::ChildShadow;
+pub use registry::Foreseen;
 
 use super::Engine;
 use super::budget::{self, Rates};
@@ -154,6 +155,8 @@ pub struct ShadowInfo {
     pub bytes: u64,
     pub shown_bytes: u64,
     pub served_bytes: u64,
+    /// Of one that the forecast asked for: what it said then.
+    pub foreseen: Option<Foreseen>,
     /// Of one that is kept up to date, bytes of writes since its newest snapshot; `None`: not known.
     pub behind_bytes: Option<u64>,
     pub broken: Option<String>,
@@ -385,6 +388,7 @@ impl Engine {
             bytes: shadow.stored_bytes(),
             shown_bytes: shadow.shown_bytes(),
             served_bytes: self.shadowing.served_ever(shadow),
+            foreseen: self.shadowing.foreseen(shadow),
             behind_bytes: if shadow.follows { self.bytes_since(shadow) } else { None },
             broken: shadow.broken().map(|error| error.to_string()),
         }

@@ -354,6 +354,11 @@ impl Service {
         self.latest.answers.get(index).copied().flatten()
     }
 
+    /// When the newest forecasts were made.
+    pub fn made_at(&self) -> Timestamp {
+        self.latest.rows.at
+    }
+
     /// Makes durable what was kept.
     pub fn close(&mut self) {
         if let Err(error) = self.kept.sync() {
