@@ -4,6 +4,7 @@ use super::when;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use weft::lineage::ddl::Dialect;
 use weft::types::Timestamp;
 
 /// Bytes of one statement at most; the rest of a longer one is left out.
@@ -25,6 +26,16 @@ pub enum Format {
     /// MariaDB, `slow_query_log`.
     #[serde(rename = "mariadb-slow")]
     MariaSlow,
+}
+
+impl Format {
+    /// Whose statements are in it.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Format::PgCsv | Format::PgJson | Format::PgStderr => Dialect::Postgres,
+            Format::MariaGeneral | Format::MariaSlow => Dialect::Mariadb,
+        }
+    }
 }
 
 /// A statement, and the database that it was sent to and when, where the log says it.

@@ -68,8 +68,9 @@ pub(super) struct Change {
 /// The schema changes among statements.
 pub(super) fn changes(statements: Vec<Statement>, counts: &mut Counts) -> Vec<Change> {
     counts.statements += statements.len() as u64;
+    let dialect = counts.format.dialect();
     let found = statements.into_iter().flat_map(|Statement { database, at, text }| {
-        let whats = recognise(text.as_bytes()).into_iter();
+        let whats = recognise(dialect, text.as_bytes()).into_iter();
         whats.map(move |what| Change { database: database.clone(), at, what })
     });
     let found: Vec<Change> = found.collect();

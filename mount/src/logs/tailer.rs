@@ -213,7 +213,7 @@ impl Tailer {
             counts.skipped += parsed.skipped;
             let now = running.common.engine.now();
             for statement in parsed.statements.iter().filter(|said| Said::new(said.at, now).is_news) {
-                counts.queries_unknown += self.queries.add(number, statement);
+                counts.queries_unknown += self.queries.add((number, counts.format.dialect()), statement);
             }
             let changes = changes(parsed.statements, counts);
             found.extend(changes.into_iter().map(|change| (number, change)));
