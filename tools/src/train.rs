@@ -60,22 +60,17 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     outlive_interrupts();
     let work = Work::begin(&store)?;
     let python = python(args.python.as_deref(), &work)?;
-    let champion = models::load_used(&store)?;
-    // What cannot run cannot be beaten on its merits.
-    let champion_runs = start(&store, champion.clone()).is_ok();
+    let champion = champion(&store)?;
     let rows = rows(&store, &work)?;
     let old = work.scratch.join("champion.onnx");
     let new = work.scratch.join("challenger.onnx");
     std::fs::write(&old, &champion.bytes)
         .map_err(|cause| format!("cannot write {}: {cause}", old.display()))?;
-    train(args, &python, &work.dir, (champion_runs.then_some(&*old), &new, &rows))?;
+    train(args, &python, &work.dir, (&old, &new, &rows))?;
     let bytes = models::from_path(&new)?;
     let challenger = models::Model { name: models::hash(&bytes), blake3: models::hash(&bytes), bytes };
     start(&store, challenger.clone())?;
-    let told = match champion_runs {
-        true => compare(&python, &work.dir, (&old, &new, &rows))?,
-        false => json!({ "better": true, "why": "the model in use does not run" }),
-    };
+    let told = compare(&python, &work.dir, (&old, &new, &rows))?;
     let better = told.get("better").and_then(Value::as_bool).unwrap_or(false);
     let name =
         models::add(&store, &challenger.bytes, &models::Note { report: told.clone(), ..note("weft train") })?;
@@ -88,6 +83,23 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     }
     let all = json!({ "model": name, "champion": champion.name, "used": used, "comparison": told });
     if args.json { output::print_json(&all) } else { output::print(&words(&all)) }
+}
+
+/// The model to go on from and to beat: the one in use, or the shipped one where that does not run, as it is for features
+/// of another version.
+fn champion(store: &Path) -> Told<models::Model> {
+    let used = models::load_used(store)?;
+    let Err(cause) = start(store, used.clone()) else { return Ok(used) };
+    let shipped = models::shipped();
+    if used.name == shipped.name {
+        return Err(cause);
+    }
+    start(store, shipped.clone())?;
+    output::complain(&format!(
+        "model {} does not run ({cause}): the new one goes on from the shipped one, and has to be better than that",
+        models::short(&used.name)
+    ));
+    Ok(shipped)
 }
 
 /// A program that is interrupted at the terminal fails, and so do we: after we have tidied up.
@@ -228,15 +240,13 @@ fn train(
     args: &Args,
     python: &Path,
     dir: &Path,
-    (old, new, rows): (Option<&Path>, &Path, &Path),
+    (old, new, rows): (&Path, &Path, &Path),
 ) -> Told<()> {
     let mut train = Command::new(python);
     train.current_dir(dir).arg("train.py").arg("--out").arg(new).arg("--seed").arg(args.seed.to_string());
     train.arg("--date").arg(jiff::Zoned::now().date().to_string());
     train.arg("--source").arg(format!("{}:the site's own", rows.display()));
-    if let Some(old) = old {
-        train.arg("--from").arg(old);
-    }
+    train.arg("--from").arg(old);
     ask(&mut train).map(|_| ())
 }
 

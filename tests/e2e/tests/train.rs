@@ -118,6 +118,30 @@ fn refused(place: &Place, mount: &Mount) {
     assert!(is_tidy(mount));
 }
 
+/// As after an upgrade that changes the features: what would be used instead is the shipped one, and that is to be beaten.
+#[test]
+fn where_the_model_in_use_does_not_run_the_shipped_one_is_to_be_beaten() {
+    let place = Place::new();
+    let mount = Mount::new(&place).mount();
+    mount.unmount();
+    keep_trace(&mount.store, 6 * 360, PARTITIONS);
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../mount/src/onnx/fixtures/other_schema.onnx");
+    let shown = cmd::run(mount.weft().args(["model", "show", "--json", "--store"]).arg(&mount.store).arg(&other));
+    let shown: Value = serde_json::from_str(&shown.ok()).unwrap();
+    let (fits, old) = (&shown["fits"], shown["blake3"].as_str().unwrap());
+    assert_eq!(fits, false, "{shown}");
+    let dir = mount.store.join("models");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::copy(&other, dir.join(format!("{old}.onnx"))).unwrap();
+    std::fs::write(dir.join("used.json"), format!("{{\"model\":\"{old}\"}}")).unwrap();
+    let trained = cmd::run(mount.weft().args(["train", "--json", "--store"]).arg(&mount.store));
+    assert!(trained.stderr.contains("has to be better than that"), "{trained:?}");
+    let trained: Value = serde_json::from_str(&trained.ok()).unwrap();
+    let comparison = &trained["comparison"];
+    assert_eq!((&trained["champion"], &trained["used"]), (&"shipped".into(), &comparison["better"]), "{trained}");
+    assert!(comparison["champion"].is_number() && comparison["challenger"].is_number(), "{trained}");
+}
+
 /// What was worked on is away.
 fn is_tidy(mount: &Mount) -> bool {
     !mount.store.join("train/work").exists()
