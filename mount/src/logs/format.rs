@@ -52,6 +52,8 @@ pub struct Parsed {
     pub statements: Vec<Statement>,
     /// Records that are none of this format.
     pub skipped: u64,
+    /// Messages of PostgreSQL's for its log that tell of no statement, or not in English.
+    pub other: u64,
 }
 
 /// Puts lines together to statements.
@@ -140,7 +142,7 @@ impl Parser {
 
     /// Nothing more came for a while: what is open is whole.
     pub fn idle(&mut self) -> Parsed {
-        Parsed { statements: self.close().into_iter().collect(), skipped: 0 }
+        Parsed { statements: self.close().into_iter().collect(), ..Parsed::default() }
     }
 
     /// What is not whole yet.
@@ -198,7 +200,10 @@ impl Parser {
             (Some("LOG"), Some(message)) => {
                 let database = fields.get(2).filter(|name| !name.is_empty()).cloned();
                 let at = fields.first().and_then(|time| when::postgres(time, &self.here));
-                parsed.statements.extend(logged(message).map(|text| Statement { database, at, text }));
+                match logged(message) {
+                    Some(text) => parsed.statements.push(Statement { database, at, text }),
+                    None => parsed.other = 1,
+                }
             }
             (Some(_), Some(_)) if fields.len() >= 22 => {}
             _ => parsed.skipped = 1,
@@ -223,12 +228,15 @@ impl Parser {
         match serde_json::from_slice::<Value>(line) {
             Ok(Value::Object(record)) => {
                 let text = |key: &str| record.get(key).and_then(Value::as_str);
-                if text("error_severity") == Some("LOG")
-                    && let Some(statement) = text("message").and_then(logged)
-                {
-                    let database = text("dbname").map(str::to_owned);
-                    let at = text("timestamp").and_then(|time| when::postgres(time, &self.here));
-                    parsed.statements.push(Statement { database, at, text: statement });
+                let is_logged = text("error_severity") == Some("LOG");
+                match text("message").filter(|_| is_logged).map(logged) {
+                    Some(Some(statement)) => {
+                        let database = text("dbname").map(str::to_owned);
+                        let at = text("timestamp").and_then(|time| when::postgres(time, &self.here));
+                        parsed.statements.push(Statement { database, at, text: statement });
+                    }
+                    Some(None) => parsed.other = 1,
+                    None => {}
                 }
             }
             _ if line.is_empty() => {}
@@ -252,7 +260,9 @@ impl Parser {
             Some((prefix, message)) => {
                 // As `log_line_prefix` is by default.
                 self.at = when::postgres(prefix, &self.here);
-                self.begin(logged(message));
+                let statement = logged(message);
+                parsed.other = u64::from(statement.is_none());
+                self.begin(statement);
             }
             None if LEVELS.iter().any(|level| line.contains(level)) || line.contains("CONTEXT:") => {}
             None if line.is_empty() => {}
@@ -484,6 +494,29 @@ no json"#;
                     use shop;\nSET timestamp=1700000000;\nDROP TABLE a,\n b;\n# Time: 261125  2:17:00\n";
         assert_eq!(run(Format::MariaSlow, text), (vec![of("shop", "DROP TABLE a,\n b;")], 0));
         assert_eq!(run(Format::MariaSlow, "rubbish\n").1, 1);
+    }
+
+    /// A server that speaks German says `Anweisung: ...`: no statement is seen, and that there are messages is.
+    #[test]
+    fn messages_that_tell_of_no_statement_are_counted() {
+        let csv = |message: &str| {
+            format!("2026-11-25 02:16:59.164 UTC,,,7,,x.1,2,,2026-11-25 02:16:58 UTC,,0,LOG,00000,\"{message}\",,,,,,,,,,,,0\n")
+        };
+        let json = |message: &str| format!("{{\"error_severity\":\"LOG\",\"message\":\"{message}\"}}\n");
+        let stderr = |message: &str| format!("x LOG:  {message}\n");
+        type Write<'a> = &'a dyn Fn(&str) -> String;
+        let formats: [(Format, Write<'_>); 3] =
+            [(Format::PgCsv, &csv), (Format::PgJson, &json), (Format::PgStderr, &stderr)];
+        for (format, write) in formats {
+            let mut parser = Parser::new(format);
+            let mut of = |message: &str| {
+                let parsed = parser.line(write(message).trim_end().as_bytes());
+                (parsed.other, parsed.skipped)
+            };
+            assert_eq!(of("Anweisung: DROP TABLE a"), (1, 0), "{format:?}");
+            assert_eq!(of("checkpoint starting: time"), (1, 0), "{format:?}");
+            assert_eq!(of("statement: DROP TABLE a"), (0, 0), "{format:?}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Counts {
     pub queries_unknown: u64,
     /// What is no record of this format, or too long.
     pub skipped: u64,
+    /// Messages of PostgreSQL's that tell of no statement, or not in English.
+    pub other: u64,
     /// Why it cannot be read.
     pub trouble: Option<String>,
 }
@@ -61,6 +63,7 @@ impl Counts {
             queries: 0,
             queries_unknown: 0,
             skipped: 0,
+            other: 0,
             trouble: None,
         }
     }
@@ -211,6 +214,7 @@ impl Tailer {
             let mut parsed = Parsed::default();
             let looked = follow.look(&mut parsed);
             counts.skipped += parsed.skipped;
+            counts.other += parsed.other;
             let now = running.common.engine.now();
             for statement in parsed.statements.iter().filter(|said| Said::new(said.at, now).is_news) {
                 counts.queries_unknown += self.queries.add((number, counts.format.dialect()), statement);
