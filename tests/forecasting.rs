@@ -16,7 +16,7 @@ use support::Ticking;
 use support::bed;
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
-use weft::engine::{ChildShadow, Engine, Foreseen, ForecastLimits, Layout, Partition, SetAttr};
+use weft::engine::{ChildShadow, Engine, ForecastLimits, Foreseen, Layout, Partition, SetAttr};
 use weft::forecast::service::How;
 use weft::forecast::trace::{What, kept};
 use weft::forecast::{Forecast, Predictor, Tick, features, predictor};

@@ -42,13 +42,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid`: there is no such partition, or the pages are none of its.
-    pub fn declare_split(
-        &self,
-        layout: Layout,
-        parent: &Partition,
-        how: How,
-        child: Child,
-    ) -> Result<Split> {
+    pub fn declare_split(&self, layout: Layout, parent: &Partition, how: How, child: Child) -> Result<Split> {
         let now = self.now();
         let (split, wish) = self.noted(layout, parent, (how, now), child)?;
         self.wish(wish);

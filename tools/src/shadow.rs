@@ -163,7 +163,8 @@ fn row(shadow: &Value) -> [String; 9] {
     if let Some(foreseen) = shadow.get("foreseen").filter(|foreseen| foreseen.is_object()) {
         let percent = foreseen.get("confidence").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
         let at = foreseen.get("split_us").and_then(Value::as_i64).unwrap_or(i64::MAX);
-        notes.push(format!("split foreseen about {} ({percent:.0} % within a day)", canonical(Timestamp(at))));
+        notes
+            .push(format!("split foreseen about {} ({percent:.0} % within a day)", canonical(Timestamp(at))));
     }
     if !field(shadow, "broken").is_empty() {
         notes.push(format!("BROKEN: {}", field(shadow, "broken")));

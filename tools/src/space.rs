@@ -29,7 +29,10 @@ mod tests {
         let target = dir.join("weft-not-there/deep/down");
         assert_eq!(has_room(&target, 1, 0), Ok(()));
         let told = has_room(&target, 1 << 50, 0).unwrap_err();
-        assert!(told.contains("down would not fit: 1024.0 TiB are needed") && !told.contains("stay"), "{told}");
+        assert!(
+            told.contains("down would not fit: 1024.0 TiB are needed") && !told.contains("stay"),
+            "{told}"
+        );
         let told = has_room(&target, 1, 1 << 50).unwrap_err();
         assert!(told.contains("of which 1024.0 TiB stay free"), "{told}");
     }

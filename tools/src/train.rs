@@ -236,12 +236,7 @@ fn kept_bytes(store: &Path) -> u64 {
     files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
-fn train(
-    args: &Args,
-    python: &Path,
-    dir: &Path,
-    (old, new, rows): (&Path, &Path, &Path),
-) -> Told<()> {
+fn train(args: &Args, python: &Path, dir: &Path, (old, new, rows): (&Path, &Path, &Path)) -> Told<()> {
     let mut train = Command::new(python);
     train.current_dir(dir).arg("train.py").arg("--out").arg(new).arg("--seed").arg(args.seed.to_string());
     train.arg("--date").arg(jiff::Zoned::now().date().to_string());

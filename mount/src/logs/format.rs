@@ -500,7 +500,9 @@ no json"#;
     #[test]
     fn messages_that_tell_of_no_statement_are_counted() {
         let csv = |message: &str| {
-            format!("2026-11-25 02:16:59.164 UTC,,,7,,x.1,2,,2026-11-25 02:16:58 UTC,,0,LOG,00000,\"{message}\",,,,,,,,,,,,0\n")
+            format!(
+                "2026-11-25 02:16:59.164 UTC,,,7,,x.1,2,,2026-11-25 02:16:58 UTC,,0,LOG,00000,\"{message}\",,,,,,,,,,,,0\n"
+            )
         };
         let json = |message: &str| format!("{{\"error_severity\":\"LOG\",\"message\":\"{message}\"}}\n");
         let stderr = |message: &str| format!("x LOG:  {message}\n");
@@ -529,7 +531,11 @@ no json"#;
         for (format, text, times) in [
             (Format::PgCsv, csv, vec![Some(whole)]),
             (Format::PgJson, json, vec![Some(whole)]),
-            (Format::PgStderr, "2026-11-25 02:16:59.164 UTC [7] LOG:  statement: DROP TABLE a\nLOG:  statement: b\n", vec![Some(whole), None]),
+            (
+                Format::PgStderr,
+                "2026-11-25 02:16:59.164 UTC [7] LOG:  statement: DROP TABLE a\nLOG:  statement: b\n",
+                vec![Some(whole), None],
+            ),
             (Format::MariaGeneral, general, vec![Some("2026-11-25T14:16:59Z"); 2]),
             (Format::MariaSlow, slow, vec![Some("2023-11-14T22:13:20Z"), Some("2023-11-14T22:13:30Z")]),
         ] {

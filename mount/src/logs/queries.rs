@@ -103,9 +103,15 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_and_nothing_is_kept_for_nobody() {
         let mut queries = Queries::new(Some(Duration::from_secs(3_600)));
-        let lost: u64 = (0..5_000).map(|n| queries.add((0, Dialect::Postgres), &said(&format!("SELECT * FROM t{n}")))).sum();
+        let lost: u64 = (0..5_000)
+            .map(|n| queries.add((0, Dialect::Postgres), &said(&format!("SELECT * FROM t{n}"))))
+            .sum();
         assert_eq!((lost, queries.by.len()), (5_000 - TABLES_MAX as u64, TABLES_MAX));
-        assert_eq!(queries.add((0, Dialect::Postgres), &said("SELECT * FROM t1")), 0, "what is there is counted on");
+        assert_eq!(
+            queries.add((0, Dialect::Postgres), &said("SELECT * FROM t1")),
+            0,
+            "what is there is counted on"
+        );
         assert!(queries.due().is_empty(), "the tick has not passed");
         let mut nobody = Queries::new(None);
         nobody.add((0, Dialect::Postgres), &said("SELECT * FROM a"));

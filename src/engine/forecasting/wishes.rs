@@ -3,8 +3,8 @@
 use super::collect::Collector;
 use crate::engine::{Engine, Foreseen};
 use crate::forecast::policy::{Candidate, Costs, Decision};
-use crate::forecast::{Forecast, Key};
 use crate::forecast::tick::{Tick, Union};
+use crate::forecast::{Forecast, Key};
 use crate::lineage::partition::is_log;
 use crate::shadow::{Reason, Subject, Wish};
 use crate::types::Timestamp;
@@ -63,7 +63,14 @@ impl Engine {
         for (forecast, decision) in wanted {
             let subject = self.subject(&decision.partition);
             let (benefit, reason) = (decision.benefit_secs, Reason::Forecast);
-            self.wish(Wish { subject: subject.clone(), pages: None, at: None, benefit, reason, urgent: false });
+            self.wish(Wish {
+                subject: subject.clone(),
+                pages: None,
+                at: None,
+                benefit,
+                reason,
+                urgent: false,
+            });
             if let Some(forecast) = forecast {
                 self.shadowing.foresee(subject, Foreseen::new(made_at, &forecast));
             }

@@ -106,7 +106,8 @@ impl Engine {
         let wished = self.wished_partitions();
         let list = self.shadowing.shadows.list();
         let has = |subject: &Subject| list.iter().any(|shadow| shadow.subject == *subject);
-        let is_wanted = |subject: &Subject, _: &mut Foreseen| has(subject) || wished.contains(&subject.to_string());
+        let is_wanted =
+            |subject: &Subject, _: &mut Foreseen| has(subject) || wished.contains(&subject.to_string());
         self.shadowing.noted.lock().foreseen.retain(is_wanted);
         let rows: BTreeMap<u64, ShadowRow> =
             list.iter().map(|shadow| (shadow.id, self.row(shadow))).collect();
@@ -217,11 +218,8 @@ mod tests {
 
     #[test]
     fn what_is_foreseen_is_the_median_time_and_the_chance_within_a_day() {
-        let forecast = Forecast {
-            split_secs: [10.0, 90.5, 1e6],
-            p_split: [0.125, 0.25, 0.75],
-            ..Forecast::default()
-        };
+        let forecast =
+            Forecast { split_secs: [10.0, 90.5, 1e6], p_split: [0.125, 0.25, 0.75], ..Forecast::default() };
         let said = Foreseen::new(Timestamp(1_000_000), &forecast);
         assert_eq!(said, Foreseen { at_us: 1_000_000, split_us: 91_500_000, confidence: 0.75 });
         let never = Forecast { split_secs: [f32::MAX; 3], ..forecast };

@@ -63,7 +63,8 @@ impl Doubts {
     }
 
     fn forget_oldest(&mut self) {
-        let oldest = self.by_model.iter().min_by_key(|(_, doubt)| doubt.at_us).map(|(model, _)| model.clone());
+        let oldest =
+            self.by_model.iter().min_by_key(|(_, doubt)| doubt.at_us).map(|(model, _)| model.clone());
         if let Some(model) = oldest.filter(|_| self.by_model.len() > MOST) {
             self.by_model.remove(&model);
         }

@@ -25,69 +25,78 @@ fn check(dialect: Dialect, cases: &[(&str, SchemaChange)]) {
 #[test]
 fn what_postgres_does_to_partitions() {
     use SchemaChange::{Attach, Create, Detach, Merge, Split};
-    check(Dialect::Postgres, &[
-        (
-            "CREATE TABLE shop.orders_2026_11 PARTITION OF shop.orders FOR VALUES FROM ('2026-11-01') TO ('2026-12-01')",
-            Create { table: t("shop.orders_2026_11"), partition_of: Some(t("shop.orders")) },
-        ),
-        (
-            "create unlogged table if not exists \"Big One\" partition of p default;",
-            Create { table: t("Big One"), partition_of: Some(t("p")) },
-        ),
-        (
-            "ALTER TABLE ONLY orders ATTACH PARTITION orders_1 FOR VALUES IN (1, 2)",
-            Attach { parent: t("orders"), child: t("orders_1") },
-        ),
-        (
-            "/* who */ ALTER TABLE IF EXISTS orders DETACH PARTITION s.orders_1 CONCURRENTLY",
-            Detach { parent: t("orders"), child: t("s.orders_1") },
-        ),
-        (
-            "ALTER TABLE orders SPLIT PARTITION orders_all INTO (PARTITION a FOR VALUES FROM (1) TO (2), \
+    check(
+        Dialect::Postgres,
+        &[
+            (
+                "CREATE TABLE shop.orders_2026_11 PARTITION OF shop.orders FOR VALUES FROM ('2026-11-01') TO ('2026-12-01')",
+                Create { table: t("shop.orders_2026_11"), partition_of: Some(t("shop.orders")) },
+            ),
+            (
+                "create unlogged table if not exists \"Big One\" partition of p default;",
+                Create { table: t("Big One"), partition_of: Some(t("p")) },
+            ),
+            (
+                "ALTER TABLE ONLY orders ATTACH PARTITION orders_1 FOR VALUES IN (1, 2)",
+                Attach { parent: t("orders"), child: t("orders_1") },
+            ),
+            (
+                "/* who */ ALTER TABLE IF EXISTS orders DETACH PARTITION s.orders_1 CONCURRENTLY",
+                Detach { parent: t("orders"), child: t("s.orders_1") },
+            ),
+            (
+                "ALTER TABLE orders SPLIT PARTITION orders_all INTO (PARTITION a FOR VALUES FROM (1) TO (2), \
              PARTITION b FOR VALUES FROM (lower('PARTITION x')) TO (3))",
-            Split { table: t("orders"), parts: ts(&["orders_all"]), into: ts(&["a", "b"]) },
-        ),
-        (
-            "ALTER TABLE orders MERGE PARTITIONS (a, b) INTO c",
-            Merge { table: t("orders"), parts: ts(&["a", "b"]), into: ts(&["c"]) },
-        ),
-    ]);
+                Split { table: t("orders"), parts: ts(&["orders_all"]), into: ts(&["a", "b"]) },
+            ),
+            (
+                "ALTER TABLE orders MERGE PARTITIONS (a, b) INTO c",
+                Merge { table: t("orders"), parts: ts(&["a", "b"]), into: ts(&["c"]) },
+            ),
+        ],
+    );
 }
 
 #[test]
 fn what_mariadb_does_to_partitions() {
     use SchemaChange::{AddPartition, Alter, DropPartition, Exchange, Merge, Split, TruncatePartition};
-    check(Dialect::Mariadb, &[
-        (
-            "ALTER TABLE `shop`.`orders` REORGANIZE PARTITION pmax INTO (PARTITION p9 VALUES LESS THAN (9) ENGINE = \
+    check(
+        Dialect::Mariadb,
+        &[
+            (
+                "ALTER TABLE `shop`.`orders` REORGANIZE PARTITION pmax INTO (PARTITION p9 VALUES LESS THAN (9) ENGINE = \
              InnoDB, PARTITION pmax VALUES LESS THAN MAXVALUE)",
-            Split { table: t("shop.orders"), parts: ts(&["pmax"]), into: ts(&["p9", "pmax"]) },
-        ),
-        (
-            "alter table o reorganize partition a, b into (partition c values less than (5))",
-            Merge { table: t("o"), parts: ts(&["a", "b"]), into: ts(&["c"]) },
-        ),
-        (
-            "ALTER TABLE o ADD PARTITION (PARTITION p1 VALUES LESS THAN (10), PARTITION p2 VALUES IN (1, 2))",
-            AddPartition { table: t("o"), parts: ts(&["p1", "p2"]) },
-        ),
-        ("ALTER TABLE o ADD PARTITION PARTITIONS 4", AddPartition { table: t("o"), parts: vec![] }),
-        (
-            "ALTER TABLE o DROP PARTITION IF EXISTS p1, p2",
-            DropPartition { table: t("o"), parts: ts(&["p1", "p2"]) },
-        ),
-        ("ALTER TABLE o TRUNCATE PARTITION ALL", TruncatePartition { table: t("o"), parts: vec![] }),
-        (
-            "ALTER TABLE o EXCHANGE PARTITION p WITH TABLE s.t",
-            Exchange { table: t("o"), part: t("p"), with: t("s.t") },
-        ),
-        (
-            "/*!50100 ALTER TABLE o WAIT 5 CONVERT PARTITION p TO TABLE x */",
-            Exchange { table: t("o"), part: t("p"), with: t("x") },
-        ),
-        ("ALTER TABLE o ENGINE=InnoDB, DROP PARTITION p", DropPartition { table: t("o"), parts: ts(&["p"]) }),
-        ("ALTER TABLE o ADD COLUMN partition_of INT", Alter { table: t("o") }),
-    ]);
+                Split { table: t("shop.orders"), parts: ts(&["pmax"]), into: ts(&["p9", "pmax"]) },
+            ),
+            (
+                "alter table o reorganize partition a, b into (partition c values less than (5))",
+                Merge { table: t("o"), parts: ts(&["a", "b"]), into: ts(&["c"]) },
+            ),
+            (
+                "ALTER TABLE o ADD PARTITION (PARTITION p1 VALUES LESS THAN (10), PARTITION p2 VALUES IN (1, 2))",
+                AddPartition { table: t("o"), parts: ts(&["p1", "p2"]) },
+            ),
+            ("ALTER TABLE o ADD PARTITION PARTITIONS 4", AddPartition { table: t("o"), parts: vec![] }),
+            (
+                "ALTER TABLE o DROP PARTITION IF EXISTS p1, p2",
+                DropPartition { table: t("o"), parts: ts(&["p1", "p2"]) },
+            ),
+            ("ALTER TABLE o TRUNCATE PARTITION ALL", TruncatePartition { table: t("o"), parts: vec![] }),
+            (
+                "ALTER TABLE o EXCHANGE PARTITION p WITH TABLE s.t",
+                Exchange { table: t("o"), part: t("p"), with: t("s.t") },
+            ),
+            (
+                "/*!50100 ALTER TABLE o WAIT 5 CONVERT PARTITION p TO TABLE x */",
+                Exchange { table: t("o"), part: t("p"), with: t("x") },
+            ),
+            (
+                "ALTER TABLE o ENGINE=InnoDB, DROP PARTITION p",
+                DropPartition { table: t("o"), parts: ts(&["p"]) },
+            ),
+            ("ALTER TABLE o ADD COLUMN partition_of INT", Alter { table: t("o") }),
+        ],
+    );
 }
 
 #[test]

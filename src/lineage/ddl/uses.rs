@@ -256,7 +256,9 @@ mod tests {
         let text = format!("INSERT INTO t VALUES {}, (SELECT 1 FROM u)", "(1, 'x'), ".repeat(100_000));
         assert_eq!(told(&text), "w:t");
         let many: Vec<String> = (0..5_000).map(|n| format!("t{n}")).collect();
-        assert!(uses(Dialect::Mariadb, format!("SELECT * FROM {}", many.join(",")).as_bytes()).len() <= NAMES_MAX);
+        assert!(
+            uses(Dialect::Mariadb, format!("SELECT * FROM {}", many.join(",")).as_bytes()).len() <= NAMES_MAX
+        );
     }
 
     proptest! {

@@ -273,8 +273,7 @@ fn a_split_of_long_ago_is_noted_and_nothing_is_made_ready_for_it() {
         );
         std::io::Write::write_all(&mut file, block.as_bytes()).unwrap();
     };
-    let into =
-        "REORGANIZE PARTITION pmax INTO (PARTITION p9 VALUES LESS THAN (9), PARTITION px VALUES LESS THAN (99))";
+    let into = "REORGANIZE PARTITION pmax INTO (PARTITION p9 VALUES LESS THAN (9), PARTITION px VALUES LESS THAN (99))";
     say("old", 1_700_000_000, into);
     until("it is noted", &mount, |status| sum(status, "splits") == 2);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

@@ -126,7 +126,8 @@ fn where_the_model_in_use_does_not_run_the_shipped_one_is_to_be_beaten() {
     mount.unmount();
     keep_trace(&mount.store, 6 * 360, PARTITIONS);
     let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../mount/src/onnx/fixtures/other_schema.onnx");
-    let shown = cmd::run(mount.weft().args(["model", "show", "--json", "--store"]).arg(&mount.store).arg(&other));
+    let shown =
+        cmd::run(mount.weft().args(["model", "show", "--json", "--store"]).arg(&mount.store).arg(&other));
     let shown: Value = serde_json::from_str(&shown.ok()).unwrap();
     let (fits, old) = (&shown["fits"], shown["blake3"].as_str().unwrap());
     assert_eq!(fits, false, "{shown}");
@@ -138,7 +139,11 @@ fn where_the_model_in_use_does_not_run_the_shipped_one_is_to_be_beaten() {
     assert!(trained.stderr.contains("has to be better than that"), "{trained:?}");
     let trained: Value = serde_json::from_str(&trained.ok()).unwrap();
     let comparison = &trained["comparison"];
-    assert_eq!((&trained["champion"], &trained["used"]), (&"shipped".into(), &comparison["better"]), "{trained}");
+    assert_eq!(
+        (&trained["champion"], &trained["used"]),
+        (&"shipped".into(), &comparison["better"]),
+        "{trained}"
+    );
     assert!(comparison["champion"].is_number() && comparison["challenger"].is_number(), "{trained}");
 }
 
@@ -159,7 +164,8 @@ fn training_leaves_the_room_that_a_mount_keeps_free() {
     // More than there is.
     std::fs::write(&settings, format!("keep_free_mib = 1048576\n{usual}")).unwrap();
     std::fs::create_dir_all(mount.store.join("train/work/of-one-that-was-killed")).unwrap();
-    let refused = cmd::run(mount.weft().args(["train", "--python", "/bin/true", "--store"]).arg(&mount.store));
+    let refused =
+        cmd::run(mount.weft().args(["train", "--python", "/bin/true", "--store"]).arg(&mount.store));
     assert!(refused.code == 1 && refused.stderr.contains("would not fit"), "{refused:?}");
     assert!(refused.stderr.contains("of which 2.0 TiB stay free"), "{refused:?}");
     assert!(is_tidy(&mount));
