@@ -13,7 +13,7 @@ use weft_mount::{Outcome as Told, control, models, place};
 /// The new model goes on from the one in use, learns from the first four fifths of what STORE keeps of past ticks, and
 /// has to be better on the newest fifth. Both stay: see `weft model list`. Needs Python 3.11 to 3.13; what else it
 /// needs is installed into STORE/train the first time. What it works with stands in STORE/train/work meanwhile: some
-/// hundred MiB at most, and nothing where that would leave less than twice keep_free_mib.
+/// hundred MiB at most, and nothing where that would leave less than twice keep_free_mib and reserve_mib.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mount, or a path inside it; by default the mount around the current directory
@@ -135,7 +135,8 @@ impl Work {
         for (name, text) in PROGRAMS {
             std::fs::write(dir.join(name), text).map_err(failed)?;
         }
-        let left = Config::load(store)?.keep_free_mib << 21;
+        let config = Config::load(store)?;
+        let left = (2 * config.keep_free_mib + config.reserve_mib) << 20;
         let work = Work { scratch: dir.join("work"), dir: dir.clone(), left, _lock: lock };
         work.tidy();
         make(&work.scratch)?;
