@@ -44,7 +44,8 @@ struct World {
 }
 
 fn open(disk: &SimDisk, kv: &Arc<CrashKv>, clock: &Arc<Ticking>) -> Arc<Engine> {
-    let how = How { tick_us: NEVER_US, step_us: NEVER_US, ..How::default() };
+    let deadline = std::time::Duration::from_secs(60);
+    let how = How { tick_us: NEVER_US, step_us: NEVER_US, deadline, ..How::default() };
     let mut options = bed::options();
     options.forecast = ForecastLimits { on: true, how, layout: |_| Layout::Postgres };
     let engine = bed::open(disk, kv, clock, options).unwrap();
@@ -240,7 +241,11 @@ fn a_split_that_is_foreseen_has_its_shadow_before_it_ends() {
     // The split: rows move into children, and then the parent goes.
     let before = Seq(shadow.snapshots[0].seq);
     let of_parent = Partition { root: Vec::new(), name: "base/5/100".into() };
-    let stands = engine.child_shadow(Layout::Postgres, &of_parent, None);
+    let stands = || engine.child_shadow(Layout::Postgres, &of_parent, None);
+    while stands() == ChildShadow::Waits {
+        std::thread::yield_now();
+    }
+    let stands = stands();
     assert!(matches!(stands, ChildShadow::Ready { reason: "forecast", .. }), "{stands:?}");
     for child in ["200", "300"] {
         let child = world.make(five, child);
