@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use weft::error::Result;
@@ -37,6 +38,9 @@ impl Predictor for Shared {
 /// Between two tries to load a model.
 const RETRY: Duration = Duration::from_secs(60);
 
+/// Why there is none where nobody forecasts.
+const OFF: &str = "forecast = false in weft.toml";
+
 /// What is to be told of each change: a model, or why there is none.
 pub type Install = dyn Fn(&Outcome<Shared>) + Send + Sync;
 
@@ -44,6 +48,10 @@ pub type Install = dyn Fn(&Outcome<Shared>) + Send + Sync;
 pub struct Serving {
     store: PathBuf,
     library: Option<PathBuf>,
+    /// Somebody forecasts.
+    is_wanted: AtomicBool,
+    /// Held from when it is read which model is in use until that one is at work: the last one chosen stays.
+    turn: Mutex<()>,
     state: Mutex<Outcome<Shared>>,
     install: Box<Install>,
 }
@@ -51,12 +59,13 @@ pub struct Serving {
 impl Serving {
     /// For the models of a STORE. Nothing is loaded yet.
     pub fn new(store: PathBuf, library: Option<PathBuf>, install: Box<Install>) -> Serving {
-        let state = Mutex::new(Err("forecast = false in weft.toml".into()));
-        Serving { store, library, state, install }
+        let state = Mutex::new(Err(OFF.into()));
+        Serving { store, library, is_wanted: AtomicBool::new(false), turn: Mutex::new(()), state, install }
     }
 
     /// Loads the model in use, in the background, and tries again as long as it cannot be; a failure is for `status` to tell.
     pub fn begin(self: &Arc<Serving>) {
+        self.is_wanted.store(true, Ordering::Relaxed);
         *self.state.lock() = Err("the model is being loaded".into());
         let serving = Arc::downgrade(self);
         let load = move || {
@@ -71,17 +80,13 @@ impl Serving {
 
     /// Whether there is a model now, of whomever.
     fn try_load(&self) -> bool {
+        let _turn = self.turn.lock();
         if self.state.lock().is_ok() {
             return true;
         }
-        let Err(cause) = self.load() else { return true };
+        let Err(cause) = self.load_used() else { return true };
         let mut state = self.state.lock();
-        let known = match &*state {
-            // Another one was taken up meanwhile.
-            Ok(_) => return true,
-            Err(known) => *known == cause,
-        };
-        if !known {
+        if !matches!(&*state, Err(known) if *known == cause) {
             tracing::warn!("no model: {cause}; the standard rule decides, and loading is tried each minute");
             let failed = Err(cause);
             (self.install)(&failed);
@@ -90,11 +95,20 @@ impl Serving {
         false
     }
 
-    /// Loads the model in use. One that cannot be loaded leaves the one at work where it is.
+    /// Loads the model in use: which one it is then, and none where nobody forecasts. One that cannot be loaded leaves the one
+    /// at work where it is.
     ///
     /// # Errors
     /// One line with the reason.
     pub fn load(&self) -> Outcome<Value> {
+        if !self.is_wanted.load(Ordering::Relaxed) {
+            return Ok(json!({ "model": null, "why": OFF }));
+        }
+        let _turn = self.turn.lock();
+        self.load_used()
+    }
+
+    fn load_used(&self) -> Outcome<Value> {
         let predictor = OnnxPredictor::of_store(&self.store, self.library.as_deref())?;
         let (id, schema) = (predictor.id(), predictor.schema());
         let shared = Shared { id, schema, inner: Arc::new(Mutex::new(predictor)) };

@@ -42,6 +42,16 @@ impl Running {
         engine.declare_split(self.layout(), parent, how, child).map_err(told)
     }
 
+    /// Notes one that ran long ago, as nobody was there.
+    pub(crate) fn past_split_of(
+        &self,
+        parent: &Partition,
+        how: (How, Timestamp),
+        child: Child,
+    ) -> Outcome<Split> {
+        self.common.engine.note_split(self.layout(), parent, how, child).map_err(told)
+    }
+
     pub(crate) fn splits(&self) -> Outcome<Value> {
         let splits = self.common.engine.splits(self.layout()).map_err(told)?;
         Ok(Value::Array(splits.iter().map(|split| self.split_json(split)).collect::<Outcome<_>>()?))

@@ -15,6 +15,7 @@ mod rule;
 mod waiting;
 
 pub use children::ChildShadow;
+pub use registry::Foreseen;
 
 use super::Engine;
 use super::budget::{self, Rates};
@@ -164,6 +165,8 @@ pub struct ShadowInfo {
     pub bytes: u64,
     pub shown_bytes: u64,
     pub served_bytes: u64,
+    /// Of one that the forecast asked for: what it said then.
+    pub foreseen: Option<Foreseen>,
     /// Of one that is kept up to date, bytes of writes since its newest snapshot; `None`: not known.
     pub behind_bytes: Option<u64>,
     /// They are more: not all events were looked at.
@@ -440,6 +443,7 @@ impl Engine {
             served_bytes: self.shadowing.served_ever(shadow),
             behind_bytes: behind.map(|behind| behind.bytes),
             behind_more: behind.is_some_and(|behind| !behind.is_all),
+            foreseen: self.shadowing.foreseen(shadow),
             broken: shadow.broken().map(|error| error.to_string()),
         }
     }

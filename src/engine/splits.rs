@@ -9,7 +9,7 @@ use crate::lineage::partition::{Fork, Layout, Partition};
 use crate::lineage::splits::{self, Child, How, Origin, Split, Tie};
 use crate::past::view::View;
 use crate::shadow::{Reason, Subject, Wish};
-use crate::types::{FileId, PAGE, PageSet, Seq};
+use crate::types::{FileId, PAGE, PageSet, Seq, Timestamp};
 use std::collections::BTreeSet;
 
 /// Ranges of bytes of a file: begin, and end behind it.
@@ -42,13 +42,44 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid`: there is no such partition, or the pages are none of its.
-    pub fn declare_split(
+    pub fn declare_split(&self, layout: Layout, parent: &Partition, how: How, child: Child) -> Result<Split> {
+        let now = self.now();
+        let (split, wish) = self.noted(layout, parent, (how, now), child)?;
+        self.wish(wish);
+        if splits::is_first(&self.meta, &split, now.0)? {
+            let (children, point) = (Vec::new(), None);
+            self.signal(Signal::Split {
+                partition: Key::from(split.parent.as_str()),
+                at: now,
+                children,
+                point,
+            });
+        }
+        Ok(split)
+    }
+
+    /// Notes a split that ran long before anybody told of it: its children have their past, and nothing is made ready.
+    ///
+    /// # Errors
+    /// As [`Engine::declare_split`].
+    pub fn note_split(
         &self,
         layout: Layout,
         parent: &Partition,
-        how: How,
-        mut child: Child,
+        how: (How, Timestamp),
+        child: Child,
     ) -> Result<Split> {
+        self.noted(layout, parent, how, child).map(|(split, _)| split)
+    }
+
+    /// A split as it was noted, and the wish that would make its child ready.
+    fn noted(
+        &self,
+        layout: Layout,
+        parent: &Partition,
+        (how, at): (How, Timestamp),
+        mut child: Child,
+    ) -> Result<(Split, Wish)> {
         let parts = self.partition_files(layout, parent)?;
         let first = self.first_of(parent, &parts)?;
         // Durable: after a crash a page set must not be of events that never were.
@@ -60,19 +91,8 @@ impl Engine {
             splits::check_pages(pages, main_bytes(&parts))?;
         }
         let subject = self.shadow_subject(&parent.root, &first.path);
-        let now = self.now();
-        let split = splits::declare(&self.meta, (&parent.to_string(), how), (seq, now.0), child)?;
-        self.wish(wish_for(subject, pages));
-        if splits::is_first(&self.meta, &split, now.0)? {
-            let (children, point) = (Vec::new(), None);
-            self.signal(Signal::Split {
-                partition: Key::from(split.parent.as_str()),
-                at: now,
-                children,
-                point,
-            });
-        }
-        Ok(split)
+        let split = splits::declare(&self.meta, (&parent.to_string(), how), (seq, at.0), child)?;
+        Ok((split, wish_for(subject, pages)))
     }
 
     /// Wishes for a shadow of a partition that may be about to split, before everything else.
@@ -164,7 +184,7 @@ impl Engine {
             }
             let born = self.born(first.file)?;
             let mut head = [0; HEAD];
-            if born.0 < split.seq || self.read(first.file, 0, &mut head)? < HEAD {
+            if born.0 < split.seq || self.read_uncounted(first.file, 0, &mut head)? < HEAD {
                 continue;
             }
             if splits::may_be_table(layout, &head) {

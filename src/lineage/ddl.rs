@@ -27,6 +27,13 @@ pub const STATEMENTS_MAX: usize = 256;
 /// Names in one statement that are told.
 const NAMES_MAX: usize = 1_024;
 
+/// Whose SQL a text is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    Postgres,
+    Mariadb,
+}
+
 /// A table or partition as a statement names it: folded as the server folds it when it is not quoted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Table {
@@ -103,13 +110,13 @@ impl std::fmt::Display for Table {
 }
 
 /// The changes that a text of one or more statements makes, in order. Bytes that are no UTF-8 are replaced.
-pub fn recognise(text: &[u8]) -> Vec<SchemaChange> {
+pub fn recognise(dialect: Dialect, text: &[u8]) -> Vec<SchemaChange> {
     let text = text.get(..TEXT_MAX).unwrap_or(text);
     if !may_change(text) {
         return Vec::new();
     }
     let text = String::from_utf8_lossy(text);
-    let Lexed { tokens, ends } = lex::lex(&text);
+    let Lexed { tokens, ends } = lex::lex(dialect, &text);
     let mut found = Vec::new();
     let mut begin = 0;
     for (end, from, to) in ends.into_iter().take(STATEMENTS_MAX) {

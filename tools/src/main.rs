@@ -20,6 +20,7 @@ mod restore;
 mod retention;
 mod shadow;
 mod simulate;
+mod space;
 mod split;
 mod splits;
 mod status;

@@ -91,13 +91,17 @@ fn use_model(args: &Use, store: Option<&Path>) -> Outcome {
     };
     let name = models::choose(&store, &name)?;
     let served = control::is_served(&store);
-    if served {
-        control::ask(&store, &control::Ask::ModelReload)?;
-    }
+    let told = if served { control::ask(&store, &control::Ask::ModelReload)? } else { Value::Null };
+    // A mount that does not forecast has none.
+    let at_work = told.get("model").is_some_and(Value::is_string);
     if args.json {
-        return output::print_json(&json!({ "used": name, "at_work": served }));
+        return output::print_json(&json!({ "used": name, "at_work": at_work }));
     }
-    let when = if served { "the mount uses" } else { "the next mount will use" };
+    let when = match told.get("why").and_then(Value::as_str) {
+        Some(why) => format!("the mount uses none ({why}); the next one that does will use"),
+        None if at_work => "the mount uses".into(),
+        None => "the next mount will use".into(),
+    };
     output::print(&format!("{when} model {}\n", models::short(&name)))
 }
 

@@ -1,6 +1,6 @@
 use crate::resolve::{field, why_not};
 use crate::status::bytes;
-use crate::{Outcome, at, output};
+use crate::{Outcome, at, output, space};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -140,7 +140,7 @@ fn prepare(args: &Args, store: Option<&Path>) -> Result<Job, String> {
     if plan.files.is_empty() && plan.links.is_empty() && plan.dirs.len() <= 1 {
         return Err(format!("nothing of what was named was there at {}", field(&found, "actual")));
     }
-    has_room(&target, plan.bytes)?;
+    space::has_room(&target, plan.bytes, 0)?;
     make_target(&target)?;
     let what = [&wanted.shown, &args.partitions, &args.except].into_iter().flatten();
     let what: Vec<&str> = what.map(String::as_str).collect();
@@ -297,22 +297,6 @@ fn leave_out(selected: &mut BTreeMap<String, Selected>, asked: &Value, text: &st
         selected.entry(root).or_default().except.insert(path);
     }
     Ok(())
-}
-
-/// Refuses what would not fit.
-fn has_room(target: &Path, needed: u64) -> Result<(), String> {
-    let there = target.ancestors().find(|path| path.is_dir()).unwrap_or(target);
-    let space = nix::sys::statvfs::statvfs(there).map_err(|cause| format!("{}: {cause}", there.display()))?;
-    let free = space.blocks_available() * space.fragment_size();
-    match needed <= free {
-        true => Ok(()),
-        false => Err(format!(
-            "{} would not fit: {} are needed and {} are free there",
-            target.display(),
-            bytes(needed as f64),
-            bytes(free as f64)
-        )),
-    }
 }
 
 fn make_target(target: &Path) -> Result<(), String> {

@@ -163,6 +163,12 @@ fn row(shadow: &Value) -> [String; 9] {
             }),
         );
     }
+    if let Some(foreseen) = shadow.get("foreseen").filter(|foreseen| foreseen.is_object()) {
+        let percent = foreseen.get("confidence").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+        let at = foreseen.get("split_us").and_then(Value::as_i64).unwrap_or(i64::MAX);
+        notes
+            .push(format!("split foreseen about {} ({percent:.0} % within a day)", canonical(Timestamp(at))));
+    }
     if !field(shadow, "broken").is_empty() {
         notes.push(format!("BROKEN: {}", field(shadow, "broken")));
     }
@@ -227,6 +233,7 @@ mod tests {
             "shadows": [{
                 "id": 3, "root": "ts", "partition": "base/5/1", "reason": "asked", "follows": true,
                 "behind_bytes": 4096, "behind_more": true, "bytes": 2048, "served_bytes": 0, "pages": 7, "broken": "block 9",
+                "foreseen": { "at_us": 0, "split_us": 60_000_000, "confidence": 0.75 },
                 "snapshots": [{ "seq": 5, "made_us": 0 }, { "seq": 9, "made_us": 1_000_000 }],
             }],
             "status": { "on": false, "count": 1, "stopped_secs": 60, "making": "base/5/2" },
@@ -237,7 +244,7 @@ mod tests {
             "asked",
             "9",
             "1970-01-01T00:00:01.000000Z",
-            "7 pages; more than 4.0 KiB behind; BROKEN: block 9",
+            "7 pages; more than 4.0 KiB behind; split foreseen about 1970-01-01T00:01:00.000000Z (75 % within a day); BROKEN: block 9",
             "STOPPED for 60 s",
             "off",
             "making base/5/2",

@@ -36,8 +36,8 @@ pub struct Args {
     /// Seconds between decisions [default: a tick]
     #[arg(long, default_value_t = 0.0, value_name = "SECS", allow_negative_numbers = true)]
     step: f64,
-    /// Judge nothing in this first share of the trace, on which a model may have been trained
-    #[arg(long, default_value_t = 0.7, value_name = "SHARE", allow_negative_numbers = true)]
+    /// Judge nothing in this first share of the trace, on which a model may have been trained, or its training ended
+    #[arg(long, default_value_t = How::default().skip_share, value_name = "SHARE", allow_negative_numbers = true)]
     skip: f64,
     /// Random instants at which the whole site is restored
     #[arg(long, default_value_t = 200, value_name = "N")]
@@ -171,4 +171,22 @@ fn table(reports: &[Report]) -> String {
         "BAKES",
     ];
     output::columns(&heads, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a training looked is not where its model can be judged.
+    #[test]
+    fn what_is_judged_by_default_lies_behind_all_that_a_training_looks_at() {
+        let program = include_str!("../train/train.py");
+        let shares = |name: &str| {
+            let line = program.lines().find(|line| line.starts_with(name)).unwrap();
+            let (_, last) = line.rsplit_once(", ").unwrap();
+            last.parse::<f64>().unwrap()
+        };
+        let skip = How::default().skip_share;
+        assert!(skip >= shares("TRAIN, TUNE =") && skip >= shares("TRAIN_RUN, TUNE_RUN ="), "{skip}");
+    }
 }

@@ -96,8 +96,15 @@ fn logs(status: &Value) -> String {
     let one = |log: &Value| {
         let trouble = log.get("trouble").and_then(Value::as_str);
         let trouble = trouble.map_or_else(String::new, |cause| format!(", CANNOT BE READ: {cause}"));
+        let other = match (number(log, "other"), number(log, "statements")) {
+            (0, _) => String::new(),
+            (other, 0) => format!(
+                ", {other} messages and no statement among them (log_statement has to be set, and lc_messages English)"
+            ),
+            (other, _) => format!(", {other} other messages"),
+        };
         format!(
-            "{} ({}): {} lines, {} statements, {} schema changes, {} splits, {} of unknown tables, {} reads and writes of tables and {} of unknown ones, {} skipped{trouble}",
+            "{} ({}): {} lines, {} statements, {} schema changes, {} splits, {} of unknown tables, {} reads and writes of tables and {} of unknown ones, {} skipped{other}{trouble}",
             text(log, "log"),
             text(log, "format"),
             number(log, "lines"),

@@ -1,5 +1,5 @@
 use crate::model::{note, start};
-use crate::{Outcome, output};
+use crate::{Outcome, output, space};
 use serde_json::{Value, json};
 use std::fs::{DirBuilder, read_to_string};
 use std::os::unix::fs::DirBuilderExt;
@@ -12,7 +12,8 @@ use weft_mount::{Outcome as Told, control, models, place};
 ///
 /// The new model goes on from the one in use, learns from the first four fifths of what STORE keeps of past ticks, and
 /// has to be better on the newest fifth. Both stay: see `weft model list`. Needs Python 3.11 to 3.13; what else it
-/// needs is installed into STORE/train the first time.
+/// needs is installed into STORE/train the first time. What it works with stands in STORE/train/work meanwhile: some
+/// hundred MiB at most, and nothing where that would leave less than twice keep_free_mib and reserve_mib.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mount, or a path inside it; by default the mount around the current directory
@@ -49,27 +50,27 @@ const ROWS_LEAST: u64 = 1_000;
 const MOMENTS_LEAST: u64 = 60;
 /// Seconds between moments, where a tick is no longer.
 const STEP_SECS: u64 = 60;
+/// However busy a site is: 600 MiB.
+const ROWS_MOST: u64 = 500_000;
+/// What the packages take, and pip while it unpacks them.
+const PACKAGES_BYTES: u64 = 512 << 20;
 
 pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let store = place::find_store(args.path.as_deref(), store)?;
+    outlive_interrupts();
     let work = Work::begin(&store)?;
-    let python = python(args.python.as_deref(), &work.dir)?;
-    let champion = models::load_used(&store)?;
-    // What cannot run cannot be beaten on its merits.
-    let champion_runs = start(&store, champion.clone()).is_ok();
-    let rows = rows(&store, &work.dir)?;
-    let old = work.dir.join("champion.onnx");
-    let new = work.dir.join("challenger.onnx");
+    let python = python(args.python.as_deref(), &work)?;
+    let champion = champion(&store)?;
+    let rows = rows(&store, &work)?;
+    let old = work.scratch.join("champion.onnx");
+    let new = work.scratch.join("challenger.onnx");
     std::fs::write(&old, &champion.bytes)
         .map_err(|cause| format!("cannot write {}: {cause}", old.display()))?;
-    train(args, &python, &work.dir, (champion_runs.then_some(&*old), &new, &rows))?;
+    train(args, &python, &work.dir, (&old, &new, &rows))?;
     let bytes = models::from_path(&new)?;
     let challenger = models::Model { name: models::hash(&bytes), blake3: models::hash(&bytes), bytes };
     start(&store, challenger.clone())?;
-    let told = match champion_runs {
-        true => compare(&python, &work.dir, (&old, &new, &rows))?,
-        false => json!({ "better": true, "why": "the model in use does not run" }),
-    };
+    let told = compare(&python, &work.dir, (&old, &new, &rows))?;
     let better = told.get("better").and_then(Value::as_bool).unwrap_or(false);
     let name =
         models::add(&store, &challenger.bytes, &models::Note { report: told.clone(), ..note("weft train") })?;
@@ -84,9 +85,39 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     if args.json { output::print_json(&all) } else { output::print(&words(&all)) }
 }
 
-/// STORE/train, which holds programs, packages and what is being worked on. One training at a time.
+/// The model to go on from and to beat: the one in use, or the shipped one where that does not run, as it is for features
+/// of another version.
+fn champion(store: &Path) -> Told<models::Model> {
+    let used = models::load_used(store)?;
+    let Err(cause) = start(store, used.clone()) else { return Ok(used) };
+    let shipped = models::shipped();
+    if used.name == shipped.name {
+        return Err(cause);
+    }
+    start(store, shipped.clone())?;
+    output::complain(&format!(
+        "model {} does not run ({cause}): the new one goes on from the shipped one, and has to be better than that",
+        models::short(&used.name)
+    ));
+    Ok(shipped)
+}
+
+/// A program that is interrupted at the terminal fails, and so do we: after we have tidied up.
+fn outlive_interrupts() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    extern "C" fn go_on(_: libc::c_int) {}
+    for number in [Signal::SIGINT, Signal::SIGHUP] {
+        // SAFETY: the handler does nothing. Where it cannot be set, the next training tidies up.
+        let _ = unsafe { signal(number, SigHandler::Handler(go_on)) };
+    }
+}
+
+/// STORE/train, which holds programs, packages and, until this is dropped, what is being worked on. One training at a time.
 struct Work {
     dir: PathBuf,
+    scratch: PathBuf,
+    /// Bytes that are left free: beyond, a mount takes the disk for full, and shortens history.
+    left: u64,
     _lock: std::fs::File,
 }
 
@@ -94,21 +125,44 @@ impl Work {
     fn begin(store: &Path) -> Told<Work> {
         let dir = store.join("train");
         let failed = |cause: std::io::Error| format!("cannot use {}: {cause}", dir.display());
-        match DirBuilder::new().mode(0o700).create(&dir) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(cause)),
-            _ => {}
-        }
+        let make = |dir: &Path| match DirBuilder::new().mode(0o700).create(dir) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(cause)),
+            _ => Ok(()),
+        };
+        make(&dir)?;
         let lock = std::fs::File::create(dir.join("lock")).map_err(failed)?;
         lock.try_lock().map_err(|_| format!("{} is at work already: wait for it", dir.display()))?;
         for (name, text) in PROGRAMS {
             std::fs::write(dir.join(name), text).map_err(failed)?;
         }
-        Ok(Work { dir, _lock: lock })
+        let config = Config::load(store)?;
+        let left = (2 * config.keep_free_mib + config.reserve_mib) << 20;
+        let work = Work { scratch: dir.join("work"), dir: dir.clone(), left, _lock: lock };
+        work.tidy();
+        make(&work.scratch)?;
+        Ok(work)
+    }
+
+    /// Takes away what was worked on: now, or by a training that was killed.
+    fn tidy(&self) {
+        match std::fs::remove_dir_all(&self.scratch) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                output::complain(&format!("cannot remove {}: {cause}", self.scratch.display()));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.tidy();
     }
 }
 
 /// A Python with the packages: the one given, the one of a development tree, or one made in STORE/train.
-fn python(given: Option<&Path>, dir: &Path) -> Told<PathBuf> {
+fn python(given: Option<&Path>, work: &Work) -> Told<PathBuf> {
+    let dir = &work.dir;
     if let Some(given) = given {
         return match given.is_file() {
             true => Ok(given.to_path_buf()),
@@ -124,6 +178,7 @@ fn python(given: Option<&Path>, dir: &Path) -> Told<PathBuf> {
     if let Some(venv) = developers.into_iter().chain([own.clone()]).find(|venv| is_ready(venv)) {
         return Ok(venv.join("bin/python"));
     }
+    space::has_room(&own, PACKAGES_BYTES, work.left)?;
     output::complain("installing what training needs into STORE/train/venv (once)");
     let python = own.join("bin/python");
     let list = dir.join("requirements.txt");
@@ -144,8 +199,10 @@ fn python(given: Option<&Path>, dir: &Path) -> Told<PathBuf> {
 }
 
 /// The site's trace as rows, by this program's own `weft trace`.
-fn rows(store: &Path, dir: &Path) -> Told<PathBuf> {
-    let (trace, rows) = (dir.join("site.csv"), dir.join("site"));
+fn rows(store: &Path, work: &Work) -> Told<PathBuf> {
+    let (trace, rows) = (work.scratch.join("site.csv.gz"), work.scratch.join("site"));
+    // It is packed where it is kept, with other means.
+    space::has_room(&trace, 2 * kept_bytes(store), work.left)?;
     let weft = || {
         let mut weft = Command::new("/proc/self/exe");
         weft.arg("--store").arg(store).arg("trace");
@@ -158,6 +215,8 @@ fn rows(store: &Path, dir: &Path) -> Told<PathBuf> {
     let step = STEP_SECS.max(config.forecast_tick_secs).to_string();
     let mut features = weft();
     features.arg("features").arg(&trace).arg("--output").arg(&rows);
+    let (most, left) = (ROWS_MOST.to_string(), (work.left >> 20).to_string());
+    features.args(["--rows", &most, "--most", &most, "--leave-mib", &left]);
     ask(features.args(["--step", &step, "--splits", &splits]))?;
     let about = read_to_string(rows.join("about.json")).unwrap_or_default();
     let about: Value = serde_json::from_str(&about).unwrap_or_default();
@@ -172,19 +231,18 @@ fn rows(store: &Path, dir: &Path) -> Told<PathBuf> {
     Ok(rows)
 }
 
-fn train(
-    args: &Args,
-    python: &Path,
-    dir: &Path,
-    (old, new, rows): (Option<&Path>, &Path, &Path),
-) -> Told<()> {
+/// Bytes of the ticks that STORE keeps.
+fn kept_bytes(store: &Path) -> u64 {
+    let files = std::fs::read_dir(store.join("trace")).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+fn train(args: &Args, python: &Path, dir: &Path, (old, new, rows): (&Path, &Path, &Path)) -> Told<()> {
     let mut train = Command::new(python);
     train.current_dir(dir).arg("train.py").arg("--out").arg(new).arg("--seed").arg(args.seed.to_string());
     train.arg("--date").arg(jiff::Zoned::now().date().to_string());
     train.arg("--source").arg(format!("{}:the site's own", rows.display()));
-    if let Some(old) = old {
-        train.arg("--from").arg(old);
-    }
+    train.arg("--from").arg(old);
     ask(&mut train).map(|_| ())
 }
 

@@ -58,6 +58,21 @@ impl Names {
             called.name == name
                 || called.name.strip_suffix(name).is_some_and(|rest| rest.ends_with(['.', ' ']))
         };
+        self.the_only(fits)
+    }
+
+    /// The path of a table of PostgreSQL's, as a session in this database names it. Without a schema one alone must fit: in
+    /// which a session looks first nobody tells, and another database's is never meant.
+    pub fn path_in(&self, database: &str, schema: Option<&str>, name: &str) -> Option<&str> {
+        let fits = |called: &Called| {
+            let within = called.name.strip_prefix(database)?.strip_prefix('.')?;
+            let own = within.strip_suffix(name)?.strip_suffix('.')?;
+            Some(schema.map_or(!own.contains('.'), |schema| own == schema))
+        };
+        self.the_only(|called| fits(called) == Some(true))
+    }
+
+    fn the_only(&self, fits: impl Fn(&Called) -> bool) -> Option<&str> {
         let mut found = self.by_path.iter().filter(|(_, called)| fits(called)).map(|(path, _)| path.as_str());
         let first = found.next()?;
         // MariaDB's and MySQL's spelling of one file are both known.
@@ -102,5 +117,29 @@ mod tests {
             assert_eq!(names.of(path).unwrap().name, "b", "{path}");
         }
         assert!(names.of("5/2").is_none());
+    }
+
+    #[test]
+    fn a_session_means_tables_of_its_own_database() {
+        let mut names = Names::default();
+        let tables = [
+            ("base/1/1", "prod.public.orders_1"),
+            ("base/1/2", "prod.public.twice"),
+            ("base/1/3", "prod.store.twice"),
+            ("base/1/4", "prod.store.alone"),
+            ("base/2/1", "staging.public.other"),
+        ];
+        for (path, name) in tables {
+            names.put(path, Called { name: name.into(), parent: None, bound: None });
+        }
+        assert_eq!(names.path_in("prod", None, "orders_1"), Some("base/1/1"));
+        assert_eq!(names.path_in("staging", None, "orders_1"), None, "that was dropped, or never was");
+        assert_eq!(names.path_in("staging", Some("public"), "orders_1"), None);
+        assert_eq!(names.path_in("prod", None, "twice"), None, "nobody knows which");
+        assert_eq!(names.path_in("prod", Some("public"), "twice"), Some("base/1/2"));
+        assert_eq!(names.path_in("prod", None, "alone"), Some("base/1/4"));
+        assert_eq!(names.path_in("pro", None, "orders_1"), None);
+        assert_eq!(names.path_in("prod", None, "rders_1"), None);
+        assert_eq!(names.path("orders_1"), Some("base/1/1"), "where nobody says which database");
     }
 }

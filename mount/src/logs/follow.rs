@@ -73,6 +73,7 @@ impl File {
                 let parsed = self.parser.line(line.strip_suffix(b"\r").unwrap_or(&line));
                 all.statements.extend(parsed.statements);
                 all.skipped += parsed.skipped;
+                all.other += parsed.other;
             }
         }
         match self.parser.open() {

@@ -1,7 +1,11 @@
 //! From the bytes of a log to statements. Each format is fed lines, and gives back what is whole.
 
+use super::when;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use weft::lineage::ddl::Dialect;
+use weft::types::Timestamp;
 
 /// Bytes of one statement at most; the rest of a longer one is left out.
 const STATEMENT_MAX: usize = 1 << 20;
@@ -24,10 +28,21 @@ pub enum Format {
     MariaSlow,
 }
 
-/// A statement, and the database that it was sent to, where the log says it.
+impl Format {
+    /// Whose statements are in it.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Format::PgCsv | Format::PgJson | Format::PgStderr => Dialect::Postgres,
+            Format::MariaGeneral | Format::MariaSlow => Dialect::Mariadb,
+        }
+    }
+}
+
+/// A statement, and the database that it was sent to and when, where the log says it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Statement {
     pub database: Option<String>,
+    pub at: Option<Timestamp>,
     pub text: String,
 }
 
@@ -37,6 +52,8 @@ pub struct Parsed {
     pub statements: Vec<Statement>,
     /// Records that are none of this format.
     pub skipped: u64,
+    /// Messages of PostgreSQL's for its log that tell of no statement, or not in English.
+    pub other: u64,
 }
 
 /// Puts lines together to statements.
@@ -49,6 +66,12 @@ pub struct Parser {
     too_long: bool,
     /// Of MariaDB: the database of the connection whose statements follow.
     database: Option<String>,
+    /// When the statement that is open was said, or the last one; of MariaDB's slow ones, when it ended.
+    at: Option<Timestamp>,
+    /// How long the one took that follows.
+    took_us: i64,
+    /// What abbreviations of zones are read by.
+    here: TimeZone,
     statement: Option<String>,
     /// What is open began with the last line.
     fresh: bool,
@@ -73,6 +96,9 @@ impl Parser {
             in_quotes: false,
             too_long: false,
             database: None,
+            at: None,
+            took_us: 0,
+            here: TimeZone::system(),
             statement: None,
             fresh: false,
         }
@@ -83,7 +109,7 @@ impl Parser {
         self.fresh = false;
         match self.format {
             Format::PgCsv => self.csv(line),
-            Format::PgJson => json(line),
+            Format::PgJson => self.json(line),
             Format::PgStderr => self.stderr(line),
             Format::MariaGeneral => self.general(line),
             Format::MariaSlow => self.slow(line),
@@ -116,7 +142,7 @@ impl Parser {
 
     /// Nothing more came for a while: what is open is whole.
     pub fn idle(&mut self) -> Parsed {
-        Parsed { statements: self.close().into_iter().collect(), skipped: 0 }
+        Parsed { statements: self.close().into_iter().collect(), ..Parsed::default() }
     }
 
     /// What is not whole yet.
@@ -136,7 +162,7 @@ impl Parser {
     fn close(&mut self) -> Option<Statement> {
         let text = self.statement.take()?;
         self.open.clear();
-        Some(Statement { database: self.database.clone(), text })
+        Some(Statement { database: self.database.clone(), at: self.at, text })
     }
 
     fn extend(&mut self, more: &str) {
@@ -173,7 +199,11 @@ impl Parser {
         match (fields.get(11).map(String::as_str), fields.get(13)) {
             (Some("LOG"), Some(message)) => {
                 let database = fields.get(2).filter(|name| !name.is_empty()).cloned();
-                parsed.statements.extend(logged(message).map(|text| Statement { database, text }));
+                let at = fields.first().and_then(|time| when::postgres(time, &self.here));
+                match logged(message) {
+                    Some(text) => parsed.statements.push(Statement { database, at, text }),
+                    None => parsed.other = 1,
+                }
             }
             (Some(_), Some(_)) if fields.len() >= 22 => {}
             _ => parsed.skipped = 1,
@@ -193,6 +223,28 @@ impl Parser {
         self.in_quotes ^= bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
     }
 
+    fn json(&self, line: &[u8]) -> Parsed {
+        let mut parsed = Parsed::default();
+        match serde_json::from_slice::<Value>(line) {
+            Ok(Value::Object(record)) => {
+                let text = |key: &str| record.get(key).and_then(Value::as_str);
+                let is_logged = text("error_severity") == Some("LOG");
+                match text("message").filter(|_| is_logged).map(logged) {
+                    Some(Some(statement)) => {
+                        let database = text("dbname").map(str::to_owned);
+                        let at = text("timestamp").and_then(|time| when::postgres(time, &self.here));
+                        parsed.statements.push(Statement { database, at, text: statement });
+                    }
+                    Some(None) => parsed.other = 1,
+                    None => {}
+                }
+            }
+            _ if line.is_empty() => {}
+            _ => parsed.skipped = 1,
+        }
+        parsed
+    }
+
     /// A line of stderr begins with any prefix, and goes on in lines that begin with a tab.
     fn stderr(&mut self, line: &[u8]) -> Parsed {
         let line = String::from_utf8_lossy(line);
@@ -205,7 +257,13 @@ impl Parser {
         const LEVELS: [&str; 9] =
             ["LOG:", "ERROR:", "STATEMENT:", "WARNING:", "FATAL:", "PANIC:", "DETAIL:", "HINT:", "NOTICE:"];
         match line.split_once("LOG:  ") {
-            Some((_, message)) => self.begin(logged(message)),
+            Some((prefix, message)) => {
+                // As `log_line_prefix` is by default.
+                self.at = when::postgres(prefix, &self.here);
+                let statement = logged(message);
+                parsed.other = u64::from(statement.is_none());
+                self.begin(statement);
+            }
             None if LEVELS.iter().any(|level| line.contains(level)) || line.contains("CONTEXT:") => {}
             None if line.is_empty() => {}
             None => parsed.skipped = 1,
@@ -218,8 +276,10 @@ impl Parser {
         let line = String::from_utf8_lossy(line);
         let mut parsed = Parsed::default();
         match general_record(&line) {
-            Some((command, argument)) => {
+            Some((time, command, argument)) => {
                 parsed.statements.extend(self.close());
+                // Told once a second.
+                self.at = if time.is_empty() { self.at } else { when::mariadb(time) };
                 match command {
                     "Query" | "Execute" => self.begin(Some(argument.to_owned())),
                     // Whose statements follow is told by number only: with several connections it is not known which.
@@ -244,11 +304,17 @@ impl Parser {
                 let schema = schema.split_whitespace().next().unwrap_or("");
                 self.database = Some(schema.to_owned()).filter(|name| !name.is_empty() && name != "QC_hit:");
             }
+            if let Some((_, secs)) = rest.split_once("Query_time: ") {
+                let secs = secs.split_whitespace().next().and_then(|secs| secs.parse::<f64>().ok());
+                self.took_us = (secs.unwrap_or(0.0) * 1e6) as i64;
+            }
             if self.open.is_empty() {
                 (self.open, self.fresh) = (b"block".to_vec(), true);
             }
         } else if let Some(database) = line.strip_prefix("use ").filter(|_| self.statement.is_none()) {
             self.database = Some(database.trim_end_matches(';').trim_matches('`').to_owned());
+        } else if let Some(secs) = line.strip_prefix("SET timestamp=").filter(|_| self.statement.is_none()) {
+            self.at = when::unix(secs).map(|at| Timestamp(at.0.saturating_add(self.took_us)));
         } else if line.starts_with("SET timestamp=") || is_header(&line) {
         } else if self.open.is_empty() {
             parsed.skipped = 1;
@@ -272,24 +338,6 @@ fn logged(message: &str) -> Option<String> {
         rest.split_once(": ").map(|(_, text)| text)
     })?;
     Some(text.to_owned())
-}
-
-fn json(line: &[u8]) -> Parsed {
-    let mut parsed = Parsed::default();
-    match serde_json::from_slice::<Value>(line) {
-        Ok(Value::Object(record)) => {
-            let text = |key: &str| record.get(key).and_then(Value::as_str);
-            if text("error_severity") == Some("LOG")
-                && let Some(statement) = text("message").and_then(logged)
-            {
-                let database = text("dbname").map(str::to_owned);
-                parsed.statements.push(Statement { database, text: statement });
-            }
-        }
-        _ if line.is_empty() => {}
-        _ => parsed.skipped = 1,
-    }
-    parsed
 }
 
 /// By its first field, the time in milliseconds with a zone.
@@ -319,8 +367,8 @@ fn csv_fields(record: &[u8]) -> Vec<String> {
     fields
 }
 
-/// The command and argument of a line of the general log, if it begins a record.
-fn general_record(line: &str) -> Option<(&'static str, &str)> {
+/// The time, which may be empty, the command and argument of a line of the general log, if it begins a record.
+fn general_record(line: &str) -> Option<(&str, &'static str, &str)> {
     const COMMANDS: [&str; 14] = [
         "Query",
         "Execute",
@@ -338,16 +386,16 @@ fn general_record(line: &str) -> Option<(&'static str, &str)> {
         "Reset connection",
     ];
     // YYMMDD hh:mm:ss, or one ISO time, or tabs alone within the same second; then the number right-justified.
-    let rest = match line.strip_prefix("\t\t") {
-        Some(rest) => rest,
-        None => line.split_once('\t').filter(|(time, _)| is_time(time)).map(|(_, rest)| rest)?,
+    let (time, rest) = match line.strip_prefix("\t\t") {
+        Some(rest) => ("", rest),
+        None => line.split_once('\t').filter(|(time, _)| is_time(time))?,
     };
     let rest = rest.trim_start_matches(' ');
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let command = rest.get(digits..).filter(|_| digits > 0)?.strip_prefix(' ')?;
     let found = COMMANDS.into_iter().find(|known| command.starts_with(known))?;
     let argument = command.get(found.len()..)?;
-    Some((found, argument.strip_prefix('\t').unwrap_or(argument)))
+    Some((time, found, argument.strip_prefix('\t').unwrap_or(argument)))
 }
 
 fn is_time(text: &str) -> bool {
@@ -446,5 +494,59 @@ no json"#;
                     use shop;\nSET timestamp=1700000000;\nDROP TABLE a,\n b;\n# Time: 261125  2:17:00\n";
         assert_eq!(run(Format::MariaSlow, text), (vec![of("shop", "DROP TABLE a,\n b;")], 0));
         assert_eq!(run(Format::MariaSlow, "rubbish\n").1, 1);
+    }
+
+    /// A server that speaks German says `Anweisung: ...`: no statement is seen, and that there are messages is.
+    #[test]
+    fn messages_that_tell_of_no_statement_are_counted() {
+        let csv = |message: &str| {
+            format!(
+                "2026-11-25 02:16:59.164 UTC,,,7,,x.1,2,,2026-11-25 02:16:58 UTC,,0,LOG,00000,\"{message}\",,,,,,,,,,,,0\n"
+            )
+        };
+        let json = |message: &str| format!("{{\"error_severity\":\"LOG\",\"message\":\"{message}\"}}\n");
+        let stderr = |message: &str| format!("x LOG:  {message}\n");
+        type Write<'a> = &'a dyn Fn(&str) -> String;
+        let formats: [(Format, Write<'_>); 3] =
+            [(Format::PgCsv, &csv), (Format::PgJson, &json), (Format::PgStderr, &stderr)];
+        for (format, write) in formats {
+            let mut parser = Parser::new(format);
+            let mut of = |message: &str| {
+                let parsed = parser.line(write(message).trim_end().as_bytes());
+                (parsed.other, parsed.skipped)
+            };
+            assert_eq!(of("Anweisung: DROP TABLE a"), (1, 0), "{format:?}");
+            assert_eq!(of("checkpoint starting: time"), (1, 0), "{format:?}");
+            assert_eq!(of("statement: DROP TABLE a"), (0, 0), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn statements_have_the_time_that_their_log_gives_them() {
+        let csv = "2026-11-25 02:16:59.164 UTC,\"a\",\"shop\",7,\"[local]\",x.1,2,\"DROP\",2026-11-25 02:16:58 UTC,3/7,0,LOG,00000,\"statement: DROP TABLE a\",,,,,,,,,\"psql\",\"client backend\",,0\n";
+        let json = "{\"timestamp\":\"2026-11-25 02:16:59.164 UTC\",\"error_severity\":\"LOG\",\"message\":\"statement: DROP TABLE a\"}\n";
+        let general = "261125  2:16:59\t     5 Query\tDROP TABLE a\n\t\t     5 Query\tDROP TABLE b\n261125  2:17:00\t     5 Quit\t\n";
+        let slow = "# Schema: shop  QC_hit: No\nSET timestamp=1700000000;\nDROP TABLE a;\n# Schema: shop  QC_hit: No\n# Query_time: 9.000000  Lock_time: 0.1\nSET timestamp=1700000001.5;\nDROP TABLE\nSET timestamp=1;\n";
+        let whole = "2026-11-25T02:16:59.164Z";
+        for (format, text, times) in [
+            (Format::PgCsv, csv, vec![Some(whole)]),
+            (Format::PgJson, json, vec![Some(whole)]),
+            (
+                Format::PgStderr,
+                "2026-11-25 02:16:59.164 UTC [7] LOG:  statement: DROP TABLE a\nLOG:  statement: b\n",
+                vec![Some(whole), None],
+            ),
+            (Format::MariaGeneral, general, vec![Some("2026-11-25T14:16:59Z"); 2]),
+            (Format::MariaSlow, slow, vec![Some("2023-11-14T22:13:20Z"), Some("2023-11-14T22:13:30Z")]),
+        ] {
+            let mut parser = Parser::new(format);
+            let mut told: Vec<Statement> =
+                text.lines().flat_map(|line| parser.line(line.as_bytes()).statements).collect();
+            told.extend(parser.idle().statements);
+            let told: Vec<Option<i64>> = told.iter().map(|one| one.at.map(|at| at.0)).collect();
+            let us = |time: &str| time.parse::<jiff::Timestamp>().unwrap().as_microsecond();
+            let times: Vec<Option<i64>> = times.into_iter().map(|time| time.map(us)).collect();
+            assert_eq!(told, times, "{format:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::format::Statement;
 use super::queries::Asked;
 use super::tables::{Named, Tables};
 use super::tailer::Counts;
+use super::when::Said;
 use crate::running::Running;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use weft::forecast::signal::{Ddl, Key, Signal};
 use weft::lineage::ddl::{SchemaChange, Table, recognise};
 use weft::lineage::partition::{Fork, Layout};
 use weft::lineage::splits::{Child, How, Tie};
+use weft::types::Timestamp;
 
 /// What is attached so long after something was detached is taken for a part of it.
 const TOGETHER_US: i64 = 600_000_000;
@@ -56,18 +58,20 @@ impl Detached {
     }
 }
 
-/// A statement's database and what it changes.
+/// A statement's database and time, and what it changes.
 pub(super) struct Change {
     database: Option<String>,
+    at: Option<Timestamp>,
     what: SchemaChange,
 }
 
 /// The schema changes among statements.
 pub(super) fn changes(statements: Vec<Statement>, counts: &mut Counts) -> Vec<Change> {
     counts.statements += statements.len() as u64;
-    let found = statements.into_iter().flat_map(|Statement { database, text }| {
-        let whats = recognise(text.as_bytes()).into_iter();
-        whats.map(move |what| Change { database: database.clone(), what })
+    let dialect = counts.format.dialect();
+    let found = statements.into_iter().flat_map(|Statement { database, at, text }| {
+        let whats = recognise(dialect, text.as_bytes()).into_iter();
+        whats.map(move |what| Change { database: database.clone(), at, what })
     });
     let found: Vec<Change> = found.collect();
     counts.changes += found.len() as u64;
@@ -84,9 +88,11 @@ impl Meaning {
         !matches!(change.what, SchemaChange::Alter { .. } | SchemaChange::Create { partition_of: None, .. })
     }
 
-    /// Does what a change asks for; false when the files of a table that it names are not known.
+    /// Does what a change asks for; false when the files of a table that it names are not known. Of what is no news the
+    /// lineage alone is told.
     pub fn take(&mut self, running: &Running, change: &Change, counts: &mut Counts) -> bool {
-        let Change { database, what } = change;
+        let Change { database, at, what } = change;
+        let said = Said::new(*at, running.common.engine.now());
         let of = |table, part| Named { database: database.as_deref(), table, part };
         match what {
             SchemaChange::Split { table, parts, into } | SchemaChange::Merge { table, parts, into } => {
@@ -95,17 +101,19 @@ impl Meaning {
                     for child in into {
                         let name = child_name(running, parent, child);
                         let row = Child { name: Some(name), ..Child::default() };
-                        self.split(running, parent, (row, of(child, None)), counts);
+                        self.split(running, parent, (row, of(child, None), said), counts);
                     }
                 }
                 !parents.is_empty()
             }
             SchemaChange::Detach { parent, child } => {
                 let known = self.tables.partition(running, &of(child, None));
-                known.map(|partition| self.detach(running, of(parent, None), &partition)).is_some()
+                known.map(|partition| self.detach(running, of(parent, None), &partition, said)).is_some()
             }
-            SchemaChange::Attach { parent, child } => self.attach(running, parent, of(child, None), counts),
-            _ => self.tell(running, what, of),
+            SchemaChange::Attach { parent, child } => {
+                self.attach(running, parent, (of(child, None), said), counts)
+            }
+            _ => self.tell(running, what, said, of),
         }
     }
 
@@ -119,13 +127,14 @@ impl Meaning {
     }
 
     /// Something leaves a table: often to be divided, and if not, to be dropped. Either way its past is soon wanted.
-    fn detach(&mut self, running: &Running, table: Named<'_>, partition: &Partition) {
-        let engine = &running.common.engine;
-        if let Err(error) = engine.prepare_split(running.layout(), partition) {
-            tracing::warn!(%error, "what a log says is detached cannot be made ready");
+    fn detach(&mut self, running: &Running, table: Named<'_>, partition: &Partition, said: Said) {
+        if said.is_news {
+            if let Err(error) = running.common.engine.prepare_split(running.layout(), partition) {
+                tracing::warn!(%error, "what a log says is detached cannot be made ready");
+            }
+            signal(running, partition, Ddl::Detach);
         }
-        signal(running, partition, Ddl::Detach);
-        let (shown, at_us) = (partition.to_string(), engine.now().0);
+        let (shown, at_us) = (partition.to_string(), said.at.0);
         self.detached.retain(|other| other.partition != shown && at_us - other.at_us < TOGETHER_US);
         if self.detached.len() >= DETACHED_MAX {
             self.detached.remove(0);
@@ -137,13 +146,18 @@ impl Meaning {
 
     /// Something joins a table: what was detached from it a moment ago may have been divided into this and others. Nothing
     /// says so, and it may as well be something new: a guess, unless it is empty or the same again.
-    fn attach(&mut self, running: &Running, table: &Table, child: Named<'_>, counts: &mut Counts) -> bool {
-        let now_us = running.common.engine.now().0;
+    fn attach(
+        &mut self,
+        running: &Running,
+        table: &Table,
+        (child, said): (Named<'_>, Said),
+        counts: &mut Counts,
+    ) -> bool {
         let known = self.tables.partition(running, &child);
         let shown = known.as_ref().map(Partition::to_string);
         let recent = |other: &Detached| {
             other.may_be_of(child.database, table)
-                && now_us - other.at_us < TOGETHER_US
+                && said.at.0.abs_diff(other.at_us) < TOGETHER_US.unsigned_abs()
                 && shown.as_ref() != Some(&other.partition)
         };
         let is_new = known.as_ref().is_some_and(|files| is_empty(running, files));
@@ -152,12 +166,12 @@ impl Meaning {
         match parent.and_then(Result::ok) {
             Some(parent) => {
                 let row = Child { name: Some(child.table.to_string()), presumed: true, ..Child::default() };
-                let noted = self.split(running, &parent, (row, child), counts);
+                let noted = self.split(running, &parent, (row, child, said), counts);
                 let detached = at.and_then(|at| self.detached.get_mut(at)).filter(|other| !other.told);
                 if let Some(detached) = detached {
                     detached.told = true;
                     // It may be dropped by now: no child has a past in it then, and it was divided all the same.
-                    if !noted {
+                    if !noted && said.is_news {
                         let engine = &running.common.engine;
                         let (at, children, point) = (engine.now(), Vec::new(), None);
                         engine.signal(Signal::Split { partition: key(&parent), at, children, point });
@@ -165,7 +179,12 @@ impl Meaning {
                 }
                 true
             }
-            None => known.map(|partition| signal(running, &partition, Ddl::Attach)).is_some(),
+            None => {
+                if let Some(partition) = known.as_ref().filter(|_| said.is_news) {
+                    signal(running, partition, Ddl::Attach);
+                }
+                known.is_some()
+            }
         }
     }
 
@@ -174,11 +193,15 @@ impl Meaning {
         &self,
         running: &Running,
         parent: &Partition,
-        (row, child): (Child, Named<'_>),
+        (row, child, said): (Child, Named<'_>, Said),
         counts: &mut Counts,
     ) -> bool {
         let name = row.name.clone();
-        let split = match running.split_of(parent, How::Ddl, row) {
+        let noted = match said.is_news {
+            true => running.split_of(parent, How::Ddl, row),
+            false => running.past_split_of(parent, (How::Ddl, said.at), row),
+        };
+        let split = match noted {
             Ok(split) => split,
             Err(cause) => {
                 tracing::warn!("a split that a log tells of is not noted: {cause}");
@@ -203,6 +226,7 @@ impl Meaning {
         &self,
         running: &Running,
         what: &'a SchemaChange,
+        said: Said,
         of: impl Fn(&'a Table, Option<&'a Table>) -> Named<'a>,
     ) -> bool {
         let (ddl, named): (Ddl, Vec<Named<'a>>) = match what {
@@ -225,7 +249,7 @@ impl Meaning {
         };
         let known = named.iter().map(|named| self.tables.partition(running, named));
         let known: Vec<Option<Partition>> = known.collect();
-        known.iter().flatten().for_each(|partition| signal(running, partition, ddl));
+        known.iter().flatten().filter(|_| said.is_news).for_each(|partition| signal(running, partition, ddl));
         known.iter().all(Option::is_some)
     }
 }

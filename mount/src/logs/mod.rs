@@ -15,6 +15,7 @@ mod setting;
 mod source;
 mod tables;
 mod tailer;
+mod when;
 
 pub use setting::Setting;
 pub use tailer::{Logs, begin};

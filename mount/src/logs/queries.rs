@@ -5,7 +5,7 @@ use super::format::Statement;
 use super::tables::Named;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
-use weft::lineage::ddl::{Use, uses};
+use weft::lineage::ddl::{Dialect, Use, uses};
 
 /// Tables of one tick at most.
 const TABLES_MAX: usize = 4_096;
@@ -41,13 +41,13 @@ impl Queries {
         Queries { every, begun: Instant::now(), by: HashMap::new() }
     }
 
-    /// Takes in a statement of the log of this number; how many tables found no room.
-    pub fn add(&mut self, log: usize, statement: &Statement) -> u64 {
+    /// Takes in a statement of the log of this number and dialect; how many tables found no room.
+    pub fn add(&mut self, (log, dialect): (usize, Dialect), statement: &Statement) -> u64 {
         if self.every.is_none() {
             return 0;
         }
         let mut lost = 0;
-        for found in uses(statement.text.as_bytes()) {
+        for found in uses(dialect, statement.text.as_bytes()) {
             let writes = found.writes;
             let key = (log, statement.database.clone(), Use { writes: false, ..found });
             if self.by.len() >= TABLES_MAX && !self.by.contains_key(&key) {
@@ -83,14 +83,14 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Statement {
-        Statement { database: Some("shop".into()), text: text.into() }
+        Statement { database: Some("shop".into()), at: None, text: text.into() }
     }
 
     #[test]
     fn statements_are_added_up_by_table() {
         let mut queries = Queries::new(Some(Duration::ZERO));
         for text in ["SELECT * FROM a", "UPDATE a SET x = 1", "INSERT INTO a SELECT * FROM b", "BEGIN"] {
-            assert_eq!(queries.add(1, &said(text)), 0);
+            assert_eq!(queries.add((1, Dialect::Postgres), &said(text)), 0);
         }
         let mut all = queries.due();
         all.sort_by(|a, b| a.table.cmp(&b.table));
@@ -103,12 +103,18 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_and_nothing_is_kept_for_nobody() {
         let mut queries = Queries::new(Some(Duration::from_secs(3_600)));
-        let lost: u64 = (0..5_000).map(|n| queries.add(0, &said(&format!("SELECT * FROM t{n}")))).sum();
+        let lost: u64 = (0..5_000)
+            .map(|n| queries.add((0, Dialect::Postgres), &said(&format!("SELECT * FROM t{n}"))))
+            .sum();
         assert_eq!((lost, queries.by.len()), (5_000 - TABLES_MAX as u64, TABLES_MAX));
-        assert_eq!(queries.add(0, &said("SELECT * FROM t1")), 0, "what is there is counted on");
+        assert_eq!(
+            queries.add((0, Dialect::Postgres), &said("SELECT * FROM t1")),
+            0,
+            "what is there is counted on"
+        );
         assert!(queries.due().is_empty(), "the tick has not passed");
         let mut nobody = Queries::new(None);
-        nobody.add(0, &said("SELECT * FROM a"));
+        nobody.add((0, Dialect::Postgres), &said("SELECT * FROM a"));
         assert!(nobody.by.is_empty());
     }
 }

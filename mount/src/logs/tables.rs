@@ -103,7 +103,7 @@ impl Tables {
     fn path(&self, layout: Layout, running: &Running, of: &Named<'_>) -> Option<String> {
         match layout {
             Layout::Mariadb => of.path_of_mariadb(running),
-            _ => of.names().iter().find_map(|name| self.names.path(name)).map(str::to_owned),
+            _ => of.path_of_postgres(&self.names).map(str::to_owned),
         }
     }
 
@@ -135,19 +135,14 @@ pub(super) struct Named<'a> {
 }
 
 impl Named<'_> {
-    /// As the catalogue may call it, the surest first.
-    fn names(&self) -> Vec<String> {
+    /// As the catalogue has it.
+    fn path_of_postgres<'a>(&self, names: &'a Names) -> Option<&'a str> {
         let Table { schema, name } = self.part.unwrap_or(self.table);
-        let schema = schema.as_deref();
-        let with = |database: &str| match schema {
-            Some(schema) => format!("{database}.{schema}.{name}"),
-            None => format!("{database}.public.{name}"),
-        };
-        let bare = match schema {
-            Some(schema) => format!("{schema}.{name}"),
-            None => name.clone(),
-        };
-        self.database.map(with).into_iter().chain([bare]).collect()
+        match (self.database, schema) {
+            (Some(database), schema) => names.path_in(database, schema.as_deref(), name),
+            (None, Some(schema)) => names.path(&format!("{schema}.{name}")),
+            (None, None) => names.path(name),
+        }
     }
 
     /// `db/t#P#p` from DATA on; names of other letters than these are spelt otherwise in files, and not looked for.

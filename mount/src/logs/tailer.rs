@@ -7,6 +7,7 @@ use super::meaning::{Change, Meaning, changes, tell_queries};
 use super::queries::Queries;
 use super::setting::Setting;
 use super::tables::Tables;
+use super::when::Said;
 use crate::Outcome;
 use crate::profile::Profile;
 use crate::running::Running;
@@ -42,6 +43,8 @@ pub struct Counts {
     pub queries_unknown: u64,
     /// What is no record of this format, or too long.
     pub skipped: u64,
+    /// Messages of PostgreSQL's that tell of no statement, or not in English.
+    pub other: u64,
     /// Why it cannot be read.
     pub trouble: Option<String>,
 }
@@ -60,6 +63,7 @@ impl Counts {
             queries: 0,
             queries_unknown: 0,
             skipped: 0,
+            other: 0,
             trouble: None,
         }
     }
@@ -140,6 +144,8 @@ struct Tailer {
     meaning: Meaning,
     /// By the number of their log: changes that wait for the catalogue's next answer.
     waiting: Vec<(usize, Change)>,
+    /// Where such a log was before: from there it is read again after a restart, so that what waits is not lost.
+    held: BTreeMap<usize, Places>,
     queries: Queries,
 }
 
@@ -193,7 +199,7 @@ impl Tailer {
         };
         let logs = settings.into_iter().map(begun).collect();
         let meaning = Meaning::new(tables, kept.detached());
-        Tailer { logs, by_profile, kept, meaning, waiting: Vec::new(), queries }
+        Tailer { logs, by_profile, kept, meaning, waiting: Vec::new(), held: BTreeMap::new(), queries }
     }
 
     /// Reads what is new and does what it asks for; false when the mount ends.
@@ -203,12 +209,15 @@ impl Tailer {
         let Some(entered) = running.logs.enter() else { return false };
         let is_last = *entered == Phase::Ending;
         self.follow_profile(&running);
+        let before: Vec<Option<Places>> = self.logs.iter().map(|(_, follow, _)| follow.places()).collect();
         for (number, (_, follow, counts)) in self.logs.iter_mut().enumerate() {
             let mut parsed = Parsed::default();
             let looked = follow.look(&mut parsed);
             counts.skipped += parsed.skipped;
-            for statement in &parsed.statements {
-                counts.queries_unknown += self.queries.add(number, statement);
+            counts.other += parsed.other;
+            let now = running.common.engine.now();
+            for statement in parsed.statements.iter().filter(|said| Said::new(said.at, now).is_news) {
+                counts.queries_unknown += self.queries.add((number, counts.format.dialect()), statement);
             }
             let changes = changes(parsed.statements, counts);
             found.extend(changes.into_iter().map(|change| (number, change)));
@@ -234,12 +243,15 @@ impl Tailer {
         let Some(mut entered) = running.logs.enter() else { return false };
         for (number, change) in found {
             let Some((.., counts)) = self.logs.get_mut(number) else { continue };
+            // The server may have ended before the mount: the next mount can ask it.
+            let asked = newest && !(is_last && self.meaning.tables.trouble.is_some());
             match self.meaning.take(&running, &change, counts) {
                 true => {}
-                false if newest => counts.unknown += 1,
+                false if asked => counts.unknown += 1,
                 false => self.waiting.push((number, change)),
             }
         }
+        self.hold(before);
         let known = tell_queries(&running, &mut self.meaning.tables, &queries);
         for (one, known) in queries.iter().zip(known) {
             let Some((.., counts)) = self.logs.get_mut(one.log) else { continue };
@@ -253,20 +265,34 @@ impl Tailer {
         !is_last
     }
 
+    /// Holds the places of logs of which something waits since this look: `before` are those from before it.
+    fn hold(&mut self, before: Vec<Option<Places>>) {
+        let waits = |number: usize| self.waiting.iter().any(|(of, _)| *of == number);
+        self.held.retain(|number, _| waits(*number));
+        for (number, places) in before.into_iter().enumerate() {
+            if let Some(places) = places.filter(|_| waits(number)) {
+                self.held.entry(number).or_insert(places);
+            }
+        }
+    }
+
     /// DATA has become a database since the mount: all that its logs hold has come since.
     fn follow_profile(&mut self, running: &Running) {
         let Some(followed_one) = self.by_profile else { return };
         let profile = running.profile();
         if profile != followed_one {
             self.by_profile = Some(profile);
+            self.held.clear();
             let all = Setting::of_profile(profile).into_iter();
             self.logs = all.map(|setting| followed(running, setting, Some(&Places::new()))).collect();
         }
     }
 
     fn tell(&mut self, running: &Running) {
-        let places =
-            self.logs.iter().filter_map(|(setting, follow, _)| Some((place(setting), follow.places()?)));
+        let places = self.logs.iter().enumerate().filter_map(|(number, (setting, follow, _))| {
+            let held = self.held.get(&number).cloned();
+            Some((place(setting), held.or_else(|| follow.places())?))
+        });
         let places: BTreeMap<String, Places> = places.collect();
         if let Err(cause) = self.kept.put(places, &self.meaning.detached) {
             tracing::debug!("STORE/logs.json cannot be written: {cause}");

@@ -88,13 +88,20 @@ fn what_is_not_a_fit_model_is_refused() {
 
 #[test]
 fn a_damaged_model_is_an_error_or_harmless_whatever_byte_it_is() {
+    let mut errors = 0;
     for at in (0..GOOD.len()).step_by(23) {
         let mut bad = GOOD.to_vec();
         bad[at] ^= 0x5a;
-        if let Ok(mut worker) = start(&bad) {
-            let _ = worker.run(&[1.0, 2.0, 3.0], LIMIT);
+        match start(&bad).and_then(|mut worker| worker.run(&[1.0, 2.0, 3.0], LIMIT)) {
+            Ok(told) => assert_eq!(told.len(), 3, "a row of its outputs, whatever they are: {at}"),
+            Err(told) => {
+                assert!(!told.is_empty() && !told.contains('\n'), "{at}: {told}");
+                errors += 1;
+            }
         }
     }
+    assert!(errors > 5, "{errors}");
+    assert_eq!(start(GOOD).unwrap().run(&[1.0, 2.0, 3.0], LIMIT).unwrap().len(), 3, "no other is harmed");
 }
 
 #[test]

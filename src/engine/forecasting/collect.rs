@@ -186,6 +186,29 @@ fn add(tick: &mut Tick, file: &Busy, begin: u64, whole: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::activity::Counters;
+
+    #[test]
+    fn a_segment_is_touched_where_it_stands_in_its_partition() {
+        let of = |path: &str| place(Layout::Postgres, &member(Layout::Postgres, b"", path.as_bytes()));
+        let (first, second, map) = (of("base/5/100"), of("base/5/100.1"), of("base/5/100_fsm"));
+        assert!(first.0 == second.0 && first.0 == map.0);
+        assert_eq!((first.1, second.1, map.1), (0, SEGMENT, 0));
+        let touched = |begin: u64, bytes: (u64, u64)| {
+            let mut counters = Counters::default();
+            counters.pages.write(bytes.0, bytes.1);
+            let (file, root) = (FileId(1), RootId(0));
+            let busy = Busy { file, root, counters, size: SEGMENT, gone: false };
+            let mut tick = Tick::default();
+            // Two segments: each of the 64 parts has 32 MiB of them.
+            add(&mut tick, &busy, begin, 2 * SEGMENT);
+            tick.touched
+        };
+        assert_eq!(touched(0, (0, PAGE)), 1);
+        assert_eq!(touched(0, (SEGMENT - PAGE, SEGMENT)), 1 << 31);
+        assert_eq!(touched(second.1, (0, PAGE)), 1 << 32);
+        assert_eq!(touched(second.1, (SEGMENT - PAGE, SEGMENT)), 1 << 63);
+    }
 
     #[test]
     fn a_partition_that_is_being_made_counts_as_what_it_will_be() {

@@ -1,10 +1,10 @@
 //! From forecasts to wishes for shadows: what the policy finds worth its cost, within what shadows may read and write.
 
 use super::collect::Collector;
-use crate::engine::Engine;
-use crate::forecast::Key;
-use crate::forecast::policy::{Candidate, Costs};
+use crate::engine::{Engine, Foreseen};
+use crate::forecast::policy::{Candidate, Costs, Decision};
 use crate::forecast::tick::{Tick, Union};
+use crate::forecast::{Forecast, Key};
 use crate::lineage::partition::is_log;
 use crate::shadow::{Reason, Subject, Wish};
 use crate::types::Timestamp;
@@ -55,12 +55,25 @@ impl Engine {
         let rate = self.shadowing.limits.bytes_per_sec as f64;
         let mut service = forecasting.service.lock();
         let decisions = service.decide(candidates, &Costs::default(), rate).to_vec();
-        let counts = service.counts();
+        let (counts, made_at) = (service.counts(), service.made_at());
+        let said = |decision: Decision| (service.forecast_of(&decision.partition), decision);
+        let wanted = decisions.into_iter().filter(|decision| counts && decision.bake).map(said);
+        let wanted: Vec<(Option<Forecast>, Decision)> = wanted.collect();
         drop(service);
-        for decision in decisions.iter().filter(|decision| counts && decision.bake) {
+        for (forecast, decision) in wanted {
             let subject = self.subject(&decision.partition);
             let (benefit, reason) = (decision.benefit_secs, Reason::Forecast);
-            self.wish(Wish { subject, pages: None, at: None, benefit, reason, urgent: false });
+            self.wish(Wish {
+                subject: subject.clone(),
+                pages: None,
+                at: None,
+                benefit,
+                reason,
+                urgent: false,
+            });
+            if let Some(forecast) = forecast {
+                self.shadowing.foresee(subject, Foreseen::new(made_at, &forecast));
+            }
         }
     }
 

@@ -165,6 +165,11 @@ impl Features {
         self.told = self.told.max(now);
     }
 
+    /// Nobody looked until then: that time does not count towards the mean rate of splits.
+    pub fn unseen(&mut self, until: Timestamp) {
+        self.told = self.told.max(until);
+    }
+
     /// Splits per partition and second, over all that has been told.
     pub fn split_rate(&self) -> f64 {
         if self.exposure_secs > 0.0 { f64::from(self.past.splits) / self.exposure_secs } else { 0.0 }

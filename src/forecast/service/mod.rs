@@ -5,6 +5,7 @@
 //! with one that fails, or with one that is worse than the baselines, [`Service::counts`] is false and the standard
 //! rule goes on.
 
+mod doubts;
 mod state;
 
 pub use state::{ModelState, Shown, State};
@@ -23,6 +24,7 @@ use crate::disk::Disk;
 use crate::meta::store::Store;
 use crate::sync::Arc;
 use crate::types::Timestamp;
+use doubts::Doubts;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,6 +94,7 @@ pub struct Service {
     /// Why there is no model, or why it has no forecasts at present.
     trouble: Option<String>,
     belief: Belief,
+    doubts: Doubts,
     latest: Latest,
     decisions: Vec<Decision>,
     purse: Purse,
@@ -114,6 +117,7 @@ impl Service {
             runner: None,
             trouble: Some("there is no model".into()),
             belief: Belief::default(),
+            doubts: Doubts::default(),
             latest: Latest::default(),
             decisions: Vec::new(),
             purse: Purse::default(),
@@ -127,12 +131,14 @@ impl Service {
         &self.how
     }
 
-    /// Takes up what was known before a restart: scores, forecasts that wait, and the ticks of the last day.
+    /// Takes up what was known before a restart: scores, forecasts that wait, doubts, and the ticks of the last day.
     pub fn warm(&mut self, meta: &Store, now: Timestamp) {
-        if let Err(error) = self.ledger.load(meta, now) {
+        if let Err(error) = self.ledger.load(meta, now).and_then(|()| self.doubts.load(meta)) {
             self.unkept = Some(format!("what was forecast before cannot be read: {error}"));
         }
         self.recall(now);
+        // Its model may have come first.
+        self.believe(now);
     }
 
     /// Takes up the ticks of the last day.
@@ -148,12 +154,16 @@ impl Service {
                     self.take(&replay::signal(partition, &line.what));
                     // Of each stretch that was seen something was kept, or it was too short to matter.
                     let at = line.at();
-                    self.ledger.pass(Timestamp(before.0.max(at.0 - 6 * self.how.tick_us)), at);
+                    let seen = Timestamp(before.0.max(at.0 - 6 * self.how.tick_us));
+                    self.ledger.pass(seen, at);
+                    self.features.unseen(seen);
+                    self.features.pass(at);
                     before = at;
                 }
             }
             Err(error) => self.unkept = Some(format!("past ticks cannot be read: {error}")),
         }
+        self.features.unseen(now);
         self.told = now;
     }
 
@@ -163,11 +173,9 @@ impl Service {
         match taken {
             Ok(runner) => {
                 self.tell(now, format!("model {} is in service", runner.id()));
-                let model = runner.id().to_owned();
                 self.runner = Some(runner);
                 self.trouble = None;
-                self.belief = Belief::default();
-                self.belief = self.ledger.judge(&model, self.since(now), &Belief::default());
+                self.believe(now);
             }
             Err(why) => {
                 self.tell(now, format!("no model: {why}"));
@@ -175,6 +183,13 @@ impl Service {
                 self.trouble = Some(why);
             }
         }
+    }
+
+    /// What to believe of the model that is in service now, by all that is known of it.
+    fn believe(&mut self, now: Timestamp) {
+        let Some(model) = self.runner.as_ref().map(|runner| runner.id().to_owned()) else { return };
+        self.belief = self.ledger.judge(&model, self.since(now), &self.doubts.of(&model));
+        self.doubts.note(&model, &self.belief, now);
     }
 
     /// The clock was set back: what is known lies ahead of it, and would hide all that comes until then.
@@ -250,6 +265,9 @@ impl Service {
         };
         self.latest = Latest { rows, answers, model, took };
         self.judge(now);
+        if let Err(error) = self.doubts.save(meta) {
+            self.unkept = Some(format!("which models are doubted cannot be stored: {error}"));
+        }
     }
 
     fn ask(&mut self, rows: &Arc<Rows>, now: Timestamp) -> (String, Vec<Option<Forecast>>) {
@@ -287,6 +305,7 @@ impl Service {
     fn judge(&mut self, now: Timestamp) {
         let Some(runner) = &self.runner else { return };
         let belief = self.ledger.judge(runner.id(), self.since(now), &self.belief);
+        self.doubts.note(runner.id(), &belief, now);
         if belief.holds() != self.belief.holds() {
             match &belief {
                 Belief::Doubted { why } => self.tell(
@@ -348,6 +367,11 @@ impl Service {
     pub fn forecast_of(&self, key: &str) -> Option<Forecast> {
         let index = self.latest.rows.keys.iter().position(|known| **known == *key)?;
         self.latest.answers.get(index).copied().flatten()
+    }
+
+    /// When the newest forecasts were made.
+    pub fn made_at(&self) -> Timestamp {
+        self.latest.rows.at
     }
 
     /// Makes durable what was kept.

@@ -139,6 +139,38 @@ fn a_model_that_lies_is_left_for_the_standard_rule_with_an_event() {
 }
 
 #[test]
+fn a_doubted_model_is_doubted_until_it_is_as_good_again_also_after_a_restart() {
+    let mut world = World::new();
+    world.set(Says(1.0));
+    world.minutes(10);
+    assert!(!world.service.counts());
+    // Another is used meanwhile.
+    world.set(Says(0.0));
+    assert!(world.service.state().state == ModelState::InUse);
+    world.set(Says(1.0));
+    assert_eq!(world.service.state().state, ModelState::Doubted);
+    world.minutes(1);
+    // Long after: all scores are out of the window, and nothing says that it is any better.
+    let World { service, meta, now, dir } = world;
+    drop((service, meta));
+    let now = now + 40 * 3_600_000_000;
+    let again = |first: bool| {
+        let (mut service, meta) = open(dir.path());
+        let take = |service: &mut Service| service.set_model(Ok(Box::new(Says(1.0))), Timestamp(now));
+        if first {
+            take(&mut service);
+        }
+        service.warm(&meta, Timestamp(now));
+        if !first {
+            take(&mut service);
+        }
+        assert_eq!(service.state().state, ModelState::Doubted, "whichever comes first: {first}");
+    };
+    again(true);
+    again(false);
+}
+
+#[test]
 fn a_model_that_crashes_costs_forecasts_only() {
     let mut world = World::new();
     world.set(Says(-1.0));
@@ -198,6 +230,30 @@ fn a_restart_takes_up_what_was_known() {
     world.minutes(6);
     assert!(world.service.state().scored > before.scored);
     assert_eq!(world.service.state().unseen, 0);
+}
+
+/// How often partitions split is the past's splits over the past's time: without the one, the other says that all will.
+#[test]
+fn a_restart_takes_up_how_often_partitions_split() {
+    let mut world = World::new();
+    world.minutes(20);
+    for n in 0..3 {
+        let (partition, children, point) = (Key::from(format!("base/5/{n}")), Vec::new(), None);
+        world.now += TICK;
+        let at = Timestamp(world.now);
+        world.service.tick(&[Signal::Split { partition, at, children, point }], at);
+    }
+    let before = world.service.features.split_rate();
+    assert!((before * 50.0 * 1_220.0 / 3.0 - 1.0).abs() < 0.02, "{before}");
+    let World { service, meta, now, dir } = world;
+    drop((service, meta));
+    let (mut service, meta) = open(dir.path());
+    // Nobody looked meanwhile.
+    let now = Timestamp(now + 5 * 3_600_000_000);
+    service.warm(&meta, now);
+    service.tick(&[], Timestamp(now.0 + TICK));
+    let after = service.features.split_rate();
+    assert!((after / before - 1.0).abs() < 0.02, "{after} {before}");
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Default for How {
             splits: SplitPolicy::Recorded,
             budget_share: 1.0,
             step_us: 0,
-            skip_share: 0.7,
+            skip_share: 0.8,
             random: 200,
             seed: 0,
             costs: Costs::default(),

@@ -1,4 +1,7 @@
-//! Tokens of SQL as PostgreSQL and MariaDB write it: just enough to tell words from what stands in quotes and comments.
+//! Tokens of SQL as PostgreSQL and MariaDB write it: just enough to tell words from what stands in quotes and comments. To
+//! one `#` begins a comment, to the other an operator; a backslash in quotes keeps the quote behind it for one alone.
+
+use super::Dialect;
 
 /// A token. Literals have no text: nothing here asks for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,13 +30,13 @@ pub(super) struct Lexed {
 }
 
 /// Takes a text apart. What begins and does not end goes to the end of the text.
-pub(super) fn lex(text: &str) -> Lexed {
+pub(super) fn lex(dialect: Dialect, text: &str) -> Lexed {
     let mut lexed = Lexed::default();
     let mut begin = 0;
     let mut rest = text;
     let at = |rest: &str| text.len() - rest.len();
     while let Some(first) = rest.chars().next() {
-        let (token, len) = one(rest, first);
+        let (token, len) = one(dialect, rest, first);
         match token {
             Some(Token::Sign(';')) => {
                 lexed.ends.push((lexed.tokens.len(), begin, at(rest)));
@@ -49,11 +52,12 @@ pub(super) fn lex(text: &str) -> Lexed {
 }
 
 /// The token at the beginning, and its bytes; none for space and comments.
-fn one(rest: &str, first: char) -> (Option<Token>, usize) {
+fn one(dialect: Dialect, rest: &str, first: char) -> (Option<Token>, usize) {
+    let is_mariadb = dialect == Dialect::Mariadb;
     if first.is_whitespace() {
         return (None, first.len_utf8());
     }
-    if rest.starts_with("--") || first == '#' {
+    if rest.starts_with("--") || first == '#' && is_mariadb {
         return (None, rest.find('\n').unwrap_or(rest.len()));
     }
     if rest.starts_with("/*") {
@@ -72,9 +76,13 @@ fn one(rest: &str, first: char) -> (Option<Token>, usize) {
         return (None, 2);
     }
     match first {
-        '\'' => (Some(Token::Literal), quoted(rest, '\'', true).1),
+        '\'' => (Some(Token::Literal), quoted(rest, '\'', is_mariadb).1),
+        // PostgreSQL's strings with escapes.
+        'e' | 'E' if !is_mariadb && rest.get(1..).is_some_and(|rest| rest.starts_with('\'')) => {
+            (Some(Token::Literal), 1 + quoted(rest.get(1..).unwrap_or(""), '\'', true).1)
+        }
         '"' | '`' => {
-            let (text, len) = quoted(rest, first, first == '"');
+            let (text, len) = quoted(rest, first, first == '"' && is_mariadb);
             (Some(Token::Word { text, quoted: true }), len)
         }
         '$' => dollar(rest).map_or((Some(Token::Sign('$')), 1), |len| (Some(Token::Literal), len)),

@@ -5,7 +5,7 @@
 
 use super::cursor::Cursor;
 use super::lex::{Lexed, Token, lex};
-use super::{NAMES_MAX, STATEMENTS_MAX, Table};
+use super::{Dialect, NAMES_MAX, STATEMENTS_MAX, Table};
 
 /// Bytes of a text that are looked at: names stand before values.
 const TEXT_MAX: usize = 16 << 10;
@@ -20,10 +20,10 @@ pub struct Use {
 }
 
 /// What a text of one or more statements reads and writes; what one statement names twice is there once.
-pub fn uses(text: &[u8]) -> Vec<Use> {
+pub fn uses(dialect: Dialect, text: &[u8]) -> Vec<Use> {
     let text = text.get(..TEXT_MAX).unwrap_or(text);
     let text = String::from_utf8_lossy(text);
-    let Lexed { tokens, ends } = lex(&text);
+    let Lexed { tokens, ends } = lex(dialect, &text);
     let mut found = Vec::new();
     let mut begin = 0;
     for (end, ..) in ends.into_iter().take(STATEMENTS_MAX) {
@@ -182,11 +182,15 @@ mod tests {
 
     /// `r:` and `w:` before the names, in order.
     fn told(text: &str) -> String {
+        told_in(Dialect::Postgres, text)
+    }
+
+    fn told_in(dialect: Dialect, text: &str) -> String {
         let one = |one: Use| {
             let part = one.part.map_or_else(String::new, |part| format!("#{part}"));
             format!("{}:{}{part}", if one.writes { "w" } else { "r" }, one.table)
         };
-        uses(text.as_bytes()).into_iter().map(one).collect::<Vec<_>>().join(" ")
+        uses(dialect, text.as_bytes()).into_iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -231,11 +235,30 @@ mod tests {
     }
 
     #[test]
+    fn signs_mean_what_they_mean_to_their_server() {
+        let (pg, maria) = (Dialect::Postgres, Dialect::Mariadb);
+        for (dialect, text, want) in [
+            (pg, "SELECT data #>> '{a,b}' FROM orders", "r:orders"),
+            (pg, "SELECT data #- '{a}', 5 # 3 FROM orders", "r:orders"),
+            (maria, "SELECT 1 # FROM a\nFROM b", "r:b"),
+            (pg, "SELECT '\\' FROM a; SELECT '\\', 'FROM b'", "r:a"),
+            (pg, "SELECT E'\\'FROM a', e'\\\\' FROM b", "r:b"),
+            (pg, "SELECT e.x, date FROM e", "r:e"),
+            (pg, "SELECT 1 FROM \"a\\\" WHERE x", "r:a\\"),
+            (maria, "SELECT '\\' FROM a', \"\\\" FROM a\" FROM b", "r:b"),
+        ] {
+            assert_eq!(told_in(dialect, text), want, "{text}");
+        }
+    }
+
+    #[test]
     fn a_long_statement_is_read_as_far_as_names_are_and_no_further() {
         let text = format!("INSERT INTO t VALUES {}, (SELECT 1 FROM u)", "(1, 'x'), ".repeat(100_000));
         assert_eq!(told(&text), "w:t");
         let many: Vec<String> = (0..5_000).map(|n| format!("t{n}")).collect();
-        assert!(uses(format!("SELECT * FROM {}", many.join(",")).as_bytes()).len() <= NAMES_MAX);
+        assert!(
+            uses(Dialect::Mariadb, format!("SELECT * FROM {}", many.join(",")).as_bytes()).len() <= NAMES_MAX
+        );
     }
 
     proptest! {
@@ -251,9 +274,11 @@ mod tests {
             ),
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            uses(words.join(" ").as_bytes());
-            uses(format!("select {}", words.join(" ")).as_bytes());
-            uses(&bytes);
+            for dialect in [Dialect::Postgres, Dialect::Mariadb] {
+                uses(dialect, words.join(" ").as_bytes());
+                uses(dialect, format!("select {}", words.join(" ")).as_bytes());
+                uses(dialect, &bytes);
+            }
         }
     }
 }

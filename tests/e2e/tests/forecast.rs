@@ -4,11 +4,12 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
+use weft_e2e::steered::Steered;
 use weft_e2e::{Mount, Place, cmd};
 
 /// A mount that counts each second.
-fn mounted(place: &Place) -> Mount {
-    let mount = Mount::new(place);
+fn mounted(place: &Place, clock: &Steered) -> Mount {
+    let mount = Mount::new(place).clock(clock);
     fs::create_dir(&mount.store).unwrap();
     fs::write(mount.store.join("weft.toml"), "forecast_tick_secs = 1\nforecast_step_secs = 1\n").unwrap();
     mount.mount()
@@ -37,10 +38,37 @@ fn write_until_known(mount: &Mount, name: &str) -> Value {
     unreachable!("it writes on until then")
 }
 
+/// Forecasts for a minute are scored when it has passed, which the clock says: beside every baseline, on the same cases.
+fn are_scored(mount: &Mount, clock: &Steered) {
+    let written = |told: &Value| -> Vec<Value> {
+        let lines = told["scores"].as_array().cloned().unwrap();
+        lines.into_iter().filter(|line| line["what"] == "write" && line["horizon_secs"] == 60).collect()
+    };
+    assert_eq!(written(&json(mount, &["forecast", "scores"])), Vec::<Value>::new(), "nothing is due yet");
+    // The first may have been made before there was a model.
+    let lines = (1..30)
+        .find_map(|minutes| {
+            write_until_known(mount, "orders");
+            clock.set_us(minutes * 61_000_000);
+            write_until_known(mount, "orders");
+            Some(written(&json(mount, &["forecast", "scores"]))).filter(|lines| !lines.is_empty())
+        })
+        .expect("nothing is scored");
+    let baselines = ["climatology", "ewma", "linear", "persistence"];
+    let is_one = |line: &&Value| baselines.contains(&line["name"].as_str().unwrap());
+    assert_eq!(lines.iter().filter(is_one).count(), baselines.len(), "{lines:?}");
+    assert_eq!(lines.len(), baselines.len() + 1, "and whoever forecasts: {lines:?}");
+    for line in &lines {
+        assert!(line["cases"].as_f64().unwrap() >= 1.0 && line["cases"] == lines[0]["cases"], "{line}");
+        assert!((0.0..=1.0).contains(&line["brier"].as_f64().unwrap()), "{line}");
+    }
+}
+
 #[test]
 fn what_is_written_is_counted_forecast_and_explained_and_survives_a_crash() {
     let place = Place::new();
-    let mount = mounted(&place);
+    let clock = Steered::new(&place);
+    let mount = mounted(&place, &clock);
     let told = write_until_known(&mount, "orders");
     assert!(told["forecast"]["signals"].as_u64().unwrap() > 0, "{told}");
     assert_eq!(told["forecast"]["dropped"], 0, "{told}");
@@ -52,10 +80,7 @@ fn what_is_written_is_counted_forecast_and_explained_and_survives_a_crash() {
         "{}",
         refused.stderr
     );
-    assert!(
-        json(&mount, &["forecast", "scores"])["scores"].is_array()
-            || json(&mount, &["forecast", "scores"])["scores"].is_object()
-    );
+    are_scored(&mount, &clock);
 
     mount.crash();
     write_until_known(&mount, "items");

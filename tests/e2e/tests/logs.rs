@@ -250,6 +250,45 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
     assert_eq!(queries(&mount, "shop/orders#P#px"), (1, 0));
 }
 
+/// As after a week in which the server ran without a mount: the log says when it was.
+#[test]
+fn a_split_of_long_ago_is_noted_and_nothing_is_made_ready_for_it() {
+    let place = Place::new();
+    let log = place.join("slow.log");
+    let text = format!(
+        "profile = \"mariadb\"\nforecast_tick_secs = 1\nlog = [{{ path = \"{}\", format = \"mariadb-slow\" }}]\n",
+        log.display()
+    );
+    let mount = configured(Mount::new(&place), &text);
+    fs::create_dir(mount.point.join("shop")).unwrap();
+    for table in ["old", "new"] {
+        fs::write(mount.point.join(format!("shop/{table}#P#pmax.ibd")), vec![7; 64 << 10]).unwrap();
+    }
+    // The first look takes what is there for what was there before.
+    std::thread::sleep(Duration::from_millis(500));
+    let say = |table: &str, secs: u64, into: &str| {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let block = format!(
+            "# Thread_id: 5  Schema: shop  QC_hit: No\nSET timestamp={secs};\nALTER TABLE {table} {into};\n"
+        );
+        std::io::Write::write_all(&mut file, block.as_bytes()).unwrap();
+    };
+    let into = "REORGANIZE PARTITION pmax INTO (PARTITION p9 VALUES LESS THAN (9), PARTITION px VALUES LESS THAN (99))";
+    say("old", 1_700_000_000, into);
+    until("it is noted", &mount, |status| sum(status, "splits") == 2);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    say("new", now.as_secs(), into);
+    until_shadowed(&mount, "shop/new#P#pmax");
+    let listed = splits(&mount);
+    let declared = listed[0]["declared"].as_str().unwrap();
+    assert_eq!((listed[0]["parent"].as_str(), &declared[..13]), (Some("shop/old#P#pmax"), "2023-11-14T22"));
+    assert_eq!(listed[0]["children"][0]["ready"], false, "{listed:#}");
+    assert_eq!(listed[1]["children"][0]["ready"], true, "{listed:#}");
+    mount.unmount();
+    assert_eq!(traced(&mount, "split", "shop/new#P#pmax").len(), 1);
+    assert_eq!(traced(&mount, "split", "shop/old#P#pmax").len(), 0);
+}
+
 #[test]
 fn what_statements_read_and_write_reaches_the_forecast_and_the_trace() {
     let place = Place::new();
@@ -345,14 +384,63 @@ fn a_log_in_a_root_is_followed_by_any_path_and_keeps_no_mount_busy() {
     let paths = [further.join("a.log"), links.join("further/b.log"), links.join("data/c.log")];
     let logs =
         paths.each_ref().map(|path| format!("{{ path = \"{}\", format = \"pg-stderr\" }}", path.display()));
-    let mount =
-        configured(Mount::over(&data).root("further", &further), &format!("log = [{}]\n", logs.join(", ")));
+    let settings = format!("forecast_tick_secs = 1\nlog = [{}]\n", logs.join(", "));
+    let mount = configured(Mount::over(&data).root("further", &further), &settings);
     // Whatever is there at the first look was there before.
     std::thread::sleep(Duration::from_millis(500));
     for path in &paths {
         fs::write(path, "LOG:  statement: DROP TABLE a\nLOG:  no statement\n").unwrap();
     }
     until("all are followed", &mount, |status| (0..3).all(|log| status["logs"][log]["changes"] == 1));
+    // They are looked at again and again, which is no work of a database's.
+    std::thread::sleep(Duration::from_secs(2));
+    mount.unmount();
+    for partition in ["further:a.log", "further:b.log", "c.log"] {
+        let ticks = traced(&mount, "tick", partition);
+        assert!(!ticks.is_empty() && ticks.iter().all(|fields| fields[11] == "0"), "{partition}: {ticks:?}");
+    }
+}
+
+/// A catalogue that takes its time is not asked again at once: what comes meanwhile waits.
+#[test]
+fn what_waits_for_the_catalogue_is_read_again_after_a_crash_and_after_an_unmount() {
+    let place = Place::new();
+    let log = place.join("pg.log");
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in server.incoming() {
+            std::thread::sleep(Duration::from_secs(5));
+            drop(client);
+        }
+    });
+    let mount = configured(
+        Mount::new(&place),
+        &format!(
+            "log_catalogue = \"host=127.0.0.1 port={port} user=nobody\"\nlog = [{{ path = \"{}\", format = \"pg-stderr\" }}]\n",
+            log.display()
+        ),
+    );
+    let say = |child: &str| {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let line = format!("LOG:  statement: ALTER TABLE t DETACH PARTITION {child}\nLOG:  end\n");
+        std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+    };
+    // The first look takes what is there for what was there before.
+    std::thread::sleep(Duration::from_millis(500));
+    say("a");
+    until("it is asked in vain", &mount, |status| sum(status, "unknown") == 1);
+    say("b");
+    until("the next waits", &mount, |status| sum(status, "changes") == 2);
+    // Places are written once a second.
+    std::thread::sleep(Duration::from_millis(1_500));
+    mount.crash();
+    until("it is read again, and asked for", &mount, |status| sum(status, "unknown") >= 1);
+    say("c");
+    until("another waits", &mount, |status| sum(status, "changes") >= 2);
+    mount.unmount();
+    mount.remount();
+    until("it is read again", &mount, |status| sum(status, "changes") >= 1);
     mount.unmount();
 }
 

@@ -105,3 +105,17 @@ fn without_a_library_status_says_why_and_the_mount_works() {
     assert!(!mount.store.join("models").exists(), "nothing refused is kept");
     mount.unmount();
 }
+
+#[test]
+fn a_mount_that_does_not_forecast_starts_no_model() {
+    let place = Place::new();
+    let mount = Mount::new(&place);
+    std::fs::create_dir(&mount.store).unwrap();
+    std::fs::write(mount.store.join("weft.toml"), "forecast = false\n").unwrap();
+    let mount = mount.mount();
+    let used = model(&mount, &["use", "shipped"]).ok();
+    assert!(used.contains("forecast = false in weft.toml") && used.contains("model shipped"), "{used}");
+    let told = mount.status()["model"].clone();
+    assert!(told["id"].is_null() && told["trouble"] == "forecast = false in weft.toml", "{told}");
+    mount.unmount();
+}

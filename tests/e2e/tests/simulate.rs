@@ -16,7 +16,7 @@ fn public_trace(place: &Place) -> PathBuf {
         let page = second * 37 % 200;
         text.push_str(&format!("{second},0,{},4096,W\n", page * 4096));
         text.push_str(&format!("{second},0,{},4096,W\n", (1 << 20) + second % 50 * 4096));
-        if second % 3_600 < 120 {
+        if second % 1_800 < 120 {
             for n in 0..60 {
                 text.push_str(&format!(
                     "{second}.{n:02},0,{},4096,W\n",

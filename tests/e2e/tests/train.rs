@@ -72,6 +72,7 @@ fn a_model_trained_on_the_sites_own_trace_takes_over_when_it_is_better() {
     assert_eq!((&trained["used"], &comparison["better"]), (&true.into(), &true.into()), "{trained}");
     assert!(comparison["challenger"].as_f64() < comparison["champion"].as_f64(), "{trained}");
     assert_eq!(used(&mount), new);
+    assert!(is_tidy(&mount));
     // The daemon loads it beside its work.
     let begun = std::time::Instant::now();
     while !mount.status()["model"]["id"].as_str().is_some_and(|id| new.starts_with(id)) {
@@ -114,4 +115,58 @@ fn refused(place: &Place, mount: &Mount) {
     }
     let failed = weft(mount, &["train", "--python", "/bin/false"]);
     assert!(failed.code == 1 && failed.stderr.contains("/bin/false failed"), "{failed:?}");
+    assert!(is_tidy(mount));
+}
+
+/// As after an upgrade that changes the features: what would be used instead is the shipped one, and that is to be beaten.
+#[test]
+fn where_the_model_in_use_does_not_run_the_shipped_one_is_to_be_beaten() {
+    let place = Place::new();
+    let mount = Mount::new(&place).mount();
+    mount.unmount();
+    keep_trace(&mount.store, 6 * 360, PARTITIONS);
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../mount/src/onnx/fixtures/other_schema.onnx");
+    let shown =
+        cmd::run(mount.weft().args(["model", "show", "--json", "--store"]).arg(&mount.store).arg(&other));
+    let shown: Value = serde_json::from_str(&shown.ok()).unwrap();
+    let (fits, old) = (&shown["fits"], shown["blake3"].as_str().unwrap());
+    assert_eq!(fits, false, "{shown}");
+    let dir = mount.store.join("models");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::copy(&other, dir.join(format!("{old}.onnx"))).unwrap();
+    std::fs::write(dir.join("used.json"), format!("{{\"model\":\"{old}\"}}")).unwrap();
+    let trained = cmd::run(mount.weft().args(["train", "--json", "--store"]).arg(&mount.store));
+    assert!(trained.stderr.contains("has to be better than that"), "{trained:?}");
+    let trained: Value = serde_json::from_str(&trained.ok()).unwrap();
+    let comparison = &trained["comparison"];
+    assert_eq!(
+        (&trained["champion"], &trained["used"]),
+        (&"shipped".into(), &comparison["better"]),
+        "{trained}"
+    );
+    assert!(comparison["champion"].is_number() && comparison["challenger"].is_number(), "{trained}");
+}
+
+/// What was worked on is away.
+fn is_tidy(mount: &Mount) -> bool {
+    !mount.store.join("train/work").exists()
+}
+
+/// What a training takes would count as the disk's being full, and history would be shortened for it.
+#[test]
+fn training_leaves_the_room_that_a_mount_keeps_free() {
+    let place = Place::new();
+    let mount = Mount::new(&place).mount();
+    mount.unmount();
+    keep_trace(&mount.store, 6 * 360, PARTITIONS);
+    let settings = mount.store.join("weft.toml");
+    let usual = std::fs::read_to_string(&settings).unwrap();
+    // More than there is.
+    std::fs::write(&settings, format!("keep_free_mib = 1048576\n{usual}")).unwrap();
+    std::fs::create_dir_all(mount.store.join("train/work/of-one-that-was-killed")).unwrap();
+    let refused =
+        cmd::run(mount.weft().args(["train", "--python", "/bin/true", "--store"]).arg(&mount.store));
+    assert!(refused.code == 1 && refused.stderr.contains("would not fit"), "{refused:?}");
+    assert!(refused.stderr.contains("of which 2.0 TiB stay free"), "{refused:?}");
+    assert!(is_tidy(&mount));
 }

@@ -1,10 +1,10 @@
 use super::files;
-use crate::{Outcome, output};
+use crate::{Outcome, output, space};
 use serde_json::json;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use weft::forecast::trace::examples::{Batch, Wanted, walk};
+use weft::forecast::trace::examples::{Batch, ROW_BYTES, Wanted, expected, walk};
 use weft::forecast::trace::npy::Npy;
 use weft::forecast::trace::replay::SplitPolicy;
 use weft::forecast::trace::{Trace, labels};
@@ -29,6 +29,12 @@ pub struct Args {
     /// About so many rows: idle partitions are drawn, and weigh more
     #[arg(long, default_value_t = 500_000, value_name = "N")]
     rows: u64,
+    /// About so many rows at most: busy partitions are drawn too [default: all busy ones]
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true, value_name = "N")]
+    most: u64,
+    /// Leave so much of DIR's filesystem free, or write nothing
+    #[arg(long, default_value_t = 0, value_name = "MIB")]
+    leave_mib: u64,
     /// Changes which are drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -88,7 +94,8 @@ pub fn run(args: &Args) -> Outcome {
     let policy = SplitPolicy::parse(&args.splits)?;
     let trace = files::read(&args.trace)?;
     let step_us = files::step_us(args.step, &trace)?;
-    let wanted = Wanted { policy, step_us, rows: args.rows, seed: args.seed };
+    let wanted = Wanted { policy, step_us, rows: args.rows, most: args.most, seed: args.seed };
+    space::has_room(&args.output, expected(&trace, &wanted).saturating_mul(ROW_BYTES), args.leave_mib << 20)?;
     std::fs::create_dir_all(&args.output)
         .map_err(|cause| format!("cannot make {}: {cause}", args.output.display()))?;
     let failed = |cause: std::io::Error| format!("cannot write into {}: {cause}", args.output.display());
