@@ -258,6 +258,22 @@ class Gradients(unittest.TestCase):
             self.assertAlmostEqual((up - down) / (2 * step), float(grads[key].reshape(-1)[at]), delta=5e-3, msg=key)
 
 
+class Merging(unittest.TestCase):
+    def test_what_is_merged_stays_what_it_was(self):
+        near = np.zeros(len(ASKED) * 2)
+        nets = [net.Net(4, (5, 3), seed, near) for seed in (1, 2, 3)]
+        rng = np.random.default_rng(1)
+        x = rng.standard_normal((6, 4)).astype(np.float32)
+        said = net.beside(np.abs(rng.standard_normal((6, len(ASKED), 2))).astype(np.float32))
+        before = [one.forward(x, said).copy() for one in nets]
+        whole = net.merged(nets)
+        for one, was in zip(nets, before):
+            np.testing.assert_array_equal(one.forward(x, said), was)
+        # What goes beside the experts is a line: the mean of what each says.
+        straight = [column for column in range(WIDTH) if column not in ASKED]
+        np.testing.assert_allclose(whole.forward(x, said)[:, straight], np.mean(before, axis=0)[:, straight], atol=1e-5)
+
+
 class Bounds(unittest.TestCase):
     """However far out a row is, a forecast stays near what its experts say."""
 
