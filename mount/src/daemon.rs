@@ -62,8 +62,9 @@ impl Clock for MachineClock {
 pub fn mount(request: &Request) -> Outcome<()> {
     let plan = check::plan(request)?;
     if request.foreground {
+        let report = process::foreground(|| look_at_tops(&plan))?;
         process::log_to_stderr();
-        return serve(&plan, Report::Foreground);
+        return serve(&plan, report);
     }
     match process::background()? {
         Side::Parent(outcome) => outcome.map(|()| look_at_tops(&plan)),
