@@ -147,10 +147,15 @@ impl Engine {
         self.forecast_wishes();
     }
 
-    /// Takes a model into service, or hears why there is none. Its forecasts come with the next step.
-    pub fn set_predictor(&self, model: std::result::Result<Box<dyn Predictor>, String>) {
+    /// Takes a model into service, or hears why there is none; and why it is not the one that was wanted. Its forecasts come
+    /// with the next step.
+    pub fn set_predictor(
+        &self,
+        model: std::result::Result<Box<dyn Predictor>, String>,
+        instead: Option<&str>,
+    ) {
         let now = self.now();
-        self.forecasting.step(|service| service.set_model(model, now));
+        self.forecasting.step(|service| service.set_model(model, instead, now));
     }
 
     /// Looks at the forecast as it is.

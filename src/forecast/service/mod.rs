@@ -157,8 +157,16 @@ impl Service {
         self.told = now;
     }
 
-    /// Takes a model into service, or hears why there is none.
-    pub fn set_model(&mut self, model: Result<Box<dyn Predictor>, String>, now: Timestamp) {
+    /// Takes a model into service, or hears why there is none; and why it is not the one that was wanted.
+    pub fn set_model(
+        &mut self,
+        model: Result<Box<dyn Predictor>, String>,
+        instead: Option<&str>,
+        now: Timestamp,
+    ) {
+        if let Some(why) = instead {
+            self.tell(now, why.to_owned());
+        }
         let taken = model.and_then(|model| Runner::new(model).map_err(|trouble| trouble.to_string()));
         match taken {
             Ok(runner) => {

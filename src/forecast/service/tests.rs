@@ -85,7 +85,7 @@ impl World {
     }
 
     fn set(&mut self, model: impl Predictor + 'static) {
-        self.service.set_model(Ok(Box::new(model)), Timestamp(self.now));
+        self.service.set_model(Ok(Box::new(model)), None, Timestamp(self.now));
     }
 }
 
