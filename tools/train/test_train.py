@@ -156,11 +156,17 @@ class Training(unittest.TestCase):
         graph.save(graph.assemble(self.scaler, self.experts, poor, {}), worse)
         self.assertTrue(compare.compare(worse, out, rows)["better"])
         self.assertFalse(compare.compare(out, worse, rows)["better"])
+        self.assertGreaterEqual(compare.MOMENTS_LEAST, 2 * judge.BLOCKS, "blocks are of several moments")
         # Of minutes nothing follows, however good they look.
         write_rows(self.dir / "minutes", moments=30, partitions=200)
         told = compare.compare(worse, out, Rows(self.dir / "minutes"))
         self.assertFalse(told["better"])
         self.assertIn("6 moments within 300 s", told["why"])
+        # What `weft train` takes for enough is; of less than that by what the last moment may know, nothing is.
+        for moments, enough in ((150, False), (156, True)):
+            write_rows(self.dir / f"of_{moments}", moments=moments)
+            told = compare.compare(worse, out, Rows(self.dir / f"of_{moments}"))
+            self.assertEqual("why" not in told, enough, told)
 
 
 class Synthetic(unittest.TestCase):
