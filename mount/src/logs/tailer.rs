@@ -1,9 +1,10 @@
 //! The thread that follows all logs, and what it says of itself.
 
-use super::follow::{Follow, Places};
+use super::follow::Follow;
 use super::format::Parsed;
 use super::kept::Kept;
 use super::meaning::{Change, Meaning, changes, tell_queries};
+use super::place::Places;
 use super::queries::Queries;
 use super::setting::Setting;
 use super::tables::Tables;
@@ -266,7 +267,7 @@ impl Tailer {
 
     fn tell(&mut self, running: &Running) {
         let places =
-            self.logs.iter().filter_map(|(setting, follow, _)| Some((place(setting), follow.places()?)));
+            self.logs.iter_mut().filter_map(|(setting, follow, _)| Some((place(setting), follow.places()?)));
         let places: BTreeMap<String, Places> = places.collect();
         if let Err(cause) = self.kept.put(places, &self.meaning.detached) {
             tracing::debug!("STORE/logs.json cannot be written: {cause}");

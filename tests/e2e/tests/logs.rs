@@ -338,21 +338,23 @@ fn statistics_of_postgres_tell_what_is_read() {
 #[test]
 fn a_log_in_a_root_is_followed_by_any_path_and_keeps_no_mount_busy() {
     let place = Place::new();
-    let (data, further, links) = (place.join("data"), place.join("further"), place.join("links"));
-    [&data, &further, &links].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let names = ["data", "further", "links", "elsewhere"];
+    let [data, further, links, elsewhere] = names.map(|name| place.join(name));
+    [&data, &further, &links, &elsewhere].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
     symlink(&data, links.join("data")).unwrap();
     symlink("../further", links.join("further")).unwrap();
     let paths = [further.join("a.log"), links.join("further/b.log"), links.join("data/c.log")];
     let logs =
-        paths.each_ref().map(|path| format!("{{ path = \"{}\", format = \"pg-stderr\" }}", path.display()));
+        paths.iter().map(|path| format!("{{ path = \"{}\", format = \"pg-stderr\" }}", path.display()));
+    let logs: Vec<String> = logs.collect();
     let mount =
         configured(Mount::over(&data).root("further", &further), &format!("log = [{}]\n", logs.join(", ")));
     // Whatever is there at the first look was there before.
     std::thread::sleep(Duration::from_millis(500));
     for path in &paths {
-        fs::write(path, "LOG:  statement: DROP TABLE a\nLOG:  no statement\n").unwrap();
+        fs::write(data.join(path), "LOG:  statement: DROP TABLE a\nLOG:  no statement\n").unwrap();
     }
-    until("all are followed", &mount, |status| (0..3).all(|log| status["logs"][log]["changes"] == 1));
+    until("all are followed", &mount, |status| (0..5).all(|log| status["logs"][log]["changes"] == 1));
     mount.unmount();
 }
 
@@ -409,3 +411,8 @@ fn settings_that_name_no_log_are_refused_at_the_mount() {
         assert!(refused.code != 0 && refused.stderr.contains(why), "{text}: {refused:?}");
     }
 }
+    // As `log_directory` may be: a link out of DATA, or from there into another root.
+    symlink(&elsewhere, data.join("log")).unwrap();
+    symlink("../links/further", data.join("logs")).unwrap();
+    let paths = paths.into_iter().chain([PathBuf::from("log/d.log"), PathBuf::from("logs/e.log")]);
+    let paths: Vec<PathBuf> = paths.collect();
