@@ -79,7 +79,7 @@ pub fn table(splits: &Value, empty: bool) -> String {
                 (path, _) => path,
             };
             let number = format!("{}.{}", field(split, "split"), at + 1);
-            let how = format!("{} {}", field(split, "how"), field(split, "declared"));
+            let how = format!("{} {}{}", field(split, "how"), field(split, "declared"), foreseen(split));
             rows.push([number, field(split, "parent"), how, what.join(": "), size, shadow(child), files]);
         }
     }
@@ -92,6 +92,14 @@ pub fn table(splits: &Value, empty: bool) -> String {
 /// How it stands with the shadow of a child.
 fn shadow(child: &Value) -> String {
     let size = bytes(number(child, "shadow_bytes") as f64);
+/// By whom it was forecast, if by anyone.
+fn foreseen(split: &Value) -> String {
+    match split.pointer("/foreseen/made").and_then(Value::as_str) {
+        Some(made) => format!(", foreseen {made}"),
+        None => String::new(),
+    }
+}
+
     match (child["ready"] == true, field(child, "not_made")) {
         // Nobody had said that it splits.
         (true, _) if child["shadow_for"] == "forecast" => format!("ready by forecast, {size}"),
@@ -108,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_line_for_each_child() {
-        let splits = json!([{ "split": 3, "parent": "base/5/16397", "how": "declared", "declared": "2026", "children": [
+        let splits = json!([{ "split": 3, "parent": "base/5/16397", "how": "declared", "declared": "2026",
+            "foreseen": { "made": "2025", "model": "m" }, "children": [
             { "name": "shop.new", "predicate": "a > 1", "pages": 512, "ready": true, "shadow_bytes": 2_097_152,
               "partition": "base/5/16400", "tie": "guess" },
             { "pages": null, "ready": false },
@@ -126,6 +135,7 @@ mod tests {
             "not there yet",
             "waits",
             "ready by forecast, 4.0 KiB",
+            "declared 2026, foreseen 2025",
             "not made: there is no room",
         ] {
             assert!(text.contains(part), "{part}: {text}");

@@ -23,6 +23,7 @@ pub const TABLES: &[(&str, &str, Loss)] = &[
     ("asked", "which shadows were asked for, of those that are there", Loss::Rebuilt),
     ("forecasts", "forecasts", Loss::Gone),
     ("scores", "scores of forecasts", Loss::Gone),
+    ("acted", "forecasts that something followed from", Loss::Gone),
     ("lineage", "lineage of partitions", Loss::Gone),
     ("splits", "splits that were declared or seen", Loss::Gone),
 ];
