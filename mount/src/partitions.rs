@@ -110,8 +110,24 @@ impl Running {
             answer["files"] = past.iter().flat_map(of).collect();
             answer["parents"] = past.iter().map(|one| one.parent.to_string()).collect();
             answer["notes"] = past.iter().map(|one| note(&partition, one)).collect();
+        } else {
+            answer["notes"] = self.merged_since(&partition, Seq(seq)).into_iter().collect();
         }
         Ok(answer)
+    }
+
+    /// A word about what has gone into a partition since that goes on under its name.
+    fn merged_since(&self, partition: &Partition, at: Seq) -> Option<Value> {
+        let shown = partition.to_string();
+        let origins = self.common.engine.origins_of(self.layout(), partition).unwrap_or_default();
+        let since =
+            origins.iter().filter(|origin| origin.anew && origin.born > at.0 && origin.parent != shown);
+        let since: Vec<&str> = since.map(|origin| origin.parent.as_str()).collect();
+        (!since.is_empty()).then(|| {
+            let since = since.join(", ");
+            format!("{shown} is as it was then; what it holds now may have been in {since}: restore that too")
+                .into()
+        })
     }
 }
 

@@ -60,6 +60,12 @@ impl Running {
         Ok(json!({ "partition": partition.to_string() }))
     }
 
+    pub(crate) fn forget_split(&self, split: u64, child: Option<usize>) -> Outcome<Value> {
+        let split = self.common.engine.forget_split(split, child).map_err(told)?;
+        let acted = self.common.engine.acted_on(|of| of == split.parent);
+        self.split_json(&split, &acted)
+    }
+
     fn split_json(&self, split: &Split, acted: &ActedOn) -> Outcome<Value> {
         let parent = self.partition(&split.parent)?;
         let layout = self.layout();
@@ -78,6 +84,7 @@ impl Running {
                 "predicate": child.predicate,
                 "partition": child.partition,
                 "tie": child.tie,
+                "forgotten": child.forgotten,
                 "ready": ready.is_some(),
                 "shadow_bytes": ready.map(|(bytes, _)| bytes),
                 "shadow_for": ready.map(|(_, reason)| reason),
