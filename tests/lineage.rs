@@ -15,7 +15,7 @@ use support::Ticking;
 use support::bed::{self, regular};
 use support::kv::CrashKv;
 use weft::disk::sim::SimDisk;
-use weft::engine::{Engine, Layout, Partition};
+use weft::engine::{Engine, Layout, Partition, RenameMode};
 use weft::lineage::splits::{Child, How, Tie};
 use weft::types::{FileId, PAGE, PageSet, Seq};
 
@@ -147,4 +147,67 @@ fn an_index_that_is_behind_is_waited_for() {
     assert_eq!(world.pages("child", before), expected);
     let world = world.without_index();
     assert_eq!(world.pages("child", before), expected);
+}
+
+/// The files of a child are not known by its name: those that appear beside the parent are guessed to be its.
+#[test]
+fn what_is_forgotten_is_not_guessed_again() {
+    let world = World::new();
+    let first = world.declare("first", 1, world.now());
+    world.make("one", 1);
+    let origins = |name: &str| {
+        let all = world.engine.origins_of(Layout::Generic, &partition(name)).unwrap();
+        all.into_iter().map(|origin| origin.parent).collect::<Vec<_>>()
+    };
+    assert_eq!(origins("one"), [PARENT]);
+    world.engine.forget_split(first.0, Some(first.1)).unwrap();
+    assert_eq!(origins("one"), Vec::<String>::new());
+    // Nor is it taken for another child, and what comes later is not taken for the one that is forgotten.
+    world.declare("second", 2, world.now());
+    assert_eq!(origins("one"), Vec::<String>::new());
+    world.make("two", 1);
+    assert_eq!(origins("two"), [PARENT]);
+    let splits = world.engine.splits(Layout::Generic).unwrap();
+    let files: Vec<Option<&str>> =
+        splits[0].children.iter().map(|child| child.partition.as_deref()).collect();
+    assert_eq!(files, [Some("one"), Some("two")]);
+    // It is durable.
+    let World { disk, clock, engine } = world;
+    engine.checkpoint().unwrap();
+    engine.abandon();
+    drop(engine);
+    let engine = bed::open(&disk.kill(), &CrashKv::new(), &clock, bed::options()).unwrap();
+    assert_eq!(engine.origins_of(Layout::Generic, &partition("one")).unwrap(), []);
+    assert!(engine.splits(Layout::Generic).unwrap()[0].children[0].forgotten);
+}
+
+/// REORGANIZE PARTITION p1, p2 INTO (p2): the files of before have the child's name.
+#[test]
+fn a_child_with_the_name_of_a_parent_has_other_files() {
+    let world = World::new();
+    let (dir, _) = world.engine.create(FileId::ROOT, b"t", bed::directory()).unwrap();
+    let make = |name: &str| {
+        let (file, _) = world.engine.create(dir, name.as_bytes(), regular()).unwrap();
+        world.engine.write(file, 0, &vec![1; 4 * PAGE as usize], false).unwrap();
+    };
+    ["p1", "p2"].into_iter().for_each(make);
+    let parents = ["t/p1", "t/p2"];
+    for parent in parents {
+        let child = Child { name: Some("t/p2".into()), anew: true, ..Child::default() };
+        world.engine.declare_split(Layout::Generic, &partition(parent), How::Ddl, child).unwrap();
+    }
+    let origins = || {
+        let all = world.engine.origins_of(Layout::Generic, &partition("t/p2")).unwrap();
+        all.into_iter().map(|origin| (origin.parent, origin.born)).collect::<Vec<_>>()
+    };
+    assert_eq!(origins(), [], "the statement has not run yet");
+    let ends = world.now();
+    make("p2#TMP#");
+    world.engine.unlink(dir, b"p1").unwrap();
+    world.engine.rename((dir, b"p2#TMP#"), (dir, b"p2"), RenameMode::Replace).unwrap();
+    assert_eq!(origins(), parents.map(|parent| (parent.to_owned(), ends.0)));
+    // A person who says it of the parent itself means other files, too.
+    let own = Child { name: Some("t/p2".into()), ..Child::default() };
+    let split = world.engine.declare_split(Layout::Generic, &partition("t/p2"), How::Declared, own).unwrap();
+    assert!(split.children[0].anew);
 }

@@ -92,6 +92,11 @@ pub enum Ask {
         /// The catalogue says so; otherwise the one who asks.
         catalogue: bool,
     },
+    /// A child of a split, or all, did not come out of its parent.
+    SplitForget {
+        split: u64,
+        child: Option<usize>,
+    },
     /// The files of a partition at an instant.
     PartitionAt {
         /// Its name, or any file of it.

@@ -62,8 +62,9 @@ impl Clock for MachineClock {
 pub fn mount(request: &Request) -> Outcome<()> {
     let plan = check::plan(request)?;
     if request.foreground {
+        let report = process::foreground(|| look_at_tops(&plan))?;
         process::log_to_stderr();
-        return serve(&plan, Report::Foreground);
+        return serve(&plan, report);
     }
     match process::background()? {
         Side::Parent(outcome) => outcome.map(|()| look_at_tops(&plan)),
@@ -370,10 +371,11 @@ fn mount_engine(plan: &Plan, engine: &Arc<Engine>, events: Sender<Event>) -> Out
 /// Has the engine forecast with each model that comes, or hear why there is none.
 fn forecasts_with(engine: &Arc<Engine>) -> Box<Install> {
     let engine = Arc::downgrade(engine);
-    Box::new(move |model| {
+    Box::new(move |model, refused| {
         let Some(engine) = engine.upgrade() else { return };
         let boxed = |model: &Shared| Box::new(model.clone()) as Box<dyn Predictor>;
-        engine.set_predictor(model.as_ref().map(boxed).map_err(String::clone));
+        let refused = refused.map(ToString::to_string);
+        engine.set_predictor(model.as_ref().map(boxed).map_err(String::clone), refused.as_deref());
     })
 }
 

@@ -157,6 +157,23 @@ impl Links {
         Ok(lines)
     }
 
+    /// Where the live database keeps parts of itself by links: the path of each, and the root and the path in it that it
+    /// leads to, of those that a root covers.
+    ///
+    /// # Errors
+    /// When the live names cannot be read.
+    pub fn covered(&self, core: &Engine) -> Result<Vec<(Vec<u8>, &Linked, PathBuf)>> {
+        let mut found = Vec::new();
+        for path in self.live_profile(core)?.links(core)? {
+            let Some(target) = read_live(core, &path)? else { continue };
+            let dir = path.split_last().map_or(&[][..], |(_, dir)| dir);
+            let leads = self.leads(0, dir, Path::new(OsStr::from_bytes(&target)));
+            let Leads::Into(number, rest) = leads else { continue };
+            found.extend(self.roots.get(number).map(|root| (path.join(&b'/'), root, rest)));
+        }
+        Ok(found)
+    }
+
     /// The same of one link that has just been made in the live tree.
     pub fn complaint_of(&self, core: &Engine, dir: FileId, name: &[u8], target: &[u8]) -> Option<String> {
         let mut path = vec![name.to_vec()];

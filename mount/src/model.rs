@@ -1,8 +1,9 @@
 //! The model at work in a daemon: loaded after the mount, by a thread of its own; another one takes over without a
-//! remount. A mount never waits for it.
+//! remount. A mount never waits for it. Where the one that was chosen cannot be used (it is for the features of another
+//! version, or damaged) the shipped one works in its place, which is told, until it can.
 
 use crate::Outcome;
-use crate::onnx::OnnxPredictor;
+use crate::onnx::{OnnxPredictor, Refused};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -35,14 +36,21 @@ impl Predictor for Shared {
     }
 }
 
-/// Between two tries to load a model.
+/// Between two tries to load the model that was chosen.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Why there is none where nobody forecasts.
 const OFF: &str = "forecast = false in weft.toml";
 
-/// What is to be told of each change: a model, or why there is none.
-pub type Install = dyn Fn(&Outcome<Shared>) + Send + Sync;
+/// What is to be told of each change: a model, or why there is none; and which one it stands in for.
+pub type Install = dyn Fn(&Outcome<Shared>, Option<&Refused>) + Send + Sync;
+
+/// What is at work.
+struct State {
+    model: Outcome<Shared>,
+    /// The one that was chosen is not.
+    refused: Option<Refused>,
+}
 
 /// Which model a daemon uses, or why none.
 pub struct Serving {
@@ -50,53 +58,69 @@ pub struct Serving {
     library: Option<PathBuf>,
     /// Somebody forecasts.
     is_wanted: AtomicBool,
-    /// Held from when it is read which model is in use until that one is at work: the last one chosen stays.
-    turn: Mutex<()>,
-    state: Mutex<Outcome<Shared>>,
+    state: Mutex<State>,
+    /// Held from when it is read which model was chosen until that one is at work: who chose last has the last word.
+    loading: Mutex<()>,
     install: Box<Install>,
 }
 
 impl Serving {
     /// For the models of a STORE. Nothing is loaded yet.
     pub fn new(store: PathBuf, library: Option<PathBuf>, install: Box<Install>) -> Serving {
-        let state = Mutex::new(Err(OFF.into()));
-        Serving { store, library, is_wanted: AtomicBool::new(false), turn: Mutex::new(()), state, install }
+        let state = Mutex::new(State { model: Err(OFF.into()), refused: None });
+        Serving { store, library, is_wanted: AtomicBool::new(false), state, loading: Mutex::new(()), install }
     }
 
     /// Loads the model in use, in the background, and tries again as long as it cannot be; a failure is for `status` to tell.
     pub fn begin(self: &Arc<Serving>) {
         self.is_wanted.store(true, Ordering::Relaxed);
-        *self.state.lock() = Err("the model is being loaded".into());
+        self.state.lock().model = Err("the model is being loaded".into());
         let serving = Arc::downgrade(self);
         let load = move || {
-            while serving.upgrade().is_some_and(|serving| !serving.try_load()) {
+            while let Some(serving) = serving.upgrade() {
+                serving.look();
+                drop(serving);
                 thread::sleep(RETRY);
             }
         };
         if let Err(cause) = thread::Builder::new().name("weft-model".into()).spawn(load) {
-            *self.state.lock() = Err(format!("cannot start a thread to load it: {cause}"));
+            self.state.lock().model = Err(format!("cannot start a thread to load it: {cause}"));
         }
     }
 
-    /// Whether there is a model now, of whomever.
-    fn try_load(&self) -> bool {
-        let _turn = self.turn.lock();
-        if self.state.lock().is_ok() {
-            return true;
+    /// Loads what was chosen, unless it is at work.
+    fn look(&self) {
+        let _one = self.loading.lock();
+        let (is_up, is_other) = {
+            let state = self.state.lock();
+            (state.model.is_ok(), state.refused.is_some())
+        };
+        match (is_up, is_other) {
+            (true, false) => {}
+            (true, true) => {
+                if let Ok(chosen) = OnnxPredictor::chosen(&self.store, self.library.as_deref()) {
+                    self.take_up(chosen, None);
+                }
+            }
+            (false, _) => {
+                if let Err(cause) = self.load_now() {
+                    self.note_failure(cause);
+                }
+            }
         }
-        let Err(cause) = self.load_used() else { return true };
+    }
+
+    fn note_failure(&self, cause: String) {
         let mut state = self.state.lock();
-        if !matches!(&*state, Err(known) if *known == cause) {
+        if state.model.as_ref().err() != Some(&cause) {
             tracing::warn!("no model: {cause}; the standard rule decides, and loading is tried each minute");
-            let failed = Err(cause);
-            (self.install)(&failed);
-            *state = failed;
+            state.model = Err(cause);
+            (self.install)(&state.model, None);
         }
-        false
     }
 
-    /// Loads the model in use: which one it is then, and none where nobody forecasts. One that cannot be loaded leaves the one
-    /// at work where it is.
+    /// Loads the model that was chosen, or the shipped one in its place; none where nobody forecasts. Where neither can be
+    /// loaded the one at work stays.
     ///
     /// # Errors
     /// One line with the reason.
@@ -104,31 +128,39 @@ impl Serving {
         if !self.is_wanted.load(Ordering::Relaxed) {
             return Ok(json!({ "model": null, "why": OFF }));
         }
-        let _turn = self.turn.lock();
-        self.load_used()
+        let _one = self.loading.lock();
+        self.load_now()
     }
 
-    fn load_used(&self) -> Outcome<Value> {
-        let predictor = OnnxPredictor::of_store(&self.store, self.library.as_deref())?;
+    fn load_now(&self) -> Outcome<Value> {
+        let (predictor, refused) = OnnxPredictor::of_store(&self.store, self.library.as_deref())?;
+        Ok(self.take_up(predictor, refused))
+    }
+
+    fn take_up(&self, predictor: OnnxPredictor, refused: Option<Refused>) -> Value {
         let (id, schema) = (predictor.id(), predictor.schema());
         let shared = Shared { id, schema, inner: Arc::new(Mutex::new(predictor)) };
         tracing::info!("model {} is at work", shared.id);
-        let told = json!({ "model": shared.id });
-        let loaded = Ok(shared);
+        if let Some(refused) = &refused {
+            tracing::warn!("{refused}");
+        }
+        let told = json!({ "model": shared.id, "refused": refused });
         let mut state = self.state.lock();
-        (self.install)(&loaded);
-        *state = loaded;
-        Ok(told)
+        *state = State { model: Ok(shared), refused };
+        (self.install)(&state.model, state.refused.as_ref());
+        told
     }
 
-    /// For `weft status`: which model, or why none; what its process holds.
+    /// For `weft status`: which model, or why none; what its process holds; and which one it stands in for.
     pub fn status(&self) -> Value {
-        match &*self.state.lock() {
+        let state = self.state.lock();
+        match &state.model {
             // One that is being asked does not keep status waiting.
             Ok(shared) => json!({
                 "id": shared.id,
                 "resident_bytes": shared.inner.try_lock().and_then(|predictor| predictor.resident_bytes()),
                 "trouble": shared.inner.try_lock().and_then(|predictor| predictor.trouble()),
+                "refused": state.refused,
             }),
             Err(cause) => json!({ "id": null, "trouble": cause }),
         }

@@ -6,9 +6,9 @@ use crate::restore::Ranges;
 use crate::running::Running;
 use crate::{Outcome, catalogue};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use weft::engine::{Ancestry, Figures, Part, Partition};
 use weft::lineage::find;
@@ -54,21 +54,38 @@ impl Running {
     }
 
     /// A table of PostgreSQL's by the path of its first file, as the server sees it: what it calls `pg_tblspc/OID/PG_...` may
-    /// be in a root of its own, the one that has it. `None`: no such file is there, or several roots have one.
+    /// be in a root, where the link leads, or anywhere a link of a tablespace does if the path begins with `PG_...`. `None`: no
+    /// such file is there, or there are several.
     pub(crate) fn relation(&self, path: &str) -> Option<Partition> {
         let engine = &self.common.engine;
-        let is_there = |(root, path): &(&[u8], &str)| {
-            matches!(find::file_at(&**engine, root, path.as_bytes()), Ok(Some(_)))
-        };
-        let in_data = Some((&[][..], path)).filter(is_there);
-        let below = catalogue::below_tablespace(path);
-        let further = self.roots.iter().skip(1).filter_map(|root| Some((root.here.name.as_slice(), below?)));
-        let mut further = further.filter(is_there);
-        let (root, path) = match (in_data, further.next(), further.next()) {
-            (Some(found), ..) | (None, Some(found), None) => found,
-            _ => return None,
-        };
-        Some(partition::of(self.layout(), root, path.as_bytes()))
+        let is_there =
+            |(root, path): &(Name, Vec<u8>)| matches!(find::file_at(&**engine, root, path), Ok(Some(_)));
+        let in_data = Some((Name::new(), path.as_bytes().to_vec())).filter(is_there);
+        let found = in_data.or_else(|| {
+            let below = catalogue::below_tablespace(path)?;
+            let mut places: BTreeSet<_> =
+                self.led_by_link(path, below).into_iter().filter(is_there).collect();
+            if places.is_empty() {
+                // Where the link leads is known by no path of a root: to the top of one, perhaps.
+                let tops = self.roots.iter().skip(1).map(|root| root.here.name.clone());
+                places.extend(tops.map(|root| (root, below.as_bytes().to_vec())).filter(is_there));
+            }
+            if places.len() == 1 { places.pop_first() } else { None }
+        });
+        let (root, path) = found?;
+        Some(partition::of(self.layout(), &root, &path))
+    }
+
+    /// Root and path of what a path through the link of a tablespace leads to, `below` it; where the path does not say through
+    /// which, for each.
+    fn led_by_link(&self, path: &str, below: &str) -> Vec<(Name, Vec<u8>)> {
+        let links = self.common.links.covered(&self.common.engine).unwrap_or_default();
+        let asked = path.strip_suffix(below).unwrap_or_default().trim_end_matches('/').as_bytes();
+        let led = links.into_iter().filter(|(link, ..)| asked.is_empty() || link == asked);
+        led.map(|(_, root, rest)| {
+            (root.place.name.clone().into_bytes(), rest.join(below).into_os_string().into_vec())
+        })
+        .collect()
     }
 
     /// The files of a partition at an instant, in order, or those of its parents that it was part of then; paths are escaped,
@@ -93,8 +110,24 @@ impl Running {
             answer["files"] = past.iter().flat_map(of).collect();
             answer["parents"] = past.iter().map(|one| one.parent.to_string()).collect();
             answer["notes"] = past.iter().map(|one| note(&partition, one)).collect();
+        } else {
+            answer["notes"] = self.merged_since(&partition, Seq(seq)).into_iter().collect();
         }
         Ok(answer)
+    }
+
+    /// A word about what has gone into a partition since that goes on under its name.
+    fn merged_since(&self, partition: &Partition, at: Seq) -> Option<Value> {
+        let shown = partition.to_string();
+        let origins = self.common.engine.origins_of(self.layout(), partition).unwrap_or_default();
+        let since =
+            origins.iter().filter(|origin| origin.anew && origin.born > at.0 && origin.parent != shown);
+        let since: Vec<&str> = since.map(|origin| origin.parent.as_str()).collect();
+        (!since.is_empty()).then(|| {
+            let since = since.join(", ");
+            format!("{shown} is as it was then; what it holds now may have been in {since}: restore that too")
+                .into()
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::Outcome;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Read, Write};
@@ -16,10 +17,13 @@ const PR_SET_IO_FLUSHER: libc::c_int = 57;
 /// The daemon's log in STORE.
 pub const LOG: &str = "weft.log";
 
+/// What a daemon says when its mount is ready.
+const READY: &str = "ready";
+
 /// How the one who started the daemon learns what became of it.
 pub enum Report {
-    /// In the foreground: through the log.
-    Foreground,
+    /// In the foreground: through the log. The process at the other end waits for the mount.
+    Foreground(std::io::PipeWriter),
     /// Through a pipe to the waiting parent.
     Parent(std::io::PipeWriter),
 }
@@ -29,12 +33,16 @@ impl Report {
     pub fn send(self, outcome: &Outcome<()>) {
         match (self, outcome) {
             (Report::Parent(mut pipe), outcome) => {
-                let line = outcome.as_ref().err().map_or("ready", String::as_str);
+                let line = outcome.as_ref().err().map_or(READY, String::as_str);
                 // A parent that no longer listens does not need to know.
                 let _ = pipe.write_all(line.as_bytes());
             }
-            (Report::Foreground, Ok(())) => tracing::info!("ready"),
-            (Report::Foreground, Err(_)) => {}
+            (Report::Foreground(mut pipe), Ok(())) => {
+                tracing::info!("{READY}");
+                // Whoever waits there has a help for others, and no more.
+                let _ = pipe.write_all(READY.as_bytes());
+            }
+            (Report::Foreground(_), Err(_)) => {}
         }
     }
 }
@@ -62,10 +70,36 @@ pub fn background() -> Outcome<Side> {
             let mut line = String::new();
             reader.read_to_string(&mut line).map_err(failed)?;
             Ok(Side::Parent(match line.as_str() {
-                "ready" => Ok(()),
+                READY => Ok(()),
                 "" => Err(format!("the daemon ended without a word: see {LOG} in the STORE")),
                 reason => Err(reason.into()),
             }))
+        }
+    }
+}
+
+/// Stays in the foreground; another process does `what` when the mount is ready, and ends. Must be called before any thread
+/// starts.
+pub fn foreground(what: impl FnOnce()) -> Outcome<Report> {
+    let failed = |cause: std::io::Error| format!("cannot start: {cause}");
+    let (mut reader, writer) = std::io::pipe().map_err(failed)?;
+    // SAFETY: no other thread exists yet, so the child may go on like any process.
+    match unsafe { fork() }.map_err(|errno| failed(errno.into()))? {
+        ForkResult::Child => {
+            drop(writer);
+            // Twice, for nobody has the time to wait for its end.
+            // SAFETY: as above.
+            if matches!(unsafe { fork() }, Ok(ForkResult::Child)) {
+                let mut line = String::new();
+                if reader.read_to_string(&mut line).is_ok() && line == READY {
+                    what();
+                }
+            }
+            std::process::exit(0)
+        }
+        ForkResult::Parent { child } => {
+            let _ = waitpid(child, None);
+            Ok(Report::Foreground(writer))
         }
     }
 }

@@ -125,6 +125,7 @@ impl Running {
             Ask::SplitConfirm { split, child, partition, catalogue } => {
                 self.confirm_child((split, child), &partition, catalogue)
             }
+            Ask::SplitForget { split, child } => self.forget_split(split, child),
             Ask::PartitionAt { partition, time } => self.partition_at(&partition, &time),
             Ask::Unsent { time } => self.unsent(&time),
             Ask::ModelReload => self.model.load(),

@@ -2,10 +2,12 @@
 
 use crate::Outcome;
 use crate::control::AskSplit;
+use crate::forecasts::{ActedOn, foreseen};
 use crate::offline::told;
 use crate::profile::Profile;
 use crate::running::Running;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use weft::engine::{ChildShadow, Partition};
 use weft::lineage::splits::{Child, How, Split, Tie};
 use weft::past::when::canonical;
@@ -33,7 +35,8 @@ impl Running {
             ..Child::default()
         };
         let split = self.split_of(&partition, How::Declared, child)?;
-        self.split_json(&split)
+        let acted = self.common.engine.acted_on(|of| of == split.parent);
+        self.split_json(&split, &acted)
     }
 
     /// Notes a split, and has its child made ready.
@@ -54,7 +57,9 @@ impl Running {
 
     pub(crate) fn splits(&self) -> Outcome<Value> {
         let splits = self.common.engine.splits(self.layout()).map_err(told)?;
-        Ok(Value::Array(splits.iter().map(|split| self.split_json(split)).collect::<Outcome<_>>()?))
+        let parents: BTreeSet<&str> = splits.iter().map(|split| split.parent.as_str()).collect();
+        let acted = self.common.engine.acted_on(|of| parents.contains(of));
+        Ok(Value::Array(splits.iter().map(|split| self.split_json(split, &acted)).collect::<Outcome<_>>()?))
     }
 
     pub(crate) fn confirm_child(&self, child: (u64, usize), text: &str, catalogue: bool) -> Outcome<Value> {
@@ -65,7 +70,13 @@ impl Running {
         Ok(json!({ "partition": partition.to_string() }))
     }
 
-    fn split_json(&self, split: &Split) -> Outcome<Value> {
+    pub(crate) fn forget_split(&self, split: u64, child: Option<usize>) -> Outcome<Value> {
+        let split = self.common.engine.forget_split(split, child).map_err(told)?;
+        let acted = self.common.engine.acted_on(|of| of == split.parent);
+        self.split_json(&split, &acted)
+    }
+
+    fn split_json(&self, split: &Split, acted: &ActedOn) -> Outcome<Value> {
         let parent = self.partition(&split.parent)?;
         let layout = self.layout();
         let children = split.children.iter().map(|child| {
@@ -83,6 +94,7 @@ impl Running {
                 "predicate": child.predicate,
                 "partition": child.partition,
                 "tie": child.tie,
+                "forgotten": child.forgotten,
                 "ready": ready.is_some(),
                 "shadow_bytes": ready.map(|(bytes, _)| bytes),
                 "shadow_for": ready.map(|(_, reason)| reason),
@@ -95,6 +107,7 @@ impl Running {
             "how": split.how,
             "seq": split.seq,
             "declared": canonical(Timestamp(split.at_us)),
+            "foreseen": foreseen(acted, &split.parent, Timestamp(split.at_us)),
             "children": children.collect::<Vec<_>>(),
         }))
     }

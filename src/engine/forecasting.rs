@@ -5,6 +5,7 @@ mod collect;
 mod wishes;
 
 use super::Engine;
+use crate::forecast::ledger::Acted;
 use crate::forecast::predictor::Predictor;
 use crate::forecast::service::{How, Service, State};
 use crate::forecast::{Signal, SignalQueue};
@@ -13,6 +14,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, thread};
 use crate::types::{Name, Timestamp};
 use collect::Collector;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Longest sleep before the thread looks whether it is to stop.
@@ -145,18 +147,34 @@ impl Engine {
         let now = self.now();
         self.forecasting.step(|service| service.forecast(&self.meta, now));
         self.forecast_wishes();
+        self.forecasting.step(|service| service.keep_acted(&self.meta, now));
     }
 
-    /// Takes a model into service, or hears why there is none. Its forecasts come with the next step.
-    pub fn set_predictor(&self, model: std::result::Result<Box<dyn Predictor>, String>) {
+    /// Takes a model into service, or hears why there is none; and why it is not the one that was wanted. Its forecasts come
+    /// with the next step.
+    pub fn set_predictor(
+        &self,
+        model: std::result::Result<Box<dyn Predictor>, String>,
+        instead: Option<&str>,
+    ) {
         let now = self.now();
-        self.forecasting.step(|service| service.set_model(model, now));
+        self.forecasting.step(|service| service.set_model(model, instead, now));
     }
 
     /// Looks at the forecast as it is.
     pub fn with_forecast<T>(&self, look: impl FnOnce(&Service, Timestamp) -> T) -> T {
         let now = self.now();
         look(&self.forecasting.service.lock(), now)
+    }
+
+    /// The forecasts of partitions that something followed from, and what came of them, by time and partition; of a metadata
+    /// store that is not there none.
+    pub fn acted_on(&self, is_asked: impl Fn(&str) -> bool) -> BTreeMap<(Timestamp, String), Acted> {
+        let found = self.forecasting.service.lock().acted().of(&self.meta, is_asked);
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "forecasts of before cannot be read");
+            BTreeMap::new()
+        })
     }
 
     /// Figures of the forecast.

@@ -86,6 +86,9 @@ impl Engine {
         let seq = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
         let since = child.looked.map_or(seq.0, |(since, _)| since.min(seq.0));
         child.looked = child.pages.is_some().then_some((since, seq.0));
+        let path = child.name.as_deref().filter(|name| name.contains('/'));
+        let is_parent = path.map(|path| self.named(layout, path)).transpose()?.as_ref() == Some(parent);
+        child.anew |= is_parent;
         let pages = child.page_set();
         if let Some(pages) = &pages {
             splits::check_pages(pages, main_bytes(&parts))?;
@@ -126,7 +129,16 @@ impl Engine {
         splits::lineage(&self.meta)
     }
 
-    /// Ties a child to the files of a partition.
+    /// A person says that a child, or all children, of a split did not come out of its parent.
+    ///
+    /// # Errors
+    /// `Invalid`: there is no such split, or child.
+    pub fn forget_split(&self, split: u64, child: Option<usize>) -> Result<Split> {
+        splits::forget(&self.meta, split, child)
+    }
+
+    /// Ties a child to the files of a partition. Those of before, of a child that has the name of what was divided, only a
+    /// person ties.
     ///
     /// # Errors
     /// `Invalid`: there is no such split, child, or partition.
@@ -139,13 +151,18 @@ impl Engine {
     ) -> Result<()> {
         let parts = self.partition_files(layout, partition)?;
         let born = self.born(self.first_of(partition, &parts)?.file)?;
+        let split = splits::get(&self.meta, child.0)?;
+        let is_before = split.is_some_and(|split| is_before(&split, child.1, born));
+        if is_before && tie != Tie::Declared {
+            return Ok(());
+        }
         splits::tie(&self.meta, child, &partition.to_string(), tie, born)
     }
 
     /// Looks for the files of a split's children that are not known yet.
     fn tie_children(&self, layout: Layout, split: &Split) -> Result<()> {
         let waiting: Vec<(usize, &Child)> =
-            split.children.iter().enumerate().filter(|(_, child)| child.tie.is_none()).collect();
+            split.children.iter().enumerate().filter(|(_, child)| child.waits()).collect();
         if waiting.is_empty() {
             return Ok(());
         }
@@ -161,7 +178,10 @@ impl Engine {
             let partition = self.named(layout, path)?;
             if let Some(part) = self.partition_files(layout, &partition)?.first() {
                 let born = self.born(part.file)?;
-                splits::tie(&self.meta, (split.id, number), &partition.to_string(), Tie::Declared, born)?;
+                if !is_before(split, number, born) {
+                    let child = (split.id, number);
+                    splits::tie(&self.meta, child, &partition.to_string(), Tie::Declared, born)?;
+                }
             }
         }
         let new = self.appeared(layout, &parent, split)?;
@@ -171,9 +191,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Tables beside a parent that came after its split was declared, and are tied to nothing, in the order they came.
+    /// Tables beside a parent that came after its split was declared, and are tied to nothing, in the order they came. What a
+    /// person says did not come out of it is not looked at again.
     fn appeared(&self, layout: Layout, parent: &Partition, split: &Split) -> Result<Vec<(Partition, Seq)>> {
-        let known: Vec<String> = self.lineage()?.into_iter().map(|(child, _)| child).collect();
+        let all = splits::all(&self.meta)?.into_iter().filter(|other| other.parent == split.parent);
+        let forgotten = all.flat_map(|other| other.children).filter(|child| child.forgotten);
+        let forgotten = forgotten.filter_map(|child| child.partition);
+        let known: Vec<String> =
+            self.lineage()?.into_iter().map(|(child, _)| child).chain(forgotten).collect();
         let mut found = Vec::new();
         for (partition, parts) in find::beside(self, layout, parent)? {
             let Some(first) = parts.iter().find(|part| part.fork == Fork::Main && part.segment == 0) else {
@@ -277,6 +302,11 @@ impl Engine {
         }
         Ok(files)
     }
+}
+
+/// Whether files that were born so are not those of a child, which has the name of what was divided.
+fn is_before(split: &Split, child: usize, born: Seq) -> bool {
+    split.children.get(child).is_some_and(|child| child.anew) && born.0 < split.seq
 }
 
 /// The shadow of a child, or of all of a partition that splits.

@@ -5,7 +5,9 @@
 //!   parent. A row of it stood, at any other instant, on one of those pages or on one that changed in between: so the
 //!   set and what changed is always enough, provided that the time ends when the database holds back nothing of before.
 //! - What ties a child's files to its split is said with it: declared, found in the catalogue, or a guess.
-//! - A partition has several origins when several were merged into it, one for each parent; it is never its own.
+//! - A partition has several origins when several were merged into it, one for each parent. It is its own only where the files
+//!   that have its name now are known to be others than those that had it ([`Child::anew`]).
+//! - What a person has forgotten stays so until a person says it again: neither a guess, nor a log, nor a catalogue ties it.
 
 use super::partition::{Fork, Layout};
 use crate::error::{Error, Result};
@@ -62,14 +64,25 @@ pub struct Child {
     /// That it comes out of this parent is a guess, whatever is known of its files.
     #[serde(default)]
     pub presumed: bool,
+    /// It has the name of what is divided or merged, and other files: those that were there when it was declared are not its.
+    #[serde(default)]
+    pub anew: bool,
     /// Its files, once they are known.
     #[serde(default)]
     pub partition: Option<String>,
     #[serde(default)]
     pub tie: Option<Tie>,
+    /// It did not come out of this parent, a person says; its files are those of which that was said.
+    #[serde(default)]
+    pub forgotten: bool,
 }
 
 impl Child {
+    /// Its files are still to be found.
+    pub fn waits(&self) -> bool {
+        self.tie.is_none() && !self.forgotten
+    }
+
     /// The pages, where it is not the whole of its parent. Pages that were looked for at a time that is not known are too few
     /// to go by.
     pub fn page_set(&self) -> Option<PageSet> {
@@ -108,6 +121,9 @@ pub struct Origin {
     /// The last event before its files were there.
     pub born: u64,
     pub tie: Tie,
+    /// As [`Child::anew`].
+    #[serde(default)]
+    pub anew: bool,
 }
 
 /// A row of [`LINEAGE`]: the fields of the first stand in the row itself.
@@ -164,7 +180,14 @@ pub fn declare(
             None => split.children.push(child.clone()),
             Some(at) => {
                 if let Some(known) = split.children.get_mut(at) {
-                    *known = Child { partition: known.partition.take(), tie: known.tie, ..child.clone() };
+                    // A log may be told again; what a person says again is looked for again.
+                    *known = match (known.forgotten, how) {
+                        (true, How::Declared) => child.clone(),
+                        (forgotten, _) => {
+                            let partition = known.partition.take();
+                            Child { partition, tie: known.tie, forgotten, ..child.clone() }
+                        }
+                    };
                 }
             }
         }
@@ -187,43 +210,82 @@ pub fn is_first(store: &Store, split: &Split, at_us: i64) -> Result<bool> {
 /// these files is taken back; what they came from besides, if another split merged it into them, stays.
 pub fn tie(store: &Store, (split, child): (u64, usize), partition: &str, tie: Tie, born: Seq) -> Result<()> {
     store.write(|tx| {
-        let mut row: Split = tx.get(&SPLITS, &split)?.ok_or_else(|| {
-            Error::invalid("split.tie", format!("there is no split {split}: `weft splits` lists them"))
-        })?;
-        let one = row.children.get_mut(child).ok_or_else(|| {
-            Error::invalid(
-                "split.tie",
-                format!("split {split} has no child {child}: `weft splits` lists them"),
-            )
-        })?;
-        if tie == Tie::Guess && one.tie.is_some() {
+        let mut row = split_in(tx, split)?;
+        let one = child_of(&mut row, child)?;
+        if tie == Tie::Guess && one.tie.is_some() || tie != Tie::Declared && one.forgotten {
             return Ok(());
         }
+        one.forgotten = false;
         let tie = if one.presumed && tie == Tie::Catalogue { Tie::Guess } else { tie };
         let before = one.partition.replace(partition.to_owned()).filter(|before| before != partition);
         one.tie = Some(tie);
+        let anew = one.anew;
         tx.put(&SPLITS, &split, &row)?;
         if let Some(before) = before {
-            let mut others = origins_in(tx, &before)?;
-            others.retain(|origin| (origin.split, origin.child) != (split, child as u64));
-            put_origins(tx, &before, others)?;
+            remove_origin(tx, &before, (split, child as u64))?;
         }
-        let origin = Origin { parent: row.parent, split, child: child as u64, born: born.0, tie };
+        let origin = Origin { parent: row.parent, split, child: child as u64, born: born.0, tie, anew };
         add_origin(tx, partition, origin)
     })
 }
 
+/// A person says that a child, or all children, of a split did not come out of its parent.
+///
+/// # Errors
+/// `Invalid`: there is no such split, or child.
+pub fn forget(store: &Store, split: u64, child: Option<usize>) -> Result<Split> {
+    store.write(|tx| {
+        let mut row = split_in(tx, split)?;
+        let mut which = 0..row.children.len();
+        if let Some(child) = child {
+            child_of(&mut row, child)?;
+            which = child..child + 1;
+        }
+        for (number, one) in (0..).zip(&mut row.children).filter(|(number, _)| which.contains(number)) {
+            one.forgotten = true;
+            if let Some(partition) = &one.partition {
+                remove_origin(tx, partition, (split, number as u64))?;
+            }
+        }
+        tx.put(&SPLITS, &split, &row)?;
+        Ok(row)
+    })
+}
+
+fn split_in(tx: &Writing<'_>, split: u64) -> Result<Split> {
+    tx.get(&SPLITS, &split)?.ok_or_else(|| {
+        Error::invalid("split", format!("there is no split {split}: `weft splits` lists them"))
+    })
+}
+
+fn child_of(split: &mut Split, child: usize) -> Result<&mut Child> {
+    let id = split.id;
+    split.children.get_mut(child).ok_or_else(|| {
+        Error::invalid("split", format!("split {id} has no child {}: `weft splits` lists them", child + 1))
+    })
+}
+
+/// Takes back that a partition is a child of a split.
+fn remove_origin(tx: &Writing<'_>, partition: &str, (split, child): (u64, u64)) -> Result<()> {
+    let mut others = origins_in(tx, partition)?;
+    others.retain(|origin| (origin.split, origin.child) != (split, child));
+    put_origins(tx, partition, others)
+}
+
 /// Notes where a partition came from, too. What is said of files that had its name before them, or of the same parent, it
-/// replaces.
+/// replaces; and guesses, unless it is one itself: then all may be right.
 fn add_origin(tx: &Writing<'_>, partition: &str, origin: Origin) -> Result<()> {
     let mut all = origins_in(tx, partition)?;
     all.retain(|other| other.born == origin.born);
     let is_known = |other: &Origin| other.tie != Tie::Guess;
-    // Names go on: what is divided may keep its own for one of the parts.
-    if partition == origin.parent || origin.tie == Tie::Guess && all.iter().any(is_known) {
+    let is_own = partition == origin.parent && !origin.anew;
+    if is_own || origin.tie == Tie::Guess && all.iter().any(is_known) {
         return Ok(());
     }
-    for other in all.extract_if(.., |other| other.tie == Tie::Guess || other.parent == origin.parent) {
+    let goes = |other: &mut Origin| {
+        other.tie == Tie::Guess && origin.tie != Tie::Guess || other.parent == origin.parent
+    };
+    for other in all.extract_if(.., goes) {
         if other.tie == Tie::Guess && (other.split == origin.split || other.parent != origin.parent) {
             take_back(tx, (other.split, other.child), &origin, partition)?;
         }
@@ -258,7 +320,7 @@ fn put_origins(tx: &Writing<'_>, partition: &str, all: Vec<Origin>) -> Result<()
 pub fn origins(store: &Store, partition: &str) -> Result<Vec<Origin>> {
     let row = store.read(|tx| tx.get(&LINEAGE, &partition.to_owned()))?;
     let all = row.map_or_else(Vec::new, Vec::from).into_iter();
-    Ok(all.filter(|origin| origin.parent != partition).collect())
+    Ok(all.filter(|origin| origin.parent != partition || origin.anew).collect())
 }
 
 /// Every tie, by child.

@@ -7,7 +7,7 @@
 use super::Live;
 use super::node::{Node, NodeState};
 use crate::sync::atomic::Ordering;
-use crate::types::{FileId, PageSet, RootId};
+use crate::types::{FileId, FileKind, PageSet, RootId};
 
 /// Files that may be busy at once; more are not counted until the next sweep.
 const BUSY_MAX: usize = 1 << 17;
@@ -25,6 +25,8 @@ pub struct Counters {
     pub reads: u64,
     pub read_bytes: u64,
     pub fsyncs: u64,
+    /// It has another name now.
+    pub renamed: bool,
 }
 
 /// A file that was busy.
@@ -76,6 +78,14 @@ impl Live {
             counters.appends += u64::from(size > before);
             counters.growth += signed(size) - signed(before);
             counters.pages.write(at, at.saturating_add(len));
+        }
+    }
+
+    /// Notes that a file has another name. The node is locked.
+    pub(super) fn count_rename(&self, node: &Node, state: Option<&mut NodeState>) {
+        let counters = state.filter(|_| node.kind == FileKind::Regular);
+        if let Some(counters) = counters.and_then(|state| self.counters(node, state)) {
+            counters.renamed = true;
         }
     }
 

@@ -120,7 +120,9 @@ impl Live {
             }
             let (from, to) = (slot(from), slot(to));
             names.wrap(Event::Rename { file: moved.file, from, to, attr, replaced, from_nlink, to_nlink })
-        })
+        })?;
+        self.count_rename(moved, held.state(moved.file));
+        Ok(())
     }
 
     fn exchange(
@@ -168,6 +170,8 @@ impl Live {
                 left_nlink,
                 right_nlink,
             })
-        })
+        })?;
+        [left, right].into_iter().for_each(|node| self.count_rename(node, held.state(node.file)));
+        Ok(())
     }
 }

@@ -45,6 +45,11 @@ pub fn open(
     })
 }
 
+/// What a directory is made with.
+pub fn directory() -> NewFile {
+    NewFile { kind: FileKind::Directory, mode: 0o700, ..regular() }
+}
+
 /// What a regular file is made with.
 pub fn regular() -> NewFile {
     let kind = FileKind::Regular;

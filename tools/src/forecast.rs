@@ -26,7 +26,8 @@ enum What {
 struct List {
     /// The mount, or a path inside it; by default the mount around the current directory
     path: Option<PathBuf>,
-    /// Why a partition is treated as it is: its features, what the baselines say, the decision
+    /// Why a partition is treated as it is: its features, what the baselines say, the decision, and the newest forecasts of it
+    /// that something followed from
     #[arg(long, value_name = "PARTITION")]
     why: Option<String>,
     /// Partitions shown; 0 for all
@@ -64,6 +65,9 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let told = ask(path, &control::Ask::Forecast)?;
     if list.json { output::print_json(&told) } else { output::print(&table(&told, list.limit)) }
 }
+
+/// Forecasts that something followed from, of one partition, that are shown.
+const ACTED: usize = 8;
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or("")
@@ -178,6 +182,8 @@ fn why(told: &Value) -> String {
             share(get(21)),
         ));
     }
+    let acted = told.get("acted").and_then(Value::as_array).cloned().unwrap_or_default();
+    acted.iter().rev().take(ACTED).for_each(|one| out.push_str(&acted_on(one)));
     let features = told.get("features").and_then(Value::as_array).cloned().unwrap_or_default();
     let told: Vec<String> = features
         .iter()
@@ -187,6 +193,28 @@ fn why(told: &Value) -> String {
         .collect();
     out.push_str(&format!("features    {}\n", told.join(", ")));
     out
+}
+
+/// A forecast that something followed from, and what came of it.
+fn acted_on(one: &Value) -> String {
+    let forecast = one.get("forecast").cloned().unwrap_or_default();
+    let [soon, hour, day] = [0, 1, 2].map(|index| share(at(&forecast, "p_split", index)));
+    let number = |key: &str| one.get(key).and_then(Value::as_f64);
+    let led = match one.get("baked").and_then(Value::as_str) {
+        Some(why) => format!("a shadow was wished for: {why}"),
+        None => format!("it said a split within {}", span(number("split_within_secs"))),
+    };
+    let came = match number("split_after_secs") {
+        Some(secs) => format!("a split came after {}", span(Some(secs))),
+        None => format!("no split was seen within {}", span(number("seen_secs"))),
+    };
+    format!(
+        "acted on    {} {} (inputs {:.12}): split within 5 min {soon}, 1 h {hour}, 1 d {day}, in {}; {led}; {came}\n",
+        text(one, "made"),
+        text(one, "model"),
+        text(one, "inputs"),
+        span(at(&forecast, "split_secs", 1)),
+    )
 }
 
 /// How often splits came by each quantile of their time that was said; of those that can be told.
@@ -280,6 +308,19 @@ mod tests {
         assert!(table(&json!({ "forecast": { "on": true } }), 0).contains("no forecast has been made yet"));
         assert_eq!((span(Some(1e9)), span(Some(90.0))), ("never".into(), "90 s".into()));
         assert!(score_table(&json!({})).contains("nothing has been scored yet"));
+        let acted = json!([
+            { "made": "2026", "model": "m", "inputs": "0123456789abcdef", "baked": "it is worth it", "seen_secs": 90,
+              "forecast": { "p_split": [0.25, 0.5, 0.75], "split_secs": [10.0, 600.0, 1e9] } },
+            { "made": "2027", "model": "m", "split_within_secs": 3600, "split_after_secs": 420.0, "seen_secs": 900 },
+        ]);
+        let text = why(&json!({ "partition": "p", "acted": acted }));
+        for part in [
+            "acted on    2026 m (inputs 0123456789ab): split within 5 min 0.25, 1 h 0.50, 1 d 0.75, in 10 min; a shadow was \
+             wished for: it is worth it; no split was seen within 90 s\n",
+            "it said a split within 60 min; a split came after 7 min\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
         let scores = json!([
             { "what": "split", "horizon_secs": 300, "name": "m", "cases": 9.0, "covered": [0.125, 0.5, null] },
             { "what": "pages", "horizon_secs": 60, "name": "ewma", "cases": 7.0, "mase": 0.75, "log_error": 1.5 },

@@ -60,20 +60,41 @@ pub fn run(command: &Command, store: Option<&Path>) -> Outcome {
 fn list(args: &List, store: Option<&Path>) -> Outcome {
     let store = place::find_store(args.path.as_deref(), store)?;
     let models = models::list(&store)?;
-    if args.json {
-        return output::print_json(&serde_json::to_value(&models).map_err(|cause| cause.to_string())?);
-    }
-    let row = |model: &Listed| {
-        [
-            if model.used { "*".into() } else { String::new() },
-            models::short(&model.name).to_owned(),
-            bytes(model.bytes as f64),
-            model.note.added.clone(),
-            model.note.from.clone(),
-        ]
+    // Only a mount knows whether what was chosen is at work.
+    let at_work = match control::is_served(&store) {
+        true => control::ask(&store, &control::Ask::Status)?["model"].take(),
+        false => Value::Null,
+    };
+    let rows = models.iter().map(|model| listed(model, &at_work)).collect::<Result<Vec<Value>, String>>()?;
+    if args.json { output::print_json(&Value::Array(rows)) } else { output::print(&list_table(&rows)) }
+}
+
+/// A model, and of the one that was chosen why a mount cannot use it; `at_work`: what its status says of models.
+fn listed(model: &Listed, at_work: &Value) -> Result<Value, String> {
+    let mut row = serde_json::to_value(model).map_err(|cause| cause.to_string())?;
+    let refused = at_work.pointer("/refused/why").cloned().unwrap_or_default();
+    let in_its_place = !refused.is_null() && model.name == models::SHIPPED;
+    row["why_not"] = if model.used { refused } else { Value::Null };
+    row["in_its_place"] = in_its_place.into();
+    Ok(row)
+}
+
+fn list_table(models: &[Value]) -> String {
+    let text = |model: &Value, key: &str| model[key].as_str().unwrap_or_default().to_owned();
+    let row = |model: &Value| {
+        let used = match (model["used"] == true, model["in_its_place"] == true) {
+            (true, _) => "*",
+            (false, true) => "in its place",
+            (false, false) => "",
+        };
+        let name = text(model, "name");
+        let size = bytes(model["bytes"].as_f64().unwrap_or(0.0));
+        [used.into(), models::short(&name).to_owned(), size, text(model, "added"), text(model, "from")]
     };
     let rows: Vec<[String; 5]> = models.iter().map(row).collect();
-    output::print(&output::columns(&["USED", "MODEL", "SIZE", "ADDED", "FROM"], &rows))
+    let why = models.iter().filter_map(|model| model["why_not"].as_str());
+    let why: String = why.map(|why| format!("* is chosen and cannot be used: {why}\n")).collect();
+    output::columns(&["USED", "MODEL", "SIZE", "ADDED", "FROM"], &rows) + &why
 }
 
 fn use_model(args: &Use, store: Option<&Path>) -> Outcome {
@@ -90,8 +111,7 @@ fn use_model(args: &Use, store: Option<&Path>) -> Outcome {
         false => model.name,
     };
     let name = models::choose(&store, &name)?;
-    let served = control::is_served(&store);
-    let told = if served { control::ask(&store, &control::Ask::ModelReload)? } else { Value::Null };
+    let told = reload(&store)?;
     // A mount that does not forecast has none.
     let at_work = told.get("model").is_some_and(Value::is_string);
     if args.json {
@@ -103,6 +123,23 @@ fn use_model(args: &Use, store: Option<&Path>) -> Outcome {
         None => "the next mount will use".into(),
     };
     output::print(&format!("{when} model {}\n", models::short(&name)))
+}
+
+/// Has a mount take up what is chosen now; what it says of it, null where nothing is mounted.
+///
+/// # Errors
+/// It cannot use it.
+pub fn reload(store: &Path) -> Result<Value, String> {
+    if !control::is_served(store) {
+        return Ok(Value::Null);
+    }
+    let told = control::ask(store, &control::Ask::ModelReload)?;
+    match told.pointer("/refused/why").and_then(Value::as_str) {
+        Some(why) => {
+            Err(format!("the mount cannot use what is chosen now, and uses the shipped model: {why}"))
+        }
+        None => Ok(told),
+    }
 }
 
 fn show(args: &Show, store: Option<&Path>) -> Outcome {
@@ -193,5 +230,36 @@ pub fn note(from: &str) -> Note {
         added: jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string(),
         from: from.into(),
         report: Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_says_what_is_chosen_and_what_works_in_its_place() {
+        let model = |name: &str, used| Listed {
+            name: name.into(),
+            blake3: name.into(),
+            bytes: 9,
+            used,
+            note: Note::default(),
+        };
+        let all = [model("shipped", false), model("0123456789abcdef", true)];
+        let table = |at_work: Value| {
+            let rows: Vec<Value> = all.iter().map(|model| listed(model, &at_work).unwrap()).collect();
+            list_table(&rows)
+        };
+        for fine in [Value::Null, json!({ "id": "0123456789ab", "refused": null })] {
+            let table = table(fine);
+            assert!(table.contains("*     0123456789ab") && !table.contains("in its place"), "{table}");
+        }
+        let table = table(json!({ "id": "shipped", "refused": { "model": "0123", "why": "it is old" } }));
+        assert!(
+            table.contains("in its place  shipped") && table.contains("*             0123456789ab"),
+            "{table}"
+        );
+        assert!(table.ends_with("* is chosen and cannot be used: it is old\n"), "{table}");
     }
 }

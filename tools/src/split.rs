@@ -20,6 +20,34 @@ pub enum Command {
     Declare(Declare),
     /// Say which files a child of a split has
     Confirm(Confirm),
+    /// Say that a child did not come out of its parent: a guess or a declaration was wrong. `weft log` and `weft restore` do not
+    /// go on into that parent then; `weft split confirm` takes it back
+    Forget(Forget),
+}
+
+#[derive(clap::Args)]
+pub struct Forget {
+    /// The number of the split, as `weft splits` shows it: 3, or 3.1 for its first child alone
+    #[arg(value_parser = number)]
+    split: (u64, Option<usize>),
+    /// The mount, or a path inside it; by default the mount around the current directory
+    data: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// A split, or one of its children, counted from 1.
+fn number(text: &str) -> Result<(u64, Option<usize>), String> {
+    let wrong =
+        || format!("{text} is no split: write 3, or 3.1 for its first child, as `weft splits` shows them");
+    let (split, child) = match text.split_once('.') {
+        Some((split, child)) => (split, Some(child)),
+        None => (text, None),
+    };
+    let child = child
+        .map(|child| child.parse::<usize>().ok().and_then(|child| child.checked_sub(1)).ok_or_else(wrong));
+    Ok((split.parse().map_err(|_| wrong())?, child.transpose()?))
 }
 
 #[derive(clap::Args)]
@@ -91,6 +119,15 @@ pub fn run(command: &Command, store: Option<&Path>) -> Outcome {
                 args.child,
                 field(&told, "partition")
             ))
+        }
+        Command::Forget(args) => {
+            let store = place::find_store(args.data.as_deref(), store)?;
+            let (split, child) = args.split;
+            let told = control::ask(&store, &control::Ask::SplitForget { split, child })?;
+            if args.json {
+                return output::print_json(&told);
+            }
+            output::print(&table(&Value::Array(vec![told]), false))
         }
     }
 }
@@ -198,6 +235,14 @@ mod tests {
         assert!(blocks("9-3").unwrap_err().contains("smaller"));
         for bad in ["", "-", "a-b", "1-", "-5", "1-99999999999999999999"] {
             assert!(blocks(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_split_or_one_of_its_children_has_a_number() {
+        assert_eq!((number("3"), number("3.1")), (Ok((3, None)), Ok((3, Some(0)))));
+        for bad in ["", "3.", "3.0", "a", ".1", "3.1.1", "-1"] {
+            assert!(number(bad).unwrap_err().contains("as `weft splits` shows them"), "{bad}");
         }
     }
 

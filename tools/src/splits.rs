@@ -46,7 +46,8 @@ fn confirm(store: &Path, splits: &Value, source: Source<'_>) -> Result<(), Strin
     let names = catalogue::names(source)?;
     for split in splits.as_array().into_iter().flatten() {
         let children = split["children"].as_array().into_iter().flatten().enumerate();
-        for (at, child) in children.filter(|(_, child)| child["tie"].is_null() || child["tie"] == "guess") {
+        let is_open = |child: &Value| child["tie"].is_null() || child["tie"] == "guess";
+        for (at, child) in children.filter(|(_, child)| is_open(child) && child["forgotten"] != true) {
             let Some(path) = child["name"].as_str().and_then(|name| names.path(name)) else { continue };
             let ask = control::Ask::SplitConfirm {
                 split: split["split"].as_u64().unwrap_or(0),
@@ -74,18 +75,28 @@ pub fn table(splits: &Value, empty: bool) -> String {
             let what = [field(child, "name"), field(child, "predicate")];
             let what: Vec<String> = what.into_iter().filter(|text| !text.is_empty()).collect();
             let files = match (field(child, "partition"), field(child, "tie").as_str()) {
+                (path, _) if child["forgotten"] == true && path.is_empty() => "forgotten".into(),
+                (path, _) if child["forgotten"] == true => format!("forgotten: not {path}"),
                 (path, "guess") => format!("{path} (a guess)"),
                 (path, _) if path.is_empty() => "not there yet".into(),
                 (path, _) => path,
             };
             let number = format!("{}.{}", field(split, "split"), at + 1);
-            let how = format!("{} {}", field(split, "how"), field(split, "declared"));
+            let how = format!("{} {}{}", field(split, "how"), field(split, "declared"), foreseen(split));
             rows.push([number, field(split, "parent"), how, what.join(": "), size, shadow(child), files]);
         }
     }
     match rows.is_empty() && empty {
         true => "no splits\n".into(),
         false => output::columns(&["SPLIT", "PARENT", "KNOWN", "CHILD", "PAGES", "SHADOW", "FILES"], &rows),
+    }
+}
+
+/// By whom it was forecast, if by anyone.
+fn foreseen(split: &Value) -> String {
+    match split.pointer("/foreseen/made").and_then(Value::as_str) {
+        Some(made) => format!(", foreseen {made}"),
+        None => String::new(),
     }
 }
 
@@ -96,6 +107,7 @@ fn shadow(child: &Value) -> String {
         // Nobody had said that it splits.
         (true, _) if child["shadow_for"] == "forecast" => format!("ready by forecast, {size}"),
         (true, _) => format!("ready, {size}"),
+        (false, _) if child["forgotten"] == true => "not wanted".into(),
         (false, why) if why.is_empty() => "waits".into(),
         (false, why) => format!("not made: {why}"),
     }
@@ -108,10 +120,12 @@ mod tests {
 
     #[test]
     fn a_line_for_each_child() {
-        let splits = json!([{ "split": 3, "parent": "base/5/16397", "how": "declared", "declared": "2026", "children": [
+        let splits = json!([{ "split": 3, "parent": "base/5/16397", "how": "declared", "declared": "2026",
+            "foreseen": { "made": "2025", "model": "m" }, "children": [
             { "name": "shop.new", "predicate": "a > 1", "pages": 512, "ready": true, "shadow_bytes": 2_097_152,
               "partition": "base/5/16400", "tie": "guess" },
             { "pages": null, "ready": false },
+            { "pages": null, "ready": false, "partition": "base/5/16401", "tie": "guess", "forgotten": true },
             { "pages": null, "ready": true, "shadow_bytes": 4096, "shadow_for": "forecast" },
             { "pages": null, "ready": false, "not_made": "there is no room" },
         ] }]);
@@ -121,9 +135,11 @@ mod tests {
             "3.2",
             "base/5/16397",
             "shop.new: a > 1",
+            "declared 2026, foreseen 2025",
             "2.0 MiB",
             "16400 (a guess)",
             "not there yet",
+            "forgotten: not base/5/16401",
             "waits",
             "ready by forecast, 4.0 KiB",
             "not made: there is no room",

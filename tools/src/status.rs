@@ -238,8 +238,12 @@ fn table(status: &Value) -> String {
 fn model(status: &Value) -> String {
     let Some(model) = status.get("model") else { return String::new() };
     let part = |key: &str| model.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let refused = model.pointer("/refused/why").and_then(Value::as_str).unwrap_or_default();
     match (part("id"), part("trouble")) {
-        (id, cause) if cause.is_empty() => id,
+        (id, cause) if cause.is_empty() && refused.is_empty() => id,
+        (id, cause) if cause.is_empty() => {
+            format!("{id}, in place of the one that was chosen, which cannot be used: {refused}")
+        }
         (id, cause) if id.is_empty() => format!("none, the standard rule decides: {cause}"),
         (id, cause) => format!("{id} is not at work, the standard rule decides: {cause}"),
     }
@@ -280,6 +284,15 @@ mod tests {
                 && told.ends_with("1.0 KiB of it for the 512 B that the kernel may hold"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn the_model_is_told_and_what_it_stands_in_for() {
+        let told = |told: Value| model(&json!({ "model": told }));
+        assert_eq!(told(json!({ "id": "shipped 1", "refused": null })), "shipped 1");
+        assert_eq!(told(json!({ "id": null, "trouble": "why" })), "none, the standard rule decides: why");
+        let other = told(json!({ "id": "shipped 1", "refused": { "model": "ab", "why": "it is old" } }));
+        assert_eq!(other, "shipped 1, in place of the one that was chosen, which cannot be used: it is old");
     }
 
     #[test]

@@ -1,19 +1,22 @@
-use crate::model::{note, start};
+use crate::model::{note, reload, start};
 use crate::{Outcome, output, space};
 use serde_json::{Value, json};
 use std::fs::{DirBuilder, read_to_string};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use weft::forecast::predictor::HORIZONS;
 use weft_mount::config::Config;
-use weft_mount::{Outcome as Told, control, models, place};
+use weft_mount::onnx::OnnxPredictor;
+use weft_mount::{Outcome as Told, models, place};
 
 /// Train a model on this site's own trace, and use it if it is better than the one in use
 ///
 /// The new model goes on from the one in use, learns from the first four fifths of what STORE keeps of past ticks, and
-/// has to be better on the newest fifth. Both stay: see `weft model list`. Needs Python 3.11 to 3.13; what else it
-/// needs is installed into STORE/train the first time. What it works with stands in STORE/train/work meanwhile: some
-/// hundred MiB at most, and nothing where that would leave less than twice keep_free_mib and reserve_mib.
+/// has to be better on the newest fifth, which takes a trace of 2 h 36 min or more. Both stay: see `weft model list`. Where
+/// the one in use does not run here, the shipped one stands in for it. Needs Python 3.11 to 3.13; what else it needs is
+/// installed into STORE/train the first time. What it works with stands in STORE/train/work meanwhile: some hundred MiB at
+/// most, and nothing where that would leave less than twice keep_free_mib and reserve_mib.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mount, or a path inside it; by default the mount around the current directory
@@ -33,7 +36,8 @@ pub struct Args {
 }
 
 /// The programs of tools/train, as they were when this was built.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
+    (BOUNDS.0, BOUNDS.1),
     ("compare.py", include_str!("../train/compare.py")),
     ("data.py", include_str!("../train/data.py")),
     ("graph.py", include_str!("../train/graph.py")),
@@ -46,8 +50,6 @@ const PROGRAMS: [(&str, &str); 9] = [
 ];
 /// Rows of an hour of a small site.
 const ROWS_LEAST: u64 = 1_000;
-/// Of a large one an hour is needed too: a model is judged on moments that it has not learned from.
-const MOMENTS_LEAST: u64 = 60;
 /// Seconds between moments, where a tick is no longer.
 const STEP_SECS: u64 = 60;
 /// However busy a site is: 600 MiB.
@@ -55,13 +57,76 @@ const ROWS_MOST: u64 = 500_000;
 /// What the packages take, and pip while it unpacks them.
 const PACKAGES_BYTES: u64 = 512 << 20;
 
+/// How much of a trace a comparison needs; compare.py goes by the same file.
+const BOUNDS: (&str, &str) = ("bounds.json", include_str!("../train/bounds.json"));
+
+#[derive(serde::Deserialize)]
+struct Bounds {
+    /// Share of a trace's moments from which on a model is judged: it has not learned from those.
+    newest_from: f64,
+    /// Moments of that part, and seconds that they cover.
+    moments: u64,
+    span_secs: u64,
+}
+
+impl Bounds {
+    fn read() -> Told<Bounds> {
+        serde_json::from_str(BOUNDS.1).map_err(|cause| format!("{}: {cause}", BOUNDS.0))
+    }
+
+    /// Moments, so many seconds apart, that a trace has at least.
+    fn moments(&self, step: u64) -> u64 {
+        let known = self.moments.max(self.span_secs.div_ceil(step) + 1);
+        // What came of the last ones within the shortest horizon is not known yet.
+        let newest = known + u64::from(HORIZONS[0]).div_ceil(step);
+        let is_enough = |all: &u64| all - (*all as f64 * self.newest_from) as u64 >= newest;
+        (newest..).find(is_enough).unwrap_or(u64::MAX)
+    }
+
+    /// Why so many rows of so many moments are too few to train on, and how much is missing.
+    fn check(&self, (rows, moments): (u64, u64), step: u64) -> Told<()> {
+        let to_compare = self.moments(step);
+        let to_learn = (ROWS_LEAST * moments.max(1)).div_ceil(rows.max(1));
+        let needed = to_compare.max(to_learn);
+        if moments >= needed && rows >= ROWS_LEAST {
+            return Ok(());
+        }
+        let why = match to_compare >= to_learn {
+            true => format!(
+                "a new model is compared with the old one on the newest {:.0} % of it, which have to be {} moments within {} \
+                 at least",
+                (1.0 - self.newest_from) * 100.0,
+                self.moments,
+                words_of(self.span_secs)
+            ),
+            false => format!("training takes {ROWS_LEAST} rows, and it has {rows} of {moments} moments"),
+        };
+        let (has, needs, lacks) = (moments * step, needed * step, (needed - moments.min(needed)) * step);
+        Err(format!(
+            "the trace covers {}, and needs {}, because {why}: let it grow for {} more",
+            words_of(has),
+            words_of(needs),
+            words_of(lacks)
+        ))
+    }
+}
+
+/// Seconds as people say them.
+fn words_of(secs: u64) -> String {
+    match (secs / 3_600, secs / 60 % 60) {
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
 pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let store = place::find_store(args.path.as_deref(), store)?;
     outlive_interrupts();
     let work = Work::begin(&store)?;
-    let python = python(args.python.as_deref(), &work)?;
     let champion = champion(&store)?;
     let rows = rows(&store, &work)?;
+    let python = python(args.python.as_deref(), &work)?;
     let old = work.scratch.join("champion.onnx");
     let new = work.scratch.join("challenger.onnx");
     std::fs::write(&old, &champion.bytes)
@@ -77,29 +142,20 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     let used = better && !args.keep_only;
     if used {
         models::choose(&store, &name)?;
-        if control::is_served(&store) {
-            control::ask(&store, &control::Ask::ModelReload)?;
-        }
+        reload(&store)?;
     }
     let all = json!({ "model": name, "champion": champion.name, "used": used, "comparison": told });
     if args.json { output::print_json(&all) } else { output::print(&words(&all)) }
 }
 
-/// The model to go on from and to beat: the one in use, or the shipped one where that does not run, as it is for features
-/// of another version.
+/// The model to go on from and to beat: the one in use, or the shipped one where what was chosen does not run here.
 fn champion(store: &Path) -> Told<models::Model> {
-    let used = models::load_used(store)?;
-    let Err(cause) = start(store, used.clone()) else { return Ok(used) };
-    let shipped = models::shipped();
-    if used.name == shipped.name {
-        return Err(cause);
+    let config = Config::load(store)?;
+    let (model, refused) = OnnxPredictor::of_store(store, config.onnxruntime())?;
+    if let Some(refused) = refused {
+        output::complain(&format!("{refused}: the new one goes on from that, and has to be better than that"));
     }
-    start(store, shipped.clone())?;
-    output::complain(&format!(
-        "model {} does not run ({cause}): the new one goes on from the shipped one, and has to be better than that",
-        models::short(&used.name)
-    ));
-    Ok(shipped)
+    Ok(model.model().clone())
 }
 
 /// A program that is interrupted at the terminal fails, and so do we: after we have tidied up.
@@ -212,22 +268,16 @@ fn rows(store: &Path, work: &Work) -> Told<PathBuf> {
     // Splits as this mount counts them.
     let config = Config::load(store)?;
     let splits = format!("size:{}", config.forecast_split_mib << 20);
-    let step = STEP_SECS.max(config.forecast_tick_secs).to_string();
+    let step = STEP_SECS.max(config.forecast_tick_secs);
     let mut features = weft();
     features.arg("features").arg(&trace).arg("--output").arg(&rows);
     let (most, left) = (ROWS_MOST.to_string(), (work.left >> 20).to_string());
     features.args(["--rows", &most, "--most", &most, "--leave-mib", &left]);
-    ask(features.args(["--step", &step, "--splits", &splits]))?;
+    ask(features.args(["--step", &step.to_string(), "--splits", &splits]))?;
     let about = read_to_string(rows.join("about.json")).unwrap_or_default();
     let about: Value = serde_json::from_str(&about).unwrap_or_default();
-    for (key, least) in [("rows", ROWS_LEAST), ("moments", MOMENTS_LEAST)] {
-        let count = about.get(key).and_then(Value::as_u64).unwrap_or(0);
-        if count < least {
-            return Err(format!(
-                "the trace is too short to train on: {count} {key}, of {least} that it takes; wait"
-            ));
-        }
-    }
+    let count = |key: &str| about.get(key).and_then(Value::as_u64).unwrap_or(0);
+    Bounds::read()?.check((count("rows"), count("moments")), step)?;
     Ok(rows)
 }
 
@@ -300,4 +350,28 @@ fn words(all: &Value) -> String {
         ),
     };
     format!("{verdict}: {scores}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_trace_lacks_is_told_before_anything_is_trained() {
+        let bounds = Bounds::read().unwrap();
+        assert_eq!(bounds.moments(60), 156, "as tools/train/test_train.py has it");
+        // The newest fifth: what is left when what is not known yet is taken away covers the span.
+        assert_eq!(bounds.moments(900) - (bounds.moments(900) as f64 * 0.8) as u64, 24 + 1);
+        assert_eq!(bounds.check((3_000, 156), 60), Ok(()));
+        let early = bounds.check((70 * 24, 70), 60).unwrap_err();
+        assert!(early.starts_with("the trace covers 1 h 10 min, and needs 2 h 36 min, because "), "{early}");
+        assert!(early.contains("newest 20 % of it, which have to be 24 moments within 30 min"), "{early}");
+        assert!(early.ends_with("let it grow for 1 h 26 min more"), "{early}");
+        let small = bounds.check((156 * 2, 156), 60).unwrap_err();
+        assert!(
+            small.contains("needs 8 h 20 min, because training takes 1000 rows, and it has 312 of 156"),
+            "{small}"
+        );
+        assert!(bounds.check((0, 0), 60).is_err());
+    }
 }

@@ -3,7 +3,8 @@
     python compare.py --champion A.onnx --challenger B.onnx ROWS
 
 Prints one line of JSON. Better: a lower loss (that of training: proper scores of every output), and the 90 % interval of
-the difference, by resampling blocks of time, lies below zero. Minutes show nothing: see `MOMENTS_LEAST`, `SPAN_LEAST`.
+the difference, by resampling blocks of time, lies below zero. Minutes show nothing: see bounds.json, which `weft train` goes
+by before it trains.
 """
 
 import argparse
@@ -19,10 +20,10 @@ import scores
 from data import Rows
 from judge import BLOCKS, predict
 from outputs import COUNTS, SHARES, TIMES
-from train import TUNE
+from train import BOUNDS, TUNE
 
 # What the newest window has at least: blocks of several moments, and seconds.
-MOMENTS_LEAST, SPAN_LEAST = 2 * BLOCKS, 1_800
+MOMENTS_LEAST, SPAN_LEAST = BOUNDS["moments"], BOUNDS["span_secs"]
 
 
 def back(said):

@@ -10,6 +10,7 @@ Inside, shares are logits, counts are log1p, times are log1p of seconds. Rows: f
 [n, WIDTH] in plain units, NaN where nobody knows (the trace ends before the horizon does).
 """
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -327,7 +328,7 @@ def merged(nets):
     w2 = np.zeros((rows * len(nets), columns * len(nets)), np.float32)
     for i, w in enumerate(weights):
         w2[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] = w["w2"]
-    whole = nets[0]
+    whole = copy.copy(nets[0])
     whole.w = {
         "w1": across("w1"),
         "b1": np.concatenate([w["b1"] for w in weights]),

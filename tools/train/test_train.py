@@ -156,11 +156,17 @@ class Training(unittest.TestCase):
         graph.save(graph.assemble(self.scaler, self.experts, poor, {}), worse)
         self.assertTrue(compare.compare(worse, out, rows)["better"])
         self.assertFalse(compare.compare(out, worse, rows)["better"])
+        self.assertGreaterEqual(compare.MOMENTS_LEAST, 2 * judge.BLOCKS, "blocks are of several moments")
         # Of minutes nothing follows, however good they look.
         write_rows(self.dir / "minutes", moments=30, partitions=200)
         told = compare.compare(worse, out, Rows(self.dir / "minutes"))
         self.assertFalse(told["better"])
         self.assertIn("6 moments within 300 s", told["why"])
+        # What `weft train` takes for enough is; of less than that by what the last moment may know, nothing is.
+        for moments, enough in ((150, False), (156, True)):
+            write_rows(self.dir / f"of_{moments}", moments=moments)
+            told = compare.compare(worse, out, Rows(self.dir / f"of_{moments}"))
+            self.assertEqual("why" not in told, enough, told)
 
 
 class Synthetic(unittest.TestCase):
@@ -256,6 +262,22 @@ class Gradients(unittest.TestCase):
             down = made.gradients(x, said, target, weight)[0]
             flat[at] = keep
             self.assertAlmostEqual((up - down) / (2 * step), float(grads[key].reshape(-1)[at]), delta=5e-3, msg=key)
+
+
+class Merging(unittest.TestCase):
+    def test_what_is_merged_stays_what_it_was(self):
+        near = np.zeros(len(ASKED) * 2)
+        nets = [net.Net(4, (5, 3), seed, near) for seed in (1, 2, 3)]
+        rng = np.random.default_rng(1)
+        x = rng.standard_normal((6, 4)).astype(np.float32)
+        said = net.beside(np.abs(rng.standard_normal((6, len(ASKED), 2))).astype(np.float32))
+        before = [one.forward(x, said).copy() for one in nets]
+        whole = net.merged(nets)
+        for one, was in zip(nets, before):
+            np.testing.assert_array_equal(one.forward(x, said), was)
+        # What goes beside the experts is a line: the mean of what each says.
+        straight = [column for column in range(WIDTH) if column not in ASKED]
+        np.testing.assert_allclose(whole.forward(x, said)[:, straight], np.mean(before, axis=0)[:, straight], atol=1e-5)
 
 
 class Bounds(unittest.TestCase):

@@ -1,25 +1,38 @@
 //! STORE/logs.json: up to where each file of each log is told, so that a restart loses nothing of what was written meanwhile.
 //! Not durable, and up to a second behind: some statements are told twice then, and a split told twice is one.
 
-use super::follow::Places;
 use super::meaning::Detached;
+use super::place::{Head, Place, Places};
+use super::source::Identity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const FILE: &str = "logs.json";
-const VERSION: u32 = 1;
+/// Of version 1 files have no heads.
+const VERSIONS: std::ops::RangeInclusive<u32> = 1..=2;
 /// Between two writes of places alone: a busy log has a new one at every look.
 const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, Deserialize, Default)]
 struct Text {
     version: u32,
-    /// By path and format of the setting: device (0: of DATA), number and bytes of each file.
-    logs: BTreeMap<String, Vec<(u64, u64, u64)>>,
+    /// By path and format of the setting.
+    logs: BTreeMap<String, Vec<File>>,
     #[serde(default)]
     detached: Vec<Detached>,
+}
+
+/// A file of a log: its device (0: of DATA) and number, bytes that are told, and how it begins; of version 1 an array of the
+/// first three.
+#[derive(Serialize, Deserialize)]
+struct File {
+    device: u64,
+    number: u64,
+    told: u64,
+    #[serde(default)]
+    head: Option<Head>,
 }
 
 /// See the head of this file.
@@ -37,9 +50,12 @@ impl Kept {
         let path = store.join(FILE);
         let text = std::fs::read_to_string(&path).ok();
         let text: Text = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        let places =
-            |files: Vec<(u64, u64, u64)>| files.into_iter().map(|(dev, ino, at)| ((dev, ino), at)).collect();
-        let text = if text.version == VERSION { text } else { Text::default() };
+        let place = |file: File| {
+            let File { device, number, told, head } = file;
+            ((device, number), Place { told, head })
+        };
+        let places = |files: Vec<File>| files.into_iter().map(place).collect();
+        let text = if VERSIONS.contains(&text.version) { text } else { Text::default() };
         let last = text.logs.into_iter().map(|(log, files)| (log, places(files))).collect();
         Kept { path, last, detached: text.detached, written: None }
     }
@@ -61,9 +77,14 @@ impl Kept {
         if (recent || all == self.last) && detached == self.detached {
             return Ok(());
         }
-        let files = |places: &Places| places.iter().map(|((dev, ino), at)| (*dev, *ino, *at)).collect();
+        let file = |((device, number), place): (&Identity, &Place)| {
+            let Place { told, head } = place.clone();
+            File { device: *device, number: *number, told, head }
+        };
+        let files = |places: &Places| places.iter().map(file).collect();
         let logs = all.iter().map(|(log, places)| (log.clone(), files(places))).collect();
-        let text = serde_json::to_vec(&Text { version: VERSION, logs, detached: detached.to_vec() })?;
+        let text = Text { version: *VERSIONS.end(), logs, detached: detached.to_vec() };
+        let text = serde_json::to_vec(&text)?;
         let unfinished = self.path.with_extension("tmp");
         std::fs::write(&unfinished, text)?;
         std::fs::rename(&unfinished, &self.path)?;
@@ -79,7 +100,9 @@ mod tests {
     #[test]
     fn what_was_put_is_there_again_and_rubbish_is_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let places: Places = [((1, 2), 3), ((0, 9), 8)].into();
+        let place = |told| Place { told, head: None };
+        let head = serde_json::from_str("{\"len\":3,\"blake3\":\"ab\"}").unwrap();
+        let places: Places = [((1, 2), Place { told: 3, head: Some(head) }), ((0, 9), place(8))].into();
         let mut kept = Kept::load(dir.path());
         assert!(kept.of("a").is_none());
         let detached = Detached {
@@ -93,6 +116,10 @@ mod tests {
         kept.put([("a".to_owned(), places.clone())].into(), std::slice::from_ref(&detached)).unwrap();
         let again = Kept::load(dir.path());
         assert_eq!((again.of("a"), again.detached()), (Some(&places), vec![detached]));
+        // As an earlier build wrote it.
+        std::fs::write(dir.path().join(FILE), "{\"version\":1,\"logs\":{\"a\":[[1,2,3],[0,9,8]]}}").unwrap();
+        let old: Places = [((1, 2), place(3)), ((0, 9), place(8))].into();
+        assert_eq!(Kept::load(dir.path()).of("a"), Some(&old));
         std::fs::write(dir.path().join(FILE), "{\"version\":9,\"logs\":{\"a\":[[1,2,3]]}}").unwrap();
         assert!(Kept::load(dir.path()).of("a").is_none());
         std::fs::write(dir.path().join(FILE), "rubbish").unwrap();

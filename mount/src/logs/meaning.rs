@@ -100,7 +100,11 @@ impl Meaning {
                 for parent in &parents {
                     for child in into {
                         let name = child_name(running, parent, child);
-                        let row = Child { name: Some(name), ..Child::default() };
+                        let files = self.tables.partition(running, &of(child, None));
+                        // Of one that keeps the name of what is divided or merged, the files are made anew.
+                        let keeps = |one: &Partition| Some(one) == files.as_ref() || one.to_string() == name;
+                        let anew = parents.iter().any(keeps);
+                        let row = Child { name: Some(name), anew, ..Child::default() };
                         self.split(running, parent, (row, of(child, None), said), counts);
                     }
                 }
@@ -144,8 +148,9 @@ impl Meaning {
         self.detached.push(Detached { database, schema, table: name, partition: shown, at_us, told: false });
     }
 
-    /// Something joins a table: what was detached from it a moment ago may have been divided into this and others. Nothing
-    /// says so, and it may as well be something new: a guess, unless it is empty or the same again.
+    /// Something joins a table: what was detached from it a moment ago may have been divided into this and others, or merged.
+    /// Nothing says so, and it may as well be something new: a guess, of all that were detached, unless it is empty or the
+    /// same again.
     fn attach(
         &mut self,
         running: &Running,
@@ -161,31 +166,28 @@ impl Meaning {
                 && shown.as_ref() != Some(&other.partition)
         };
         let is_new = known.as_ref().is_some_and(|files| is_empty(running, files));
-        let at = self.detached.iter().rposition(recent).filter(|_| !is_new);
-        let parent = at.and_then(|at| self.detached.get(at)).map(|other| running.partition(&other.partition));
-        match parent.and_then(Result::ok) {
-            Some(parent) => {
-                let row = Child { name: Some(child.table.to_string()), presumed: true, ..Child::default() };
-                let noted = self.split(running, &parent, (row, child, said), counts);
-                let detached = at.and_then(|at| self.detached.get_mut(at)).filter(|other| !other.told);
-                if let Some(detached) = detached {
-                    detached.told = true;
-                    // It may be dropped by now: no child has a past in it then, and it was divided all the same.
-                    if !noted && said.is_news {
-                        let engine = &running.common.engine;
-                        let (at, children, point) = (engine.now(), Vec::new(), None);
-                        engine.signal(Signal::Split { partition: key(&parent), at, children, point });
-                    }
-                }
-                true
+        let all = (0..).zip(&self.detached).filter(|(_, other)| !is_new && recent(other));
+        let parents: Vec<(usize, Partition)> =
+            all.filter_map(|(at, other)| Some((at, running.partition(&other.partition).ok()?))).collect();
+        if parents.is_empty() {
+            if let Some(partition) = known.as_ref().filter(|_| said.is_news) {
+                signal(running, partition, Ddl::Attach);
             }
-            None => {
-                if let Some(partition) = known.as_ref().filter(|_| said.is_news) {
-                    signal(running, partition, Ddl::Attach);
-                }
-                known.is_some()
+            return known.is_some();
+        }
+        for (at, parent) in parents {
+            let row = Child { name: Some(child.table.to_string()), presumed: true, ..Child::default() };
+            let noted = self.split(running, &parent, (row, child, said), counts);
+            let Some(detached) = self.detached.get_mut(at).filter(|other| !other.told) else { continue };
+            detached.told = true;
+            // It may be dropped by now: no child has a past in it then, and it was divided all the same.
+            if !noted && said.is_news {
+                let engine = &running.common.engine;
+                let (at, children, point) = (engine.now(), Vec::new(), None);
+                engine.signal(Signal::Split { partition: key(&parent), at, children, point });
             }
         }
+        true
     }
 
     /// Notes a split; false when it cannot be.

@@ -10,6 +10,7 @@ mod follow;
 mod format;
 mod kept;
 mod meaning;
+mod place;
 mod queries;
 mod setting;
 mod source;

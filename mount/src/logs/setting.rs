@@ -2,7 +2,7 @@
 
 use super::follow::Follow;
 use super::format::Format;
-use super::source::{Inside, Outside, Source, reach};
+use super::source::{Inside, Outside, Source, Spot, locate};
 use crate::Outcome;
 use crate::profile::Profile;
 use serde::Deserialize;
@@ -54,22 +54,15 @@ impl Setting {
     }
 
     /// Follows it: through the engine what lies in a root, however its path is spelt, as the daemon must not wait for
-    /// itself. `tops`: where roots are seen, and the directory of each.
+    /// itself. `tops`: where roots are seen, DATA's first, and the directory of each.
     pub(super) fn follow(&self, engine: &Arc<Engine>, tops: &[(PathBuf, FileId)]) -> Follow {
-        let points: Vec<PathBuf> = tops.iter().map(|(point, _)| point.clone()).collect();
-        let path = Path::new(&self.path);
-        let path = if path.is_absolute() { reach(path, &points) } else { path.to_path_buf() };
-        let below =
-            |(point, top): &(PathBuf, FileId)| Some((*top, path.strip_prefix(point).ok()?.to_path_buf()));
-        let inside = match path.is_absolute() {
-            false => Some((FileId::ROOT, path.clone())),
-            true => tops.iter().find_map(below),
-        };
-        let source: Box<dyn Source> = match inside {
-            Some((top, path)) => {
+        let source: Box<dyn Source> = match locate(engine, Path::new(&self.path), tops) {
+            Spot::Inside(top, path) => {
                 Box::new(Inside { core: Arc::clone(engine), top, path: path.to_string_lossy().into_owned() })
             }
-            None => Box::new(Outside::new(&path, points)),
+            Spot::Outside(path) => {
+                Box::new(Outside::new(&path, tops.iter().map(|(point, _)| point.clone()).collect()))
+            }
         };
         Follow::new(self.format, source)
     }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::OsString;
 use std::fs::{DirEntry, File};
 use std::io::{Error, Result};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +71,58 @@ pub(super) fn reach(path: &Path, tops: &[PathBuf]) -> PathBuf {
         }
     }
     reached
+}
+
+/// Where a log is.
+pub(super) enum Spot {
+    /// In a root: its directory, and the path from there on.
+    Inside(FileId, PathBuf),
+    Outside(PathBuf),
+}
+
+/// Where a path leads, from DATA on if it is relative, by whatever links: those of the system as [`reach`] has it, those in a
+/// root through the engine. `tops`: where roots are seen, DATA's first, and the directory of each.
+pub(super) fn locate(core: &Engine, path: &Path, tops: &[(PathBuf, FileId)]) -> Spot {
+    let points: Vec<PathBuf> = tops.iter().map(|(point, _)| point.clone()).collect();
+    let below = |path: &Path| {
+        let within = |(point, top): &(PathBuf, FileId)| {
+            Some((point.clone(), *top, path.strip_prefix(point).ok()?.into()))
+        };
+        tops.iter().find_map(within)
+    };
+    let (mut path, mut links) = (path.to_path_buf(), 0);
+    loop {
+        let found: Option<(PathBuf, FileId, PathBuf)> = match path.is_absolute() {
+            true => {
+                path = reach(&path, &points);
+                below(&path)
+            }
+            false => tops.first().map(|(point, _)| (point.clone(), FileId::ROOT, path.clone())),
+        };
+        let Some((point, top, rest)) = found else { return Spot::Outside(path) };
+        links += 1;
+        match through_link(core, top, &rest).filter(|_| links < LINKS_MAX) {
+            Some(onward) => path = point.join(onward),
+            None => return Spot::Inside(top, rest),
+        }
+    }
+}
+
+/// Where a path in a root goes by the first link among its directories; `None`: there is none.
+fn through_link(core: &Engine, top: FileId, path: &Path) -> Option<PathBuf> {
+    let (mut at, mut gone) = (top, PathBuf::new());
+    let mut parts = path.components();
+    parts.next_back();
+    while let Some(part) = parts.next() {
+        let (file, attr) = core.lookup(at, part.as_os_str().as_bytes()).ok()?;
+        if attr.kind == FileKind::Symlink {
+            let target = PathBuf::from(OsString::from_vec(core.read_link(file).ok()?));
+            return Some(gone.join(target).join(parts.as_path()).join(path.file_name()?));
+        }
+        gone.push(part);
+        at = file;
+    }
+    None
 }
 
 /// A log outside of every root.
@@ -169,10 +223,15 @@ impl Inside {
         let mut at = self.top;
         for name in names(path.as_bytes()) {
             let (file, attr) = self.core.lookup(at, &name).map_err(told)?;
-            if attr.kind != FileKind::Directory {
-                return Err(Error::from_raw_os_error(libc::ENOENT));
+            match attr.kind {
+                FileKind::Directory => at = file,
+                // Where it leads was seen when the following began.
+                FileKind::Symlink => {
+                    let name = String::from_utf8_lossy(&name);
+                    return Err(Error::other(format!("{name} is a link now: the next mount goes by it")));
+                }
+                _ => return Err(Error::from_raw_os_error(libc::ENOENT)),
             }
-            at = file;
         }
         Ok(at)
     }

@@ -1,9 +1,10 @@
 //! The thread that follows all logs, and what it says of itself.
 
-use super::follow::{Follow, Places};
+use super::follow::Follow;
 use super::format::Parsed;
 use super::kept::Kept;
 use super::meaning::{Change, Meaning, changes, tell_queries};
+use super::place::Places;
 use super::queries::Queries;
 use super::setting::Setting;
 use super::tables::Tables;
@@ -289,7 +290,7 @@ impl Tailer {
     }
 
     fn tell(&mut self, running: &Running) {
-        let places = self.logs.iter().enumerate().filter_map(|(number, (setting, follow, _))| {
+        let places = self.logs.iter_mut().enumerate().filter_map(|(number, (setting, follow, _))| {
             let held = self.held.get(&number).cloned();
             Some((place(setting), held.or_else(|| follow.places())?))
         });

@@ -9,7 +9,7 @@ pub mod signature;
 mod wire;
 pub mod worker;
 
-pub use predictor::{OnnxPredictor, wanted};
+pub use predictor::{OnnxPredictor, Refused, wanted};
 pub use process::{Launch, Worker};
 
 #[cfg(test)]

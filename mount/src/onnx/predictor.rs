@@ -5,6 +5,7 @@ use super::process::{Launch, Worker};
 use super::signature::{Signature, Wanted};
 use crate::Outcome;
 use crate::models::{self, Model};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use weft::error::{Error, Result};
@@ -25,6 +26,20 @@ pub fn wanted() -> Wanted {
         schema: features::schema_hash(),
         features: features::COUNT,
         outputs: OUTPUTS.iter().map(|(name, width)| ((*name).to_string(), *width)).collect(),
+    }
+}
+
+/// The model that was chosen, and cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Refused {
+    /// Its name; `None` where the choice itself cannot be read.
+    pub model: Option<String>,
+    pub why: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the model that was chosen cannot be used, the shipped one is at work: {}", self.why)
     }
 }
 
@@ -50,12 +65,36 @@ impl OnnxPredictor {
         Ok(OnnxPredictor { launch, library, model, signature, worker: Ok(worker) })
     }
 
-    /// The model that a STORE uses, run by this program.
+    /// The model that was chosen for a STORE, run by this program.
     ///
     /// # Errors
     /// One line with the reason and what to do.
-    pub fn of_store(store: &Path, library: Option<&Path>) -> Outcome<OnnxPredictor> {
+    pub fn chosen(store: &Path, library: Option<&Path>) -> Outcome<OnnxPredictor> {
         OnnxPredictor::start(Launch::of_weft(), library, models::load_used(store)?)
+    }
+
+    /// The model that was chosen; where that cannot be used, the shipped one, and why. The choice stays as it was.
+    ///
+    /// # Errors
+    /// Why the chosen one cannot be used, where the shipped one cannot either.
+    pub fn of_store(store: &Path, library: Option<&Path>) -> Outcome<(OnnxPredictor, Option<Refused>)> {
+        let why = match OnnxPredictor::chosen(store, library) {
+            Ok(chosen) => return Ok((chosen, None)),
+            Err(why) => why,
+        };
+        let model = models::used(store).ok();
+        if model.as_deref() == Some(models::SHIPPED) {
+            return Err(why);
+        }
+        match OnnxPredictor::start(Launch::of_weft(), library, models::shipped()) {
+            Ok(shipped) => Ok((shipped, Some(Refused { model, why }))),
+            Err(_) => Err(why),
+        }
+    }
+
+    /// Which model it is: `shipped`, or the BLAKE3 of its bytes.
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     pub fn signature(&self) -> &Signature {

@@ -62,8 +62,8 @@ impl Collector {
         self.ticks = self.ticks.wrapping_add(1);
         let mut ticks: BTreeMap<Key, Tick> = BTreeMap::new();
         for file in &busy {
-            if !self.files.contains_key(&file.file) && !file.gone {
-                self.find(engine, layout, file);
+            if !file.gone && (file.counters.renamed || !self.files.contains_key(&file.file)) {
+                gone.extend(self.find(engine, layout, file));
             }
             let Some(known) = self.files.get_mut(&file.file) else { continue };
             let size = self.sizes.entry(Key::clone(&known.partition)).or_default();
@@ -80,6 +80,8 @@ impl Collector {
         for file in busy.iter().filter(|file| file.gone) {
             gone.extend(self.forget(file.file));
         }
+        // What was renamed may have given its name to another.
+        gone.retain(|key| !self.members.contains_key(key));
         let sizes = &self.sizes;
         let activity = ticks.into_iter().map(|(partition, tick)| {
             let size = sizes.get(&partition).copied().unwrap_or(0);
@@ -112,20 +114,27 @@ impl Collector {
         before.into_keys().filter(|key| !self.sizes.contains_key(key)).collect()
     }
 
-    /// Finds out what a new file belongs to.
-    fn find(&mut self, engine: &Engine, layout: Layout, file: &Busy) {
-        let Ok(found) = engine.paths(&[file.file]) else { return };
-        let Some((_, path)) = found.first() else { return };
+    /// Finds out what a file belongs to that is new, or has another name; the partition that it was the last of.
+    fn find(&mut self, engine: &Engine, layout: Layout, file: &Busy) -> Option<Key> {
+        let found = engine.paths(&[file.file]).ok()?;
+        let (_, path) = found.first()?;
         let root = root_name(engine, file.root);
         let (partition, begin) = place(layout, &member(layout, &root, path));
-        self.know(file.file, Known { partition, begin, size: 0 });
+        self.know(file.file, Known { partition, begin, size: 0 })
     }
 
-    fn know(&mut self, file: FileId, known: Known) {
+    /// The partition that the file was the last of.
+    fn know(&mut self, file: FileId, known: Known) -> Option<Key> {
         *self.members.entry(Key::clone(&known.partition)).or_default() += 1;
-        if let Some(before) = self.files.insert(file, known) {
-            self.leave(&before.partition);
+        let before = self.files.insert(file, known)?;
+        if self.leave(&before.partition) {
+            self.sizes.remove(&before.partition);
+            return Some(before.partition);
         }
+        if let Some(size) = self.sizes.get_mut(&before.partition) {
+            *size = size.saturating_sub(before.size);
+        }
+        None
     }
 
     /// One file less; whether it was the last.

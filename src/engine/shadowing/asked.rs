@@ -124,7 +124,7 @@ impl Engine {
         for split in lineage::splits::all(&self.meta)?.into_iter().filter(|split| split.at_us > since) {
             let parent = Partition::parse(layout, &split.parent, &roots);
             // A child that is there has left its parent: what is made of that now is too late.
-            for child in split.children.iter().filter(|child| child.tie.is_none()) {
+            for child in split.children.iter().filter(|child| child.waits()) {
                 let pages = child.page_set();
                 let stands = self.child_shadow(layout, &parent, pages.as_ref());
                 if matches!(stands, ChildShadow::Missing(_)) {

@@ -1,15 +1,18 @@
 //! The ledger: every forecast is noted with its model, the hash of its inputs and its horizon, and scored when that has
-//! passed, beside baselines on the same cases. From the scores follows whether the model is believed.
+//! passed, beside baselines on the same cases. From the scores follows whether the model is believed. What something follows
+//! from is noted besides ([`ActedOn`]), for of each horizon only a forecast in a quarter of it is.
 //!
 //! Invariants: at most [`PENDING_MAX`] batches wait; scores are added up by a part of the window in which they count, so that
 //! the window is remembered whole, and at most [`SCORED_MAX`] sums are; a batch is scored only if the ticks of its whole
 //! horizon were seen (a daemon that was down has not seen them), and else dropped.
 
+mod acted;
 mod batch;
 mod case;
 mod store;
 mod verdict;
 
+pub use acted::{Acted, ActedOn, says_split};
 pub use batch::{Batch, Scored, Scores};
 pub use verdict::{Belief, Verdict};
 

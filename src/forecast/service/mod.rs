@@ -12,7 +12,7 @@ pub use state::{ModelState, Shown, State};
 
 use super::baseline;
 use super::features::{Features, Rows, Setup};
-use super::ledger::{Belief, Ledger};
+use super::ledger::{Acted, ActedOn, Belief, Ledger, says_split};
 use super::policy::{self, Candidate, Costs, Decision};
 use super::predictor::{Forecast, Predictor};
 use super::purse::Purse;
@@ -76,8 +76,9 @@ pub const NO_MODEL: &str = "baselines";
 pub struct Latest {
     pub rows: Arc<Rows>,
     pub answers: Vec<Option<Forecast>>,
-    /// Who made them.
+    /// Who made them, and the hash of what from.
     pub model: String,
+    pub inputs: String,
     /// How long it took.
     pub took: Duration,
 }
@@ -89,6 +90,7 @@ pub struct Service {
     store: PathBuf,
     features: Features,
     ledger: Ledger,
+    acted: ActedOn,
     kept: Kept,
     runner: Option<Runner>,
     /// Why there is no model, or why it has no forecasts at present.
@@ -114,6 +116,7 @@ impl Service {
             store: store.to_owned(),
             features: features(&how),
             ledger: Ledger::new(how.window_us),
+            acted: ActedOn::default(),
             runner: None,
             trouble: Some("there is no model".into()),
             belief: Belief::default(),
@@ -133,7 +136,8 @@ impl Service {
 
     /// Takes up what was known before a restart: scores, forecasts that wait, doubts, and the ticks of the last day.
     pub fn warm(&mut self, meta: &Store, now: Timestamp) {
-        if let Err(error) = self.ledger.load(meta, now).and_then(|()| self.doubts.load(meta)) {
+        let loaded = self.ledger.load(meta, now).and_then(|()| self.acted.load(meta, now));
+        if let Err(error) = loaded.and_then(|()| self.doubts.load(meta)) {
             self.unkept = Some(format!("what was forecast before cannot be read: {error}"));
         }
         self.recall(now);
@@ -155,8 +159,8 @@ impl Service {
                     // Of each stretch that was seen something was kept, or it was too short to matter.
                     let at = line.at();
                     let seen = Timestamp(before.0.max(at.0 - 6 * self.how.tick_us));
-                    self.ledger.pass(seen, at);
                     self.features.unseen(seen);
+                    self.pass(seen, at);
                     self.features.pass(at);
                     before = at;
                 }
@@ -167,8 +171,16 @@ impl Service {
         self.told = now;
     }
 
-    /// Takes a model into service, or hears why there is none.
-    pub fn set_model(&mut self, model: Result<Box<dyn Predictor>, String>, now: Timestamp) {
+    /// Takes a model into service, or hears why there is none; and why it is not the one that was wanted.
+    pub fn set_model(
+        &mut self,
+        model: Result<Box<dyn Predictor>, String>,
+        instead: Option<&str>,
+        now: Timestamp,
+    ) {
+        if let Some(why) = instead {
+            self.tell(now, why.to_owned());
+        }
         let taken = model.and_then(|model| Runner::new(model).map_err(|trouble| trouble.to_string()));
         match taken {
             Ok(runner) => {
@@ -198,6 +210,7 @@ impl Service {
         self.tell(now, format!("the clock was set back by {secs} s; what was forecast before is not scored"));
         self.features = features(&self.how);
         self.ledger.give_up();
+        self.acted.give_up();
         self.kept.end_file();
         self.latest = Latest::default();
         self.recall(now);
@@ -219,12 +232,25 @@ impl Service {
         signals.iter().for_each(|signal| self.take(signal));
         let lines: Vec<(Key, What)> = signals.iter().filter_map(line).collect();
         self.features.pass(now);
-        self.ledger.pass(since, now);
+        self.pass(since, now);
         self.told = now;
         match self.kept.append(now, &lines) {
             Ok(()) => {}
             Err(error) => self.unkept = Some(format!("ticks cannot be kept: {error}")),
         }
+    }
+
+    /// Time has passed, and its signals were told.
+    fn pass(&mut self, since: Timestamp, now: Timestamp) {
+        self.ledger.pass(since, now);
+        self.acted.pass(since, now);
+    }
+
+    /// For all that wait for what comes of them.
+    fn learn(&mut self, signal: &Signal) {
+        self.ledger.take(signal);
+        self.acted.take(signal);
+        self.features.take(signal);
     }
 
     /// Takes in a signal; and that its partition splits, if it grew past a multiple of the size: models are trained on
@@ -234,16 +260,14 @@ impl Service {
             Signal::Activity { partition, .. } => self.features.state(partition).map(|state| *state.last()),
             _ => None,
         };
-        self.ledger.take(signal);
-        self.features.take(signal);
+        self.learn(signal);
         if let (Signal::Activity { partition, tick }, Some(before)) = (signal, before)
             && before.span_us > 0
             && replay::passes(self.how.split_bytes, before.size, tick.size)
         {
             let (partition, children, point) = (Key::clone(partition), Vec::new(), None);
             let split = Signal::Split { partition, at: tick.end, children, point };
-            self.ledger.take(&split);
-            self.features.take(&split);
+            self.learn(&split);
         }
     }
 
@@ -263,7 +287,7 @@ impl Service {
             Ok(()) => None,
             Err(error) => Some(format!("forecasts cannot be stored: {error}")),
         };
-        self.latest = Latest { rows, answers, model, took };
+        self.latest = Latest { rows, answers, model, inputs, took };
         self.judge(now);
         if let Err(error) = self.doubts.save(meta) {
             self.unkept = Some(format!("which models are doubted cannot be stored: {error}"));
@@ -361,6 +385,36 @@ impl Service {
             policy::standard(&candidates, &mut self.purse)
         };
         &self.decisions
+    }
+
+    /// Stores the forecasts of this step that something follows from: those that a shadow is wished for by, and those that
+    /// say a split.
+    pub fn keep_acted(&mut self, meta: &Store, now: Timestamp) {
+        if self.counts() {
+            let Latest { rows, answers, model, inputs, .. } = &self.latest;
+            let baked = self.decisions.iter().filter(|decision| decision.bake);
+            let baked: HashMap<&str, &Decision> =
+                baked.map(|decision| (decision.partition.as_str(), decision)).collect();
+            for (key, forecast) in rows.keys.iter().zip(answers) {
+                let Some(forecast) = forecast else { continue };
+                let why = baked.get(&**key).map(|decision| decision.why.clone());
+                let split_within = says_split(forecast);
+                if why.is_none() && split_within.is_none() {
+                    continue;
+                }
+                let (model, inputs, said) = (model.clone(), inputs.clone(), forecast.to_row().to_vec());
+                let acted = Acted { model, inputs, said, baked: why, split_within, ..Acted::default() };
+                self.acted.note((rows.at, key), acted);
+            }
+        }
+        if let Err(error) = self.acted.save(meta, now) {
+            self.unkept = Some(format!("forecasts that shadows were made by cannot be stored: {error}"));
+        }
+    }
+
+    /// The forecasts that something followed from, and what came of them.
+    pub fn acted(&self) -> &ActedOn {
+        &self.acted
     }
 
     /// The newest forecast of a partition.

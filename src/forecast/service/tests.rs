@@ -85,7 +85,7 @@ impl World {
     }
 
     fn set(&mut self, model: impl Predictor + 'static) {
-        self.service.set_model(Ok(Box::new(model)), Timestamp(self.now));
+        self.service.set_model(Ok(Box::new(model)), None, Timestamp(self.now));
     }
 }
 
@@ -333,4 +333,75 @@ fn what_a_trace_tells_again_is_what_service_saw_also_of_splits_by_size() {
     let names = features::names();
     let queries = names.iter().position(|name| name == "query_writes").unwrap();
     assert!(again.rows(Timestamp(now)).values[queries] > 1.0, "queries reach the features");
+}
+
+/// Says of every partition that it splits within the hour.
+struct Foresees;
+
+impl Predictor for Foresees {
+    fn id(&self) -> String {
+        "foresees".into()
+    }
+    fn schema(&self) -> String {
+        features::schema_hash()
+    }
+    fn predict(&mut self, _: &[f32], _: usize, out: &mut [f32]) -> crate::error::Result<()> {
+        for row in out.chunks_exact_mut(predictor::WIDTH) {
+            row.fill(0.0);
+            row[baseline::at::P_SPLIT + 1..][..2].fill(0.75);
+        }
+        Ok(())
+    }
+}
+
+/// The ledger's batches of an hour are a quarter of an hour apart: what a shadow is made by in between is stored too.
+#[test]
+fn every_forecast_that_something_follows_from_is_stored_with_what_came_of_it() {
+    let mut world = World::new();
+    world.set(Foresees);
+    let candidate = Candidate {
+        key: "base/5/1".into(),
+        forecast: None,
+        new_share: 0.0,
+        delta_pages: 1e5,
+        extents: 1e5,
+        size: 1 << 30,
+        shadow_secs: Some(60.0),
+        held: None,
+    };
+    let step = |world: &mut World, candidates: Vec<Candidate>| {
+        world.minutes(1);
+        assert!(world.service.counts(), "{:?}", world.service.state());
+        world.service.decide(candidates, &Costs::default(), 1e9);
+        world.service.keep_acted(&world.meta, Timestamp(world.now));
+    };
+    step(&mut world, Vec::new());
+    let first = world.now;
+    step(&mut world, vec![candidate]);
+    let baked = world.now;
+    world.now += 30_000_000;
+    let (partition, at) = (Key::from("base/5/1"), Timestamp(world.now));
+    let split = Signal::Split { partition, at, children: Vec::new(), point: None };
+    world.service.tick(&[split], at);
+    world.service.keep_acted(&world.meta, at);
+    // As after a restart.
+    let World { service, meta, dir, .. } = world;
+    drop((service, meta));
+    let (mut service, meta) = open(dir.path());
+    service.warm(&meta, at);
+    let of = |name: &str| {
+        let acted = service.acted().of(&meta, |partition| partition == name).unwrap();
+        acted.into_iter().map(|((made, _), acted)| (made.0, acted)).collect::<Vec<_>>()
+    };
+    let one = of("base/5/1");
+    assert_eq!(one.iter().map(|(made, _)| *made).collect::<Vec<_>>(), [first, baked]);
+    let (_, acted) = &one[1];
+    assert_eq!((acted.model.as_str(), acted.inputs.len(), acted.split_within), ("foresees", 64, Some(3_600)));
+    assert_eq!(acted.forecast().unwrap().p_split, [0.0, 0.75, 0.75]);
+    assert!(acted.baked.as_ref().unwrap().contains("a restore profits"), "{acted:?}");
+    assert_eq!((one[0].1.split_after, acted.split_after), (Some(90.0), Some(30.0)));
+    // Of others a split is said once.
+    let other = of("base/5/2");
+    assert_eq!(other.iter().map(|(made, _)| *made).collect::<Vec<_>>(), [first]);
+    assert_eq!((&other[0].1.baked, other[0].1.split_after), (&None, None));
 }

@@ -149,11 +149,80 @@ fn a_parent_that_is_presumed_stays_a_guess_until_somebody_says_so() {
 }
 
 #[test]
+fn what_is_forgotten_stays_so_until_a_person_says_it_again() {
+    let (_dir, store) = store();
+    let split = split_of(&store, "p", &["new", "old"]);
+    tie(&store, (split, 0), "x", Tie::Guess, Seq(5)).unwrap();
+    tie(&store, (split, 1), "y", Tie::Declared, Seq(6)).unwrap();
+    let told = forget(&store, split, Some(0)).unwrap();
+    assert_eq!(told.children.iter().map(|child| child.forgotten).collect::<Vec<_>>(), [true, false]);
+    assert_eq!((came_of(&store, "x"), came_of(&store, "y")), (vec![], vec![("p".into(), 1)]));
+    assert!(!told.children[0].waits(), "nothing is guessed for it any more");
+    assert_eq!(told.children[0].partition.as_deref(), Some("x"), "what was wrong is known");
+    // Neither a guess, nor the catalogue, nor a log that is read again.
+    tie(&store, (split, 0), "x", Tie::Guess, Seq(5)).unwrap();
+    tie(&store, (split, 0), "z", Tie::Catalogue, Seq(7)).unwrap();
+    assert_eq!((came_of(&store, "x"), came_of(&store, "z")), (vec![], vec![]));
+    let by_log = Child { name: Some("a".into()), ..Child::default() };
+    let ddl = declare(&store, ("q", How::Ddl), (Seq(1), 0), by_log.clone()).unwrap().id;
+    forget(&store, ddl, None).unwrap();
+    let again = declare(&store, ("q", How::Ddl), (Seq(1), 10), by_log).unwrap();
+    assert!(again.id == ddl && again.children[0].forgotten);
+    // A person is believed.
+    tie(&store, (split, 0), "x", Tie::Declared, Seq(5)).unwrap();
+    assert_eq!(came_of(&store, "x"), [("p".into(), 0)]);
+    assert!(!get(&store, split).unwrap().unwrap().children[0].forgotten);
+    forget(&store, split, None).unwrap();
+    assert_eq!((came_of(&store, "x"), came_of(&store, "y")), (vec![], vec![]));
+    assert_eq!(split_of(&store, "p", &["new"]), split, "the same split");
+    assert!(get(&store, split).unwrap().unwrap().children[0].waits(), "declared anew");
+    for (split, child, why) in [(9, None, "no split 9"), (split, Some(2), "no child 3")] {
+        assert!(forget(&store, split, child).unwrap_err().message.contains(why));
+    }
+}
+
+#[test]
+fn guesses_of_several_parents_stand_beside_each_other() {
+    let (_dir, store) = store();
+    let of = |parent: &str| {
+        let child = Child { name: Some("a".into()), presumed: true, ..Child::default() };
+        declare(&store, (parent, How::Ddl), (Seq(1), 0), child).unwrap().id
+    };
+    let [one, two] = ["p1", "p2"].map(of);
+    tie(&store, (one, 0), "x", Tie::Catalogue, Seq(5)).unwrap();
+    tie(&store, (two, 0), "x", Tie::Catalogue, Seq(5)).unwrap();
+    assert_eq!(came_of(&store, "x"), [("p1".into(), 0), ("p2".into(), 0)]);
+    forget(&store, one, None).unwrap();
+    assert_eq!(came_of(&store, "x"), [("p2".into(), 0)]);
+    // What is known takes the place of all guesses.
+    tie(&store, (one, 0), "x", Tie::Declared, Seq(5)).unwrap();
+    assert_eq!(came_of(&store, "x"), [("p1".into(), 0)]);
+    assert_eq!(files(&store, two), [(None, None)]);
+}
+
+#[test]
+fn what_keeps_the_name_of_a_parent_came_of_that_too_when_its_files_are_others() {
+    let (_dir, store) = store();
+    let child = Child { name: Some("t/p2".into()), anew: true, ..Child::default() };
+    let of = |parent: &str| declare(&store, (parent, How::Ddl), (Seq(9), 0), child.clone()).unwrap().id;
+    for split in ["t/p1", "t/p2"].map(of) {
+        tie(&store, (split, 0), "t/p2", Tie::Declared, Seq(12)).unwrap();
+    }
+    assert_eq!(came_of(&store, "t/p2"), [("t/p1".into(), 0), ("t/p2".into(), 0)]);
+}
+
+#[test]
 fn rows_of_before_are_read() {
     const LINEAGE: Table<String, Origin> = Table::new("lineage", 1);
     let (_dir, store) = store();
-    let origin =
-        |parent: &str, born| Origin { parent: parent.into(), split: 1, child: 0, born, tie: Tie::Guess };
+    let origin = |parent: &str, born| Origin {
+        parent: parent.into(),
+        split: 1,
+        child: 0,
+        born,
+        tie: Tie::Guess,
+        anew: false,
+    };
     let put = |child: &str, origin| store.write(|tx| tx.put(&LINEAGE, &child.to_owned(), &origin)).unwrap();
     put("x", origin("p", 5));
     // That a partition is its own parent was said.

@@ -24,6 +24,7 @@ pub const TABLES: &[(&str, &str, Loss)] = &[
     ("forecasts", "forecasts", Loss::Gone),
     ("scores", "scores of forecasts", Loss::Gone),
     ("doubts", "which models are doubted", Loss::Gone),
+    ("acted", "forecasts that something followed from", Loss::Gone),
     ("lineage", "lineage of partitions", Loss::Gone),
     ("splits", "splits that were declared or seen", Loss::Gone),
 ];

@@ -124,6 +124,31 @@ impl Mount {
     }
 
     pub fn try_mount(&self) -> Output {
+        cmd::run(&mut self.mount_command())
+    }
+
+    /// Mounts in the foreground, and returns when the daemon says that it is ready; nobody has looked at the mount then. Its
+    /// log goes to `log`.
+    ///
+    /// # Panics
+    /// When it ends before.
+    #[track_caller]
+    pub fn in_foreground(&self, log: &Path) -> std::process::Child {
+        let errors = std::fs::File::create(log).expect("a file for the log");
+        let mut command = self.mount_command();
+        command.arg("--foreground").stdin(std::process::Stdio::null()).stderr(errors);
+        let mut daemon = command.spawn().expect("weft mount --foreground");
+        loop {
+            let text = std::fs::read_to_string(log).expect("the log");
+            if text.contains("process: ready") {
+                return daemon;
+            }
+            assert!(daemon.try_wait().expect("wait").is_none(), "weft mount --foreground ended: {text}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    fn mount_command(&self) -> Command {
         let mut command = self.weft();
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         command.arg("mount").arg(&self.data).arg("--store").arg(&self.store);
@@ -136,7 +161,7 @@ impl Mount {
         if self.capture == Capture::Writeback {
             command.args(["--capture", self.capture.name()]);
         }
-        cmd::run(&mut command)
+        command
     }
 
     /// Unmounts cleanly, and sees that it is so.

@@ -90,3 +90,31 @@ fn what_is_written_is_counted_forecast_and_explained_and_survives_a_crash() {
     let trace = cmd::run(mount.weft().args(["trace", "export"]).arg(&mount.data)).ok();
     assert!(trace.contains("orders") && trace.contains("items"), "{trace}");
 }
+
+/// As RENAME TABLE does it. All names are looked at only each thirtieth tick.
+#[test]
+fn what_is_written_after_a_rename_counts_under_the_new_name() {
+    let place = Place::new();
+    let mount = mounted(&place);
+    write_until_known(&mount, "orders");
+    // What was written in the tick of the rename counts under either name.
+    std::thread::sleep(Duration::from_millis(2_500));
+    fs::rename(mount.point.join("orders"), mount.point.join("sold")).unwrap();
+    let file = fs::File::options().write(true).open(mount.point.join("sold")).unwrap();
+    for page in 0..7 {
+        file.write_all_at(&[page as u8; 4096], page * 4096).unwrap();
+    }
+    drop(file);
+    mount.unmount();
+    let trace = cmd::run(mount.weft().args(["trace", "export"]).arg(&mount.data)).ok();
+    let lines = trace.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let lines: Vec<Vec<&str>> = lines.filter(|parts| parts.len() > 2).collect();
+    let of = |name: &str, what: &str| {
+        let found = lines.iter().filter(|parts| parts[1] == name && parts[2] == what);
+        found
+            .map(|parts| parts.get(4).and_then(|writes| writes.parse::<u64>().ok()).unwrap_or(0))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("sold", "tick").iter().sum::<u64>(), 7, "{trace}");
+    assert_eq!(of("orders", "gone").len(), 1, "{trace}");
+}

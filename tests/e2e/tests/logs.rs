@@ -204,6 +204,64 @@ fn what_joins_a_table_that_something_left_did_not_come_out_of_it() {
     assert_eq!(traced(&mount, "split", &parent).len(), 0);
 }
 
+/// Two that left may have been merged into the one that joins, or either divided.
+#[test]
+fn what_joins_after_several_left_may_have_come_out_of_each_until_a_person_says_no() {
+    let place = Place::new();
+    let (server, mount, _) = logging(&place, ("ddl", "csvlog"), "");
+    server.sql("CREATE TABLE orders_more PARTITION OF orders FOR VALUES FROM (20000) TO (30000)");
+    server.sql("INSERT INTO orders SELECT i, 'x' FROM generate_series(20000, 21000) i");
+    let parents = ["orders_all", "orders_more"].map(|name| path_of(&server, name));
+    for statement in [
+        "ALTER TABLE orders DETACH PARTITION orders_all",
+        "ALTER TABLE orders DETACH PARTITION orders_more",
+        "CREATE TABLE orders_both AS SELECT * FROM orders_all UNION ALL SELECT * FROM orders_more",
+        "ALTER TABLE orders ATTACH PARTITION orders_both DEFAULT",
+    ] {
+        server.sql(statement);
+        std::thread::sleep(Duration::from_millis(1_100));
+    }
+    let both = path_of(&server, "orders_both");
+    until("both are divided", &mount, |status| sum(status, "splits") >= 2);
+    let told = |listed: &Value| -> Vec<(String, String, bool)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let all = listed.as_array().unwrap().iter();
+        let all = all.map(|split| (text(&split["parent"]), &split["children"][0]));
+        let all = all.map(|(parent, child)| {
+            let files = format!("{} {}", text(&child["partition"]), text(&child["tie"]));
+            (parent, files, child["forgotten"] == true)
+        });
+        all.collect()
+    };
+    let listed = splits(&mount);
+    let guess = format!("{both} guess");
+    let mut expected = parents.map(|parent| (parent, guess.clone(), false)).to_vec();
+    expected.sort();
+    let mut found = told(&listed);
+    found.sort();
+    assert_eq!(found, expected, "{listed:#}");
+    // One of both is wrong; that stays so after a restart.
+    let number = format!("{}.1", listed[0]["split"]);
+    let ended = cmd::run(mount.weft().args(["split", "forget", &number, "--json"]).arg(&mount.point)).ok();
+    assert!(ended.contains("\"forgotten\": true"), "{ended}");
+    let log = || cmd::run(mount.weft().args(["log", "--limit", "0"]).arg(mount.point.join(&both))).ok();
+    let (gone, stays) = (told(&listed)[0].0.clone(), told(&listed)[1].0.clone());
+    let is_named = |log: &str, parent: &str| log.contains(&format!("part of {parent} (a guess"));
+    let first = log();
+    assert!(is_named(&first, &stays) && !is_named(&first, &gone), "{first}");
+    server.stop();
+    mount.unmount();
+    mount.remount();
+    assert_eq!(told(&splits(&mount)).iter().map(|one| one.2).collect::<Vec<_>>(), [true, false]);
+    let table = cmd::run(mount.weft().arg("splits").arg(&mount.point)).ok();
+    assert!(table.contains(&format!("forgotten: not {both}")), "{table}");
+    for (number, why) in [("99", "no split 99"), ("1.9", "no child 9"), ("x", "is no split")] {
+        let refused = cmd::run(mount.weft().args(["split", "forget", number]).arg(&mount.point));
+        assert!(refused.code != 0 && refused.stderr.contains(why), "{refused:?}");
+    }
+    mount.unmount();
+}
+
 #[test]
 fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
     let place = Place::new();
@@ -244,6 +302,24 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
     }
     server.sql("SELECT COUNT(*) FROM shop.orders PARTITION (px, p9)");
     until("a part is read by its name", &mount, |status| sum(status, "queries") >= 2);
+    // Put together again, under a name that one of them had: its files of now came of both.
+    server.sql(
+        "USE shop; ALTER TABLE orders REORGANIZE PARTITION p9, px INTO (PARTITION px VALUES LESS THAN MAXVALUE)",
+    );
+    until("the merge is known", &mount, |status| sum(status, "splits") >= 4);
+    let listed = splits(&mount);
+    let merged =
+        listed.as_array().unwrap().iter().filter(|split| split["children"].as_array().unwrap().len() == 1);
+    let merged: Vec<&Value> = merged.collect();
+    assert_eq!(merged.len(), 2, "{listed:#}");
+    for split in merged {
+        assert_eq!(split["children"][0]["partition"].as_str(), Some("shop/orders#P#px"), "{listed:#}");
+    }
+    let px = mount.point.join("shop/orders#P#px.ibd");
+    let log = cmd::run(mount.weft().args(["log", "--limit", "0"]).arg(px)).ok();
+    for part in ["part of shop/orders#P#p9:", "part of shop/orders#P#px:"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
     server.stop();
     mount.unmount();
     assert_eq!(traced(&mount, "split", "shop/orders#P#pmax").len(), 1);
@@ -377,21 +453,28 @@ fn statistics_of_postgres_tell_what_is_read() {
 #[test]
 fn a_log_in_a_root_is_followed_by_any_path_and_keeps_no_mount_busy() {
     let place = Place::new();
-    let (data, further, links) = (place.join("data"), place.join("further"), place.join("links"));
-    [&data, &further, &links].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let names = ["data", "further", "links", "elsewhere"];
+    let [data, further, links, elsewhere] = names.map(|name| place.join(name));
+    [&data, &further, &links, &elsewhere].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
     symlink(&data, links.join("data")).unwrap();
     symlink("../further", links.join("further")).unwrap();
+    // As `log_directory` may be: a link out of DATA, or from there into another root.
+    symlink(&elsewhere, data.join("log")).unwrap();
+    symlink("../links/further", data.join("logs")).unwrap();
     let paths = [further.join("a.log"), links.join("further/b.log"), links.join("data/c.log")];
+    let paths = paths.into_iter().chain([PathBuf::from("log/d.log"), PathBuf::from("logs/e.log")]);
+    let paths: Vec<PathBuf> = paths.collect();
     let logs =
-        paths.each_ref().map(|path| format!("{{ path = \"{}\", format = \"pg-stderr\" }}", path.display()));
+        paths.iter().map(|path| format!("{{ path = \"{}\", format = \"pg-stderr\" }}", path.display()));
+    let logs: Vec<String> = logs.collect();
     let settings = format!("forecast_tick_secs = 1\nlog = [{}]\n", logs.join(", "));
     let mount = configured(Mount::over(&data).root("further", &further), &settings);
     // Whatever is there at the first look was there before.
     std::thread::sleep(Duration::from_millis(500));
     for path in &paths {
-        fs::write(path, "LOG:  statement: DROP TABLE a\nLOG:  no statement\n").unwrap();
+        fs::write(data.join(path), "LOG:  statement: DROP TABLE a\nLOG:  no statement\n").unwrap();
     }
-    until("all are followed", &mount, |status| (0..3).all(|log| status["logs"][log]["changes"] == 1));
+    until("all are followed", &mount, |status| (0..5).all(|log| status["logs"][log]["changes"] == 1));
     // They are looked at again and again, which is no work of a database's.
     std::thread::sleep(Duration::from_secs(2));
     mount.unmount();

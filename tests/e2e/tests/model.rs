@@ -25,6 +25,23 @@ fn settled(mount: &Mount) -> serde_json::Value {
     }
 }
 
+/// The shipped model works in place of the one that was chosen, and every list says so, and why.
+fn stands_in(mount: &Mount, why: &str) {
+    let told = settled(mount);
+    assert!(told["id"].as_str().unwrap().starts_with("shipped "), "{told}");
+    assert!(told["refused"]["why"].as_str().unwrap().contains(why), "{told}");
+    let table = cmd::run(mount.weft().arg("status").arg(&mount.point)).ok();
+    assert!(table.contains("in place of the one that was chosen") && table.contains(why), "{table}");
+    let listed = model(mount, &["list"]).ok();
+    assert!(listed.contains("in its place  shipped") && listed.contains(why), "{listed}");
+    let chosen = listed.lines().find(|line| line.starts_with('*')).unwrap();
+    assert!(!chosen.contains("shipped"), "the choice stays: {listed}");
+    let forecast = cmd::run(mount.weft().args(["forecast", "--json"]).arg(&mount.point)).ok();
+    let forecast: serde_json::Value = serde_json::from_str(&forecast).unwrap();
+    let events = forecast["forecast"]["events"].to_string();
+    assert!(events.contains("the shipped one is at work") && events.contains(why), "{events}");
+}
+
 fn works(mount: &Mount, name: &str) {
     let file = mount.point.join(name);
     std::fs::write(&file, b"first").unwrap();
@@ -64,17 +81,33 @@ fn the_shipped_model_works_out_of_the_box_and_is_swapped_without_a_remount() {
     let listed = model(&mount, &["list"]).ok();
     assert!(listed.contains("shipped") && listed.matches('*').count() == 1, "{listed}");
 
-    // A damaged one is told of, and the standard rule decides; the mount is as it was.
+    // A damaged one is told of, and the shipped one works in its place; the choice stays, and the mount is as it was.
     let kept = std::fs::read_dir(mount.store.join("models")).unwrap().flatten().map(|entry| entry.path());
     let kept = kept.filter(|path| path.extension().is_some_and(|ext| ext == "onnx")).last().unwrap();
     std::fs::write(&kept, b"spoilt").unwrap();
     mount.unmount();
     mount.remount();
-    let told = settled(&mount);
-    assert!(told["trouble"].as_str().unwrap().contains("is damaged"), "{told}");
+    stands_in(&mount, "is damaged");
     works(&mount, "file");
+    // Put back, it is taken up again.
+    std::fs::write(&kept, &bytes).unwrap();
+    mount.unmount();
+    mount.remount();
+    let told = settled(&mount);
+    assert!(told["refused"].is_null() && !told["id"].as_str().unwrap().starts_with("shipped"), "{told}");
+    // For other features, as after an upgrade.
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../mount/src/onnx/fixtures/other_schema.onnx");
+    let old = std::fs::read(old).unwrap();
+    let name = blake3::hash(&old).to_hex().to_string();
+    std::fs::write(mount.store.join(format!("models/{name}.onnx")), &old).unwrap();
+    std::fs::write(mount.store.join("models/used.json"), format!("{{\"model\":\"{name}\"}}")).unwrap();
+    mount.unmount();
+    mount.remount();
+    stands_in(&mount, "the model is for features of-long-ago");
+    assert!(mount.store.join(format!("models/{name}.onnx")).exists());
     model(&mount, &["use", "shipped"]).ok();
-    assert!(settled(&mount)["id"].as_str().unwrap().starts_with("shipped "));
+    let told = settled(&mount);
+    assert!(told["refused"].is_null() && told["id"].as_str().unwrap().starts_with("shipped "), "{told}");
     mount.unmount();
 }
 

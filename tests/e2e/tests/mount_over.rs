@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use weft_e2e::ops::bytes;
+use weft_e2e::people::PEOPLE;
 use weft_e2e::tree::{What, assert_same, scan};
 use weft_e2e::{Mount, Place, Tree, cmd};
 
@@ -181,4 +182,34 @@ fn a_change_while_unmounted_is_live_and_never_a_wrong_past() {
         .map(|path| path.file_name().unwrap().to_owned())
         .collect();
     assert_eq!(weft_e2e::tree::names(&view.join("base/1")), expected, "names in the old view");
+}
+
+/// As PostgreSQL does with the directory of a new tablespace: the first that anybody does with a mount is to change its rights.
+/// Until the kernel has asked whose it is, it takes it for root's.
+#[test]
+fn the_owner_of_a_fresh_mount_may_change_it_also_in_the_foreground() {
+    let owner = PEOPLE[2];
+    let begun = std::time::Instant::now();
+    let change = |mount: &Mount, mode| {
+        let allowed = || {
+            let change = || fs::set_permissions(&mount.point, fs::Permissions::from_mode(mode));
+            owner.does(0o022, change).is_ok()
+        };
+        while !allowed() {
+            assert!(begun.elapsed().as_secs() < 60, "its owner may not change {}", mount.point.display());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert_eq!(fs::metadata(&mount.point).unwrap().permissions().mode() & 0o7777, mode);
+    };
+    let place = Place::new();
+    fs::create_dir(place.join("data")).unwrap();
+    chown(place.join("data"), Some(owner.uid), Some(owner.gid)).unwrap();
+    let mount = Mount::new(&place);
+    mount.try_mount().ok();
+    change(&mount, 0o700);
+    mount.unmount();
+    let mut daemon = mount.in_foreground(&place.join("daemon.log"));
+    change(&mount, 0o750);
+    mount.unmount();
+    assert!(daemon.wait().unwrap().success());
 }

@@ -183,6 +183,17 @@ fn kill9_of_server_and_daemon_together_and_a_tablespace_outside_of_the_set() {
     mount.roots.clear();
     let server = Postgres::new(&place, "live", &mount.point);
     server.start();
+    // A table of a tablespace in a directory of a root is found there, by whatever path.
+    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
+    let asked = ["split", "declare", "account", "--pg", &conninfo, "--json"];
+    let declared = cmd::run(mount.weft().args(asked).arg(&mount.point)).ok();
+    let declared: serde_json::Value = serde_json::from_str(&declared).unwrap();
+    let parent = declared["parent"].as_str().unwrap();
+    let (place_of, below) = parent.split_once("/PG_").unwrap();
+    assert!(place_of.starts_with("tablespaces:"), "{parent}");
+    let asked = ["split", "declare", &format!("PG_{below}"), "--json"];
+    let again = cmd::run(mount.weft().args(asked).arg(&mount.point)).ok();
+    assert!(again.contains(&format!("{parent:?}")), "{again}");
     let mut commits = Vec::new();
     let mut instants = Vec::new();
     for round in 0..2 {
