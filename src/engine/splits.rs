@@ -22,7 +22,7 @@ const HEAD: usize = 24;
 /// Names of a file that are looked through for its birth.
 const NAMES: usize = 64;
 /// The shadow of a split is worth so much, in seconds saved, that it goes before all others, for a while.
-const BENEFIT: f64 = 1e6;
+pub(super) const BENEFIT: f64 = 1e6;
 
 /// A child's past in its parent.
 #[derive(Clone, PartialEq, Debug)]
@@ -104,6 +104,13 @@ impl Engine {
     /// Every tie of a child to its parent.
     pub fn lineage(&self) -> Result<Vec<(String, Origin)>> {
         splits::lineage(&self.meta)
+    }
+
+    /// The last event before a child of a split had files, as far as it is tied to any.
+    pub fn come(&self, split: &Split, child: usize) -> Result<Option<Seq>> {
+        let is_its = |origin: &Origin| (origin.split, origin.child) == (split.id, child as u64);
+        let ties = self.lineage()?.into_iter().map(|(_, origin)| origin);
+        Ok(ties.filter(is_its).map(|origin| Seq(origin.born)).min())
     }
 
     /// Ties a child to the files of a partition.

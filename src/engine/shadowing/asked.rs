@@ -126,7 +126,7 @@ impl Engine {
             // A child that is there has left its parent: what is made of that now is too late.
             for child in split.children.iter().filter(|child| child.tie.is_none()) {
                 let pages = child.page_set();
-                let stands = self.child_shadow(layout, &parent, pages.as_ref());
+                let stands = self.child_shadow(layout, &parent, pages.as_ref(), None);
                 if matches!(stands, ChildShadow::Missing(_)) {
                     lost.push(splits::wish_for(parent.clone().into(), pages));
                 }
