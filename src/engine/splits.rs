@@ -9,7 +9,7 @@ use crate::lineage::partition::{Fork, Layout, Partition};
 use crate::lineage::splits::{self, Child, How, Origin, Split, Tie};
 use crate::past::view::View;
 use crate::shadow::{Reason, Subject, Wish};
-use crate::types::{FileId, PAGE, PageSet, Seq};
+use crate::types::{FileId, PageSet, Seq};
 use std::collections::BTreeSet;
 
 /// Ranges of bytes of a file: begin, and end behind it.
@@ -19,6 +19,8 @@ pub type Ranges = Vec<(u64, u64)>;
 const ANCESTORS: usize = 64;
 /// Bytes of a file that tell what it is.
 const HEAD: usize = 24;
+/// Stretches of a partition that one by one are told to whoever restores it.
+const STRETCHES_MAX: usize = 1 << 18;
 /// Names of a file that are looked through for its birth.
 const NAMES: usize = 64;
 /// The shadow of a split is worth so much, in seconds saved, that it goes before all others, for a while.
@@ -31,6 +33,8 @@ pub struct Ancestry {
     pub origin: Origin,
     /// The files of the parent that hold it, and what of each: all of it without ranges.
     pub files: Vec<(Part, Option<Ranges>)>,
+    /// It has pages of its own, too many and too scattered to be told.
+    pub scattered: bool,
     /// Bytes of the parent's main files at that instant.
     pub parent_bytes: u64,
 }
@@ -232,11 +236,13 @@ impl Engine {
         let child = child.and_then(|(number, split)| split.children.into_iter().nth(number));
         let parent_bytes = main_bytes(&parts);
         let pages = child.and_then(|child| child.page_set().zip(child.moved_between(at)));
-        let files = match pages {
+        let has_pages = pages.is_some();
+        let files: Vec<(Part, Option<Ranges>)> = match pages {
             None => parts.into_iter().map(|part| (part, None)).collect(),
             Some((pages, between)) => self.pages_of_child(parts, &pages, between)?,
         };
-        Ok(Ancestry { parent, origin, files, parent_bytes })
+        let scattered = has_pages && files.iter().all(|(_, ranges)| ranges.is_none());
+        Ok(Ancestry { parent, origin, files, scattered, parent_bytes })
     }
 
     /// The main files of a parent, with what of them can hold rows of a child: its pages as they were declared, and those
@@ -250,19 +256,18 @@ impl Engine {
     ) -> Result<Vec<(Part, Option<Ranges>)>> {
         // An index that is made anew may know the instant and not yet what came after it.
         self.indexer.wait_for(between.1)?;
-        let mut files = Vec::new();
-        for part in parts.into_iter().filter(|part| splits::counts_pages(part.fork)) {
-            let size = part.attr.size;
-            let wanted = splits::ranges_of(pages, part.segment, size);
+        let parts: Vec<Part> = parts.into_iter().filter(|part| splits::counts_pages(part.fork)).collect();
+        let mut wanted = Vec::new();
+        for part in &parts {
+            let declared = splits::ranges_of(pages, part.segment, part.attr.size);
             let changed = self.index.changed_pages(part.file, between, PageSet::default(), u64::MAX)?;
-            let ranges = changed.map(|(mut all, _)| {
-                wanted.iter().for_each(|(start, end)| all.write(*start, *end));
-                let runs = all.runs().map(|(start, end)| (start * PAGE, (end * PAGE).min(size)));
-                runs.filter(|(start, end)| start < end).collect()
+            let all = changed.map(|(mut all, _)| {
+                declared.iter().for_each(|(start, end)| all.write(*start, *end));
+                all
             });
-            files.push((part, ranges));
+            wanted.push((all, part.attr.size));
         }
-        Ok(files)
+        Ok(parts.into_iter().zip(splits::in_stretches(&wanted, STRETCHES_MAX)).collect())
     }
 }
 

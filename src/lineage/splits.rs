@@ -21,6 +21,8 @@ const LINEAGE: Table<String, Origins> = Table::new("lineage", 1);
 const TOGETHER_US: i64 = 3_600_000_000;
 /// Children of one split.
 const CHILDREN_MAX: usize = 4_096;
+/// What is not wanted between two stretches of a file and costs less to read than a read of its own, bytes.
+pub const NEAR: u64 = 32 << 10;
 /// Pages of a segment of PostgreSQL's: 1 GiB.
 pub const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
 
@@ -298,6 +300,36 @@ pub fn ranges_of(pages: &PageSet, segment: u64, size: u64) -> Vec<(u64, u64)> {
         (start < end && bytes.0 < bytes.1).then_some(bytes)
     };
     pages.runs().filter_map(within).collect()
+}
+
+/// Files, each by its pages that are wanted (all without) and its size, as stretches of bytes: as long as those are no more
+/// than `most`, or no more when what stands near each other is read as one. Else all: what would be told takes more than it
+/// saves.
+pub fn in_stretches(files: &[(Option<PageSet>, u64)], most: usize) -> Vec<Option<Vec<(u64, u64)>>> {
+    let within = |near: u64| {
+        let mut left = most;
+        let one = |(pages, size): &(Option<PageSet>, u64)| {
+            let stretches = pages.as_ref().map(|pages| stretches(pages, *size, near));
+            left = left.checked_sub(stretches.as_ref().map_or(0, Vec::len))?;
+            Some(stretches)
+        };
+        files.iter().map(one).collect::<Option<Vec<_>>>()
+    };
+    within(0).or_else(|| within(NEAR)).unwrap_or_else(|| vec![None; files.len()])
+}
+
+/// Those that stand no further than `near` apart are one.
+fn stretches(pages: &PageSet, size: u64, near: u64) -> Vec<(u64, u64)> {
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in pages.runs() {
+        let (start, end) = (start * PAGE, (end * PAGE).min(size));
+        match joined.last_mut() {
+            _ if start >= end => break,
+            Some((_, last)) if start - *last <= near => *last = end,
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
 }
 
 /// Whether a file of a partition has pages that a page set counts.

@@ -85,6 +85,34 @@ fn heaps_are_told_from_indexes() {
 }
 
 #[test]
+fn stretches_that_stand_near_are_one() {
+    let mut pages = PageSet::default();
+    [0, 2, 3, 20].iter().for_each(|page| pages.write(page * PAGE, (page + 1) * PAGE));
+    let page = |first: u64, end: u64| (first * PAGE, end * PAGE);
+    assert_eq!(stretches(&pages, 30 * PAGE, 0), [page(0, 1), page(2, 4), page(20, 21)]);
+    assert_eq!(stretches(&pages, 30 * PAGE, PAGE), [page(0, 4), page(20, 21)]);
+    assert_eq!(stretches(&pages, 3 * PAGE + 5, 16 * PAGE), [(0, 3 * PAGE + 5)]);
+    assert_eq!(stretches(&PageSet::default(), PAGE, 0), []);
+}
+
+#[test]
+fn what_is_too_scattered_to_be_told_is_read_whole() {
+    let set = |step: usize, count: u64| {
+        let mut pages = PageSet::default();
+        (0..count).step_by(step).for_each(|page| pages.write(page * PAGE, (page + 1) * PAGE));
+        Some(pages)
+    };
+    let size = 100 * PAGE;
+    let files = [(set(2, 20), size), (set(30, 100), size), (None, size)];
+    let counts = |most| -> Vec<Option<usize>> {
+        in_stretches(&files, most).iter().map(|told| told.as_ref().map(Vec::len)).collect()
+    };
+    assert_eq!(counts(14), [Some(10), Some(4), None]);
+    assert_eq!(counts(13), [Some(1), Some(4), None]);
+    assert_eq!(counts(4), [None, None, None]);
+}
+
+#[test]
 fn what_is_merged_came_of_all_its_parents() {
     let (_dir, store) = store();
     let [one, two] = ["p1", "p2"].map(|parent| split_of(&store, parent, &["t/p12"]));
