@@ -75,6 +75,7 @@ impl Running {
                 "predicate": child.predicate,
                 "partition": child.partition,
                 "tie": child.tie,
+                "over": child.tie.is_none() && split.is_over(engine.now().0),
                 "ready": ready.is_some(),
                 "shadow_bytes": ready.map(|(bytes, _)| bytes),
                 "shadow_for": ready.map(|(_, reason)| reason),

@@ -17,8 +17,6 @@ pub type Ranges = Vec<(u64, u64)>;
 
 /// Partitions that a past is followed through.
 const ANCESTORS: usize = 64;
-/// Bytes of a file that tell what it is.
-const HEAD: usize = 24;
 /// Stretches of a partition that one by one are told to whoever restores it.
 const STRETCHES_MAX: usize = 1 << 18;
 /// Names of a file that are looked through for its birth.
@@ -37,6 +35,18 @@ pub struct Ancestry {
     pub scattered: bool,
     /// Bytes of the parent's main files at that instant.
     pub parent_bytes: u64,
+}
+
+/// What was known of a child's files before somebody says whose they are.
+enum Before {
+    Nothing,
+    /// The same; perhaps as a rewrite of earlier ones.
+    Same {
+        is_rewrite: bool,
+    },
+    Other,
+    /// Others, which are gone: its rows have been written anew.
+    Rewritten,
 }
 
 impl Engine {
@@ -59,6 +69,7 @@ impl Engine {
         let seq = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
         let since = child.looked.map_or(seq.0, |(since, _)| since.min(seq.0));
         child.looked = child.pages.is_some().then_some((since, seq.0));
+        child.told = seq.0;
         let pages = child.page_set();
         if let Some(pages) = &pages {
             splits::check_pages(pages, main_bytes(&parts))?;
@@ -130,7 +141,44 @@ impl Engine {
     ) -> Result<()> {
         let parts = self.partition_files(layout, partition)?;
         let born = self.born(self.first_of(partition, &parts)?.file)?;
-        splits::tie(&self.meta, child, &partition.to_string(), tie, born)
+        let said = partition.to_string();
+        match self.said_before(layout, child, (&said, born))? {
+            Before::Rewritten => splits::rewrite(&self.meta, child, &said, born),
+            Before::Same { is_rewrite } if is_rewrite || tie == Tie::Catalogue => Ok(()),
+            // What a person said, the name alone does not take back: it may be another table's by now.
+            Before::Other if tie == Tie::Catalogue => Ok(()),
+            Before::Same { .. } | Before::Other | Before::Nothing => {
+                splits::tie(&self.meta, child, &said, tie, born)
+            }
+        }
+    }
+
+    /// What was known of a child's files, now that they are said to be those of a partition that was born then.
+    fn said_before(
+        &self,
+        layout: Layout,
+        (split, child): (u64, usize),
+        (said, born): (&str, Seq),
+    ) -> Result<Before> {
+        let row = splits::get(&self.meta, split)?;
+        let known = row.and_then(|row| row.children.into_iter().nth(child));
+        let Some(Child { partition: Some(files), tie: Some(tie), presumed, .. }) = known else {
+            return Ok(Before::Nothing);
+        };
+        if tie == Tie::Guess && !presumed {
+            return Ok(Before::Nothing);
+        }
+        let mut origins = splits::origins(&self.meta, &files)?.into_iter();
+        let origin = origins.find(|origin| (origin.split, origin.child) == (split, child as u64));
+        if files == said {
+            return Ok(Before::Same { is_rewrite: origin.is_some_and(|origin| origin.rewrite) });
+        }
+        // PostgreSQL keeps the first file of what it dropped for a while, without a byte.
+        let parts = self.partition_files(layout, &self.named(layout, &files)?)?;
+        if main_bytes(&parts) == 0 && origin.is_some_and(|origin| origin.born < born.0) {
+            return Ok(Before::Rewritten);
+        }
+        Ok(if tie == Tie::Guess { Before::Nothing } else { Before::Other })
     }
 
     /// Looks for the files of a split's children that are not known yet.
@@ -142,6 +190,8 @@ impl Engine {
         }
         let parent = self.named(layout, &split.parent)?;
         let mut unnamed = Vec::new();
+        // A log has a statement before it has run, if it ever does.
+        let tie = if split.how == How::Declared { Tie::Declared } else { Tie::Catalogue };
         for (number, child) in waiting {
             // A name that is a path says which files they will be.
             let path = child.name.as_deref().filter(|name| name.contains('/'));
@@ -151,8 +201,11 @@ impl Engine {
             };
             let partition = self.named(layout, path)?;
             if let Some(part) = self.partition_files(layout, &partition)?.first() {
-                let born = self.born(part.file)?;
-                splits::tie(&self.meta, (split.id, number), &partition.to_string(), Tie::Declared, born)?;
+                let came = self.came(layout, part)?;
+                if came.is_in_time(split) {
+                    let child = (split.id, number);
+                    splits::tie(&self.meta, child, &partition.to_string(), tie, came.born)?;
+                }
             }
         }
         let new = self.appeared(layout, &parent, split)?;
@@ -173,13 +226,14 @@ impl Engine {
             if partition == *parent || first.attr.size == 0 || known.contains(&partition.to_string()) {
                 continue;
             }
-            let born = self.born(first.file)?;
-            let mut head = [0; HEAD];
-            if born.0 < split.seq || self.read(first.file, 0, &mut head)? < HEAD {
+            let came = self.came(layout, first)?;
+            if came.born.0 < split.seq || !came.is_in_time(split) {
                 continue;
             }
-            if splits::may_be_table(layout, &head) {
-                found.push((partition, born));
+            let mut head = vec![0; splits::HEAD];
+            let got = self.read(first.file, 0, &mut head)?;
+            if splits::may_be_table(layout, head.get(..got).unwrap_or(&[])) {
+                found.push((partition, came.born));
             }
         }
         found.sort_by_key(|(_, born)| *born);
@@ -194,7 +248,7 @@ impl Engine {
     }
 
     /// A partition as it was shown.
-    fn named(&self, layout: Layout, text: &str) -> Result<Partition> {
+    pub(super) fn named(&self, layout: Layout, text: &str) -> Result<Partition> {
         let roots: Vec<Vec<u8>> = self.roots()?.into_iter().map(|root| root.name).collect();
         Ok(Partition::parse(layout, text, &roots))
     }
@@ -211,18 +265,23 @@ impl Engine {
         splits::origins(&self.meta, &shown)
     }
 
-    /// What a partition was before it was: its parents at the instant of a view, or theirs, and which of their pages. None:
-    /// nothing is known of a parent, or that was not there either.
+    /// What a partition was before it was: its parents at the instant of a view, or theirs, and which of their pages; also
+    /// while its files were there and its rows still in those of a parent that is known. None: nothing is known of a parent,
+    /// that was not there either, or the partition had come by then, and may have gone.
     pub fn ancestry(&self, layout: Layout, partition: &Partition, view: &View) -> Result<Vec<Ancestry>> {
         let (mut found, mut waiting) = (Vec::new(), vec![partition.clone()]);
         let mut seen = BTreeSet::from([partition.clone()]);
         while let Some(here) = waiting.pop() {
             for origin in self.origins_of(layout, &here)? {
+                if !self.is_in_parent((layout, &here), &origin, view)? {
+                    continue;
+                }
                 let parent = self.named(layout, &origin.parent)?;
                 let parts = find::files(view, layout, &parent)?;
                 if !parts.is_empty() {
-                    found.push(self.ancestor(parent, origin, parts, view.seq())?);
-                } else if seen.len() < ANCESTORS && seen.insert(parent.clone()) {
+                    found.push(self.ancestor(parent.clone(), origin, parts, view.seq())?);
+                }
+                if seen.len() < ANCESTORS && seen.insert(parent.clone()) {
                     waiting.push(parent);
                 }
             }
@@ -231,9 +290,7 @@ impl Engine {
     }
 
     fn ancestor(&self, parent: Partition, origin: Origin, parts: Vec<Part>, at: Seq) -> Result<Ancestry> {
-        let split = splits::get(&self.meta, origin.split)?;
-        let child = usize::try_from(origin.child).ok().zip(split);
-        let child = child.and_then(|(number, split)| split.children.into_iter().nth(number));
+        let child = self.child_of(&origin)?.filter(|_| !origin.rewrite);
         let parent_bytes = main_bytes(&parts);
         let pages = child.and_then(|child| child.page_set().zip(child.moved_between(at)));
         let has_pages = pages.is_some();

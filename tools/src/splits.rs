@@ -46,8 +46,12 @@ fn confirm(store: &Path, splits: &Value, source: Source<'_>) -> Result<(), Strin
     let names = catalogue::names(source)?;
     for split in splits.as_array().into_iter().flatten() {
         let children = split["children"].as_array().into_iter().flatten().enumerate();
-        for (at, child) in children.filter(|(_, child)| child["tie"].is_null() || child["tie"] == "guess") {
+        for (at, child) in children {
             let Some(path) = child["name"].as_str().and_then(|name| names.path(name)) else { continue };
+            // What is known may have other files by now: it was written anew.
+            if child["partition"] == path && child["tie"] != "guess" {
+                continue;
+            }
             let ask = control::Ask::SplitConfirm {
                 split: split["split"].as_u64().unwrap_or(0),
                 child: at,
@@ -75,6 +79,7 @@ pub fn table(splits: &Value, empty: bool) -> String {
             let what: Vec<String> = what.into_iter().filter(|text| !text.is_empty()).collect();
             let files = match (field(child, "partition"), field(child, "tie").as_str()) {
                 (path, "guess") => format!("{path} (a guess)"),
+                (path, _) if path.is_empty() && child["over"] == true => "did not come".into(),
                 (path, _) if path.is_empty() => "not there yet".into(),
                 (path, _) => path,
             };
@@ -113,7 +118,7 @@ mod tests {
               "partition": "base/5/16400", "tie": "guess" },
             { "pages": null, "ready": false },
             { "pages": null, "ready": true, "shadow_bytes": 4096, "shadow_for": "forecast" },
-            { "pages": null, "ready": false, "not_made": "there is no room" },
+            { "pages": null, "ready": false, "over": true, "not_made": "there is no room" },
         ] }]);
         let text = table(&splits, true);
         for part in [
@@ -127,6 +132,7 @@ mod tests {
             "waits",
             "ready by forecast, 4.0 KiB",
             "not made: there is no room",
+            "did not come",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -84,6 +84,42 @@ fn heaps_are_told_from_indexes() {
     assert!(may_be_table(Layout::Mariadb, &[]));
 }
 
+/// A page of a heap with one row: columns, and bytes behind its head of 24.
+fn heap(columns: u16, values: &[u8]) -> Vec<u8> {
+    let mut page = vec![0u8; 8192];
+    let (len, at) = (24 + values.len(), 8192 - (24 + values.len()).next_multiple_of(8));
+    page[16..20].copy_from_slice(&[0x00, 0x20, 0x04, 0x20]);
+    page[24..28].copy_from_slice(&(at as u32 | 1 << 15 | (len as u32) << 17).to_le_bytes());
+    page[at + 18..at + 20].copy_from_slice(&columns.to_le_bytes());
+    page[at + 22] = 24;
+    page[at + 24..at + len].copy_from_slice(values);
+    page
+}
+
+#[test]
+fn long_values_beside_a_table_are_no_table() {
+    let values = |piece: u32, length: usize| {
+        let length = (length as u32 + 4) << 2;
+        [&16_400u32.to_le_bytes()[..], &piece.to_le_bytes(), &length.to_le_bytes(), &[b'x'; 1996]].concat()
+    };
+    let is_table = |page: &[u8]| may_be_table(Layout::Postgres, page);
+    assert!(!is_table(&heap(3, &values(0, 1996))));
+    // Other columns, another piece, another length, no row.
+    assert!(is_table(&heap(4, &values(0, 1996))));
+    assert!(is_table(&heap(3, &values(7, 1996))));
+    assert!(is_table(&heap(3, &values(0, 500))));
+    assert!(is_table(&heap(3, &[])));
+    let mut dead = heap(3, &values(0, 1996));
+    dead[25] &= 0x7f;
+    assert!(is_table(&dead));
+    // Wherever the row is said to be.
+    for word in [0u32, u32::MAX, 0x7fff | 1 << 15 | 40 << 17, 100 | 1 << 15 | 5 << 17] {
+        let mut torn = heap(3, &values(0, 1996));
+        torn[24..28].copy_from_slice(&word.to_le_bytes());
+        assert!(is_table(&torn), "{word:x}");
+    }
+}
+
 #[test]
 fn stretches_that_stand_near_are_one() {
     let mut pages = PageSet::default();
@@ -180,8 +216,10 @@ fn a_parent_that_is_presumed_stays_a_guess_until_somebody_says_so() {
 fn rows_of_before_are_read() {
     const LINEAGE: Table<String, Origin> = Table::new("lineage", 1);
     let (_dir, store) = store();
-    let origin =
-        |parent: &str, born| Origin { parent: parent.into(), split: 1, child: 0, born, tie: Tie::Guess };
+    let origin = |parent: &str, born| {
+        let (parent, tie, rewrite) = (parent.into(), Tie::Guess, false);
+        Origin { parent, split: 1, child: 0, born, tie, rewrite }
+    };
     let put = |child: &str, origin| store.write(|tx| tx.put(&LINEAGE, &child.to_owned(), &origin)).unwrap();
     put("x", origin("p", 5));
     // That a partition is its own parent was said.
