@@ -90,6 +90,28 @@ impl Engine {
         Ok(split)
     }
 
+    /// The child of a partition that was declared by a name that may be this one's, or with these files, and is not known yet,
+    /// or is only guessed. That somebody else tells of it now is noted: until then its rows were in its parent.
+    pub fn declared_child(
+        &self,
+        parent: &Partition,
+        name: Option<&str>,
+        files: Option<&Partition>,
+    ) -> Result<Option<(u64, usize)>> {
+        let files = files.map(Partition::to_string);
+        let child = splits::declared(&self.meta, &parent.to_string(), |child| {
+            let called = child.name.as_deref();
+            let fits = called.zip(name).is_some_and(|(one, other)| splits::may_be_same(one, other));
+            let is_open = child.tie.is_none_or(|tie| tie == Tie::Guess);
+            is_open && (fits || files.is_some() && called == files.as_deref())
+        })?;
+        if let Some(child) = child {
+            let seq = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
+            splits::tell(&self.meta, child, seq)?;
+        }
+        Ok(child)
+    }
+
     /// Wishes for a shadow of a partition that may be about to split, before everything else.
     ///
     /// # Errors

@@ -190,6 +190,30 @@ pub fn declare(
     })
 }
 
+/// The child of a parent that a person declared last, of those that fit.
+pub fn declared(store: &Store, parent: &str, fits: impl Fn(&Child) -> bool) -> Result<Option<(u64, usize)>> {
+    let theirs = |split: &Split| split.parent == parent && split.how == How::Declared;
+    let mut splits = all(store)?.into_iter().rev().filter(theirs);
+    Ok(splits.find_map(|split| Some((split.id, split.children.iter().position(&fits)?))))
+}
+
+/// Somebody told of a child again.
+pub fn tell(store: &Store, (split, child): (u64, usize), seq: Seq) -> Result<()> {
+    store.write(|tx| {
+        let Some(mut row) = tx.get(&SPLITS, &split)? else { return Ok(()) };
+        row.children.iter_mut().skip(child).take(1).for_each(|child| child.told = seq.0);
+        tx.put(&SPLITS, &split, &row)
+    })
+}
+
+/// Whether two names may be of one table: with and without what stands before it.
+pub fn may_be_same(one: &str, other: &str) -> bool {
+    let ends = |long: &str, short: &str| {
+        long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    !one.is_empty() && !other.is_empty() && (ends(one, other) || ends(other, one))
+}
+
 /// Whether what was declared at `at_us` is the first word of this division: of no earlier child, and of nobody else.
 pub fn is_first(store: &Store, split: &Split, at_us: i64) -> Result<bool> {
     let is_same = |other: &Split| {

@@ -149,6 +149,37 @@ fn what_is_too_scattered_to_be_told_is_read_whole() {
 }
 
 #[test]
+fn a_declared_child_is_known_by_a_name_with_or_without_its_schema() {
+    for (one, other, same) in [
+        ("public.new", "new", true),
+        ("new", "public.new", true),
+        ("new", "new", true),
+        ("renew", "new", false),
+        ("a.new", "b.new", false),
+        ("", "new", false),
+    ] {
+        assert_eq!(may_be_same(one, other), same, "{one} {other}");
+    }
+    let (_dir, store) = store();
+    let split = split_of(&store, "p", &["s.a", "s.b"]);
+    let fits = |name: &'static str| {
+        move |child: &Child| child.name.as_deref().is_some_and(|one| may_be_same(one, name))
+    };
+    assert_eq!(declared(&store, "p", fits("b")).unwrap(), Some((split, 1)));
+    assert_eq!(
+        (declared(&store, "p", fits("c")).unwrap(), declared(&store, "q", fits("b")).unwrap()),
+        (None, None)
+    );
+    let by_log = Child { name: Some("b".into()), ..Child::default() };
+    declare(&store, ("q", How::Ddl), (Seq(1), 0), by_log).unwrap();
+    assert_eq!(declared(&store, "q", fits("b")).unwrap(), None, "nobody declared it");
+    tell(&store, (split, 1), Seq(9)).unwrap();
+    let told: Vec<u64> =
+        get(&store, split).unwrap().unwrap().children.iter().map(|child| child.told).collect();
+    assert_eq!(told, [0, 9]);
+}
+
+#[test]
 fn what_is_merged_came_of_all_its_parents() {
     let (_dir, store) = store();
     let [one, two] = ["p1", "p2"].map(|parent| split_of(&store, parent, &["t/p12"]));
