@@ -6,6 +6,7 @@
 
 mod activity;
 mod budget;
+mod coming;
 mod forecasting;
 mod history;
 mod holds;

@@ -37,6 +37,8 @@ struct World {
     now: Vec<u8>,
     past: Vec<(Seq, Vec<u8>)>,
     limit: u64,
+    /// The shadow that is kept up to date was made for a split: its first snapshot stays.
+    splits: bool,
 }
 
 fn subject() -> Subject {
@@ -56,8 +58,8 @@ impl World {
         disk.open("test", &path, how).unwrap().write_at("test", &before, 0).unwrap();
         disk.sync_filesystem("test", Path::new("/")).unwrap();
         let clock = Arc::new(Ticking::new(1_000_000));
-        let mut world =
-            World { rng, disk, kv: CrashKv::new(), clock, now: before, past: Vec::new(), limit: 8 << 30 };
+        let (kv, past, limit, splits) = (CrashKv::new(), Vec::new(), 8 << 30, false);
+        let mut world = World { rng, disk, kv, clock, now: before, past, limit, splits };
         let engine = world.open();
         let rest: Vec<u8> = (0..(pages - pages / 2) * PAGE).map(|_| world.rng.random()).collect();
         world.write(&engine, world.now.len(), &rest).unwrap();
@@ -156,6 +158,11 @@ impl World {
         };
         tried(engine.add_shadow(subject(), None, Some(self.past[0].0)).map(|_| ()));
         tried(engine.add_shadow(subject(), None, Some(self.past[1].0)).map(|_| ()));
+        if self.splits {
+            let (reason, benefit) = (ShadowReason::Split, 1e6);
+            engine.wish(Wish { subject: subject(), pages: None, at: None, benefit, reason, urgent: true });
+            tried(engine.shadow_step().map(|_| ()));
+        }
         for _ in 0..3 {
             if !self.disk.is_dead() {
                 tried(self.change(engine, 2).map(|_| ()));
@@ -174,8 +181,9 @@ fn snapshots(engine: &Engine) -> usize {
 
 #[test]
 fn views_read_through_shadows_and_are_the_same() {
-    for reflinks in [false, true] {
+    for (reflinks, splits) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut world = World::new(1, 100, reflinks);
+        world.splits = splits;
         let engine = world.open();
         world.check(&engine);
         world.life(&engine).unwrap();
@@ -253,8 +261,9 @@ fn allocated(disk: &SimDisk, path: &Path) -> u64 {
 
 #[test]
 fn a_cut_at_each_operation_of_a_shadows_life_changes_no_view() {
-    for reflinks in [false, true] {
+    for (reflinks, splits) in [(false, false), (true, false), (false, true)] {
         let mut world = World::new(4, 40, reflinks);
+        world.splits = splits;
         let (disk, kv, past, now) =
             (world.disk.clone(), Arc::clone(&world.kv), world.past.clone(), world.now.clone());
         for at in 0.. {
@@ -312,6 +321,7 @@ fn a_failing_operation_costs_a_shadow_and_no_byte_of_a_view() {
         for (nth, errno) in [(1, libc::EIO), (2, libc::ENOSPC), (4, libc::EIO), (7, libc::EIO)] {
             round += 1;
             let mut world = World::new(round, 40, round % 2 == 0);
+            world.splits = round % 3 == 0;
             let engine = world.open();
             world.disk.fail(op, nth, errno);
             failed += usize::from(world.life(&engine).is_err());

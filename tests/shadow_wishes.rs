@@ -20,7 +20,7 @@ use weft::disk::sim::SimDisk;
 use weft::engine::{
     ChildShadow, Engine, Instant, Layout, Options, Partition, Resolution, ShadowReason, Subject, Wish,
 };
-use weft::lineage::splits::{Child, How};
+use weft::lineage::splits::{Child, How, Tie};
 use weft::types::{FileId, PageSet, Seq};
 
 const PAGE: u64 = 4096;
@@ -116,7 +116,7 @@ fn declare(engine: &Engine, name: &str, set: Option<&PageSet>) {
 }
 
 fn stands(engine: &Engine, name: &str, set: Option<&PageSet>) -> ChildShadow {
-    engine.child_shadow(Layout::Generic, &partition(name), set)
+    engine.child_shadow(Layout::Generic, &partition(name), set, None)
 }
 
 #[track_caller]
@@ -340,4 +340,85 @@ fn what_is_there_for_another_reason_is_theirs_once_a_person_asks_for_it() {
     };
     let engine = world.restart(engine, lose_table);
     is_theirs(&engine);
+}
+
+/// Rows move in batches: each of them writes as much to the parent as makes the rule renew what follows it.
+#[test]
+fn what_a_split_is_read_through_stays_while_its_rows_move() {
+    for (most, reflinks) in [(3, false), (1, false), (3, true)] {
+        let mut world = World::new(7);
+        world.disk.set_reflinks(reflinks);
+        world.options.shadow.snapshots = most;
+        let engine = world.open();
+        let file = make(&engine, "parent", 600);
+        let mut past = vec![(now(&engine), vec![7; 600 * PAGE as usize])];
+        let set = pages(50, 300);
+        declare(&engine, "parent", Some(&set));
+        let (layout, parent) = (Layout::Generic, partition("parent"));
+        let named = Child { name: Some("child".into()), ..Child::default() };
+        let split = engine.declare_split(layout, &parent, How::Declared, named).unwrap();
+        settle(&engine);
+        let firsts = |engine: &Engine| -> Vec<u64> {
+            engine.shadows().iter().map(|shadow| shadow.snapshots[0].seq).collect()
+        };
+        let made = firsts(&engine);
+        assert_eq!(made.len(), 2);
+        make(&engine, "child", 10);
+        engine.confirm_child(layout, (split.id, 1), &partition("child"), Tie::Declared).unwrap();
+        let come = engine.come(&split, 1).unwrap();
+        assert!(come.is_some() && made.iter().all(|seq| Seq(*seq) <= come.unwrap()));
+        let stands =
+            |engine: &Engine| [Some(&set), None].map(|set| engine.child_shadow(layout, &parent, set, come));
+
+        let move_rows = |engine: &Engine, past: &mut Vec<(Seq, Vec<u8>)>, round: u8| {
+            let (first, mut bytes) = (u64::from(round) * 20 + 40, past.last().unwrap().1.clone());
+            let range = (first * PAGE) as usize..((first + 30) * PAGE) as usize;
+            bytes[range.clone()].fill(round + 8);
+            for _ in 0..9 {
+                engine.write(file, first * PAGE, &bytes[range.clone()], false).unwrap();
+            }
+            past.push((now(engine), bytes));
+            engine.view(now(engine)).unwrap();
+            engine.shadow_rule();
+            settle(engine);
+        };
+        let check = |engine: &Engine, past: &[(Seq, Vec<u8>)]| {
+            for (seq, bytes) in past {
+                let mut found = vec![0; bytes.len()];
+                engine.view(*seq).unwrap().read(file, 0, &mut found).unwrap();
+                assert!(found == *bytes, "at {seq}");
+            }
+        };
+        for round in 0..6 {
+            move_rows(&engine, &mut past, round);
+            assert_eq!(firsts(&engine), made, "round {round}");
+            let kept = usize::from(round).saturating_add(2).min(most.max(2));
+            assert!(there(&engine).iter().all(|(.., count)| *count == kept), "{:?}", there(&engine));
+        }
+        check(&engine, &past);
+        let served = engine.shadow_status().served_bytes;
+        assert!(served > 0);
+        let engine = world.restart(engine, |_| {});
+        check(&engine, &past);
+        assert_eq!(firsts(&engine), made, "after a restart");
+        assert!(engine.shadows().iter().all(|shadow| shadow.broken.is_none()));
+        assert!(stands(&engine).iter().all(|shadow| matches!(shadow, ChildShadow::Ready { .. })));
+        let files = world.disk.read_dir("test", Path::new(SHADOW)).unwrap();
+        let taken = files.iter().filter(|entry| entry.name.ends_with(b".data")).map(|entry| {
+            let path = Path::new(SHADOW).join(String::from_utf8_lossy(&entry.name).as_ref());
+            world.disk.stat("test", &path).unwrap().unwrap().allocated
+        });
+        let (taken, counted) = (taken.sum::<u64>(), engine.shadow_status().bytes);
+        assert!(reflinks || taken <= counted, "{taken} of {counted}");
+
+        // A day later nobody is likely to want it, and it goes as others do.
+        world.clock.pass(30 * HOUR_US);
+        for round in 6..10 {
+            move_rows(&engine, &mut past, round);
+        }
+        check(&engine, &past);
+        assert!(firsts(&engine).iter().all(|seq| !made.contains(seq)));
+        assert!(there(&engine).iter().all(|(.., count)| *count <= most));
+        stands(&engine).into_iter().for_each(|shadow| missing(shadow, "after the split"));
+    }
 }

@@ -135,6 +135,7 @@ impl Running {
                 "names": names,
                 "upto": origin.born,
                 "tie": origin.tie,
+                "rewrite": origin.rewrite,
             })
         }))
     }

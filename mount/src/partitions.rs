@@ -13,7 +13,8 @@ use std::path::Path;
 use weft::engine::{Ancestry, Figures, Part, Partition};
 use weft::lineage::find;
 use weft::lineage::partition::{self, Fork, Layout};
-use weft::lineage::splits::Tie;
+use weft::lineage::splits::{Origin, Tie};
+use weft::past::view::View;
 use weft::types::{Name, Seq};
 
 impl Running {
@@ -88,8 +89,8 @@ impl Running {
         .collect()
     }
 
-    /// The files of a partition at an instant, in order, or those of its parents that it was part of then; paths are escaped,
-    /// from their root on. Where the time has no instant: the four-way answer, as `resolve` gives it.
+    /// The files of a partition at an instant, in order, and those of its parents that rows of it were in then; paths are
+    /// escaped, from their root on. Where the time has no instant: the four-way answer, as `resolve` gives it.
     pub(crate) fn partition_at(&self, text: &str, time: &str) -> Outcome<Value> {
         let mut answer = self.resolve(time, Some("weft restore"))?;
         let Some(seq) = answer["seq"].as_u64().filter(|_| answer["answer"] == "found") else {
@@ -100,24 +101,29 @@ impl Running {
         let view = engine.view(Seq(seq)).map_err(told)?;
         let layout = self.layout();
         let files = find::files(&*view, layout, &partition).map_err(told)?;
+        let past = self.past_at(&partition, &view, !files.is_empty())?;
         answer["partition"] = json!(partition.to_string());
         answer["files"] = files.iter().map(|part| file(&partition, part, None)).collect();
-        if files.is_empty() {
-            let past = engine.ancestry(layout, &partition, &view).map_err(told)?;
-            let of = |one: &Ancestry| -> Vec<Value> {
-                one.files.iter().map(|(part, ranges)| file(&one.parent, part, ranges.as_ref())).collect()
-            };
-            answer["files"] = past.iter().flat_map(of).collect();
-            answer["parents"] = past.iter().map(|one| one.parent.to_string()).collect();
-            answer["notes"] = past.iter().map(|one| note(&partition, one)).collect();
-        } else {
-            answer["notes"] = self.merged_since(&partition, Seq(seq)).into_iter().collect();
+        let of = |one: &Ancestry| -> Vec<Value> {
+            one.files.iter().map(|(part, ranges)| file(&one.parent, part, ranges.as_ref())).collect()
+        };
+        answer["of_parents"] = past.iter().flat_map(of).collect();
+        answer["parents"] = past.iter().map(|one| one.parent.to_string()).collect();
+        let mut notes: Vec<String> =
+            past.iter().map(|one| note(&partition, one, !files.is_empty())).collect();
+        if files.is_empty() && past.is_empty() {
+            answer["gone"] = json!(self.gone_at(&partition, Seq(seq))?);
+        } else if !files.is_empty() {
+            notes.extend(self.merged_since(&partition, Seq(seq)));
+            let doubtful = engine.unsettled(layout, &partition, &view).map_err(told)?;
+            notes.extend(doubtful.iter().map(|origin| doubt(&partition, origin)));
         }
+        answer["notes"] = json!(notes);
         Ok(answer)
     }
 
     /// A word about what has gone into a partition since that goes on under its name.
-    fn merged_since(&self, partition: &Partition, at: Seq) -> Option<Value> {
+    fn merged_since(&self, partition: &Partition, at: Seq) -> Option<String> {
         let shown = partition.to_string();
         let origins = self.common.engine.origins_of(self.layout(), partition).unwrap_or_default();
         let since =
@@ -126,8 +132,24 @@ impl Running {
         (!since.is_empty()).then(|| {
             let since = since.join(", ");
             format!("{shown} is as it was then; what it holds now may have been in {since}: restore that too")
-                .into()
         })
+    }
+
+    /// The parents that held rows of a partition at an instant, also while its own files came.
+    fn past_at(&self, partition: &Partition, view: &View, is_there: bool) -> Outcome<Vec<Ancestry>> {
+        let mut past = self.common.engine.ancestry(self.layout(), partition, view).map_err(told)?;
+        // Files of before it came are others of its name.
+        past.retain(|one| !is_there || view.seq().0 > one.origin.born);
+        Ok(past)
+    }
+
+    /// Why nothing is known of a partition at an instant although it came out of another: it had come by then.
+    fn gone_at(&self, partition: &Partition, at: Seq) -> Outcome<Option<String>> {
+        let origins = self.common.engine.origins_of(self.layout(), partition).map_err(told)?;
+        let had_come = !origins.is_empty() && origins.iter().all(|origin| at.0 > origin.born);
+        let parents: Vec<&str> = origins.iter().map(|origin| origin.parent.as_str()).collect();
+        Ok(had_come
+            .then(|| format!("it had come out of {} before, and was gone again", parents.join(" and "))))
     }
 }
 
@@ -144,7 +166,7 @@ fn file(of: &Partition, part: &Part, ranges: Option<&Ranges>) -> Value {
 }
 
 /// What the files of a parent are good for.
-fn note(child: &Partition, past: &Ancestry) -> String {
+fn note(child: &Partition, past: &Ancestry, is_there: bool) -> String {
     let by = match past.origin.tie {
         Tie::Declared => "as it was declared",
         Tie::Catalogue => "as the catalogue says",
@@ -155,9 +177,28 @@ fn note(child: &Partition, past: &Ancestry) -> String {
             "its pages are there, under the parent's names, and the others are zero; indexes do not fit to that: read it \
                  with enable_indexscan, enable_indexonlyscan and enable_bitmapscan off, and the predicate"
         }
+        false if past.scattered => {
+            "all of that partition is there, as its own pages are too many and too scattered to be told"
+        }
         false => "all of that partition is there",
     };
-    format!("{child} was part of {} then ({by}): {how}", past.parent)
+    let parent = &past.parent;
+    match (past.origin.rewrite, is_there) {
+        (true, _) => format!("{child} was {parent} before it was written anew ({by}): {how}"),
+        (_, true) => {
+            format!("rows of {child} were still in {parent} then ({by}): beside its own files {how}")
+        }
+        (_, false) => format!("{child} was part of {parent} then ({by}): {how}"),
+    }
+}
+
+/// What rows may be missing, and where they would be.
+fn doubt(child: &Partition, origin: &Origin) -> String {
+    let parent = &origin.parent;
+    format!(
+        "the files of {child} had come not long before, and rows of it may have been in {parent} still: if some are missing, \
+         restore --partition {parent} too"
+    )
 }
 
 fn figures(one: &Figures) -> Value {

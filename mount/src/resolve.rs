@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use weft::engine::{Capture, Found, Granted, Instant, Resolution};
 use weft::meta::tags;
 use weft::past::when::{When, canonical};
-use weft::types::Timestamp;
 
 impl Running {
     /// The answer as docs/SEMANTICS.md ("Time") describes it: `found`, `future`, `before`, `pruned` or `malformed`, with what was

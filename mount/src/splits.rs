@@ -79,15 +79,17 @@ impl Running {
     fn split_json(&self, split: &Split, acted: &ActedOn) -> Outcome<Value> {
         let parent = self.partition(&split.parent)?;
         let layout = self.layout();
-        let children = split.children.iter().map(|child| {
+        let engine = &self.common.engine;
+        let children = split.children.iter().enumerate().map(|(number, child)| {
             let pages = child.page_set();
-            let shadow = self.common.engine.child_shadow(layout, &parent, pages.as_ref());
+            let come = engine.come(split, number).map_err(told)?;
+            let shadow = engine.child_shadow(layout, &parent, pages.as_ref(), come);
             let (ready, missing) = match &shadow {
                 ChildShadow::Ready { bytes, reason } => (Some((bytes, reason)), None),
                 ChildShadow::Waits => (None, None),
                 ChildShadow::Missing(why) => (None, Some(why)),
             };
-            json!({
+            Ok(json!({
                 "name": child.name,
                 "pages": pages.map(|pages| pages.count()),
                 "rows": child.rows,
@@ -95,11 +97,12 @@ impl Running {
                 "partition": child.partition,
                 "tie": child.tie,
                 "forgotten": child.forgotten,
+                "over": child.tie.is_none() && split.is_over(engine.now().0),
                 "ready": ready.is_some(),
                 "shadow_bytes": ready.map(|(bytes, _)| bytes),
                 "shadow_for": ready.map(|(_, reason)| reason),
                 "not_made": missing,
-            })
+            }))
         });
         Ok(json!({
             "split": split.id,
@@ -108,7 +111,7 @@ impl Running {
             "seq": split.seq,
             "declared": canonical(Timestamp(split.at_us)),
             "foreseen": foreseen(acted, &split.parent, Timestamp(split.at_us)),
-            "children": children.collect::<Vec<_>>(),
+            "children": children.collect::<Outcome<Vec<_>>>()?,
         }))
     }
 }

@@ -9,7 +9,7 @@ use crate::lineage::partition::{Fork, Layout, Partition};
 use crate::lineage::splits::{self, Child, How, Origin, Split, Tie};
 use crate::past::view::View;
 use crate::shadow::{Reason, Subject, Wish};
-use crate::types::{FileId, PAGE, PageSet, Seq, Timestamp};
+use crate::types::{FileId, PageSet, Seq, Timestamp};
 use std::collections::BTreeSet;
 
 /// Ranges of bytes of a file: begin, and end behind it.
@@ -17,12 +17,12 @@ pub type Ranges = Vec<(u64, u64)>;
 
 /// Partitions that a past is followed through.
 const ANCESTORS: usize = 64;
-/// Bytes of a file that tell what it is.
-const HEAD: usize = 24;
+/// Stretches of a partition that one by one are told to whoever restores it.
+const STRETCHES_MAX: usize = 1 << 18;
 /// Names of a file that are looked through for its birth.
 const NAMES: usize = 64;
 /// The shadow of a split is worth so much, in seconds saved, that it goes before all others, for a while.
-const BENEFIT: f64 = 1e6;
+pub(super) const BENEFIT: f64 = 1e6;
 
 /// A child's past in its parent.
 #[derive(Clone, PartialEq, Debug)]
@@ -31,8 +31,22 @@ pub struct Ancestry {
     pub origin: Origin,
     /// The files of the parent that hold it, and what of each: all of it without ranges.
     pub files: Vec<(Part, Option<Ranges>)>,
+    /// It has pages of its own, too many and too scattered to be told.
+    pub scattered: bool,
     /// Bytes of the parent's main files at that instant.
     pub parent_bytes: u64,
+}
+
+/// What was known of a child's files before somebody says whose they are.
+enum Before {
+    Nothing,
+    /// The same; perhaps as a rewrite of earlier ones.
+    Same {
+        is_rewrite: bool,
+    },
+    Other,
+    /// Others, which are gone: its rows have been written anew.
+    Rewritten,
 }
 
 impl Engine {
@@ -44,7 +58,7 @@ impl Engine {
     /// `Invalid`: there is no such partition, or the pages are none of its.
     pub fn declare_split(&self, layout: Layout, parent: &Partition, how: How, child: Child) -> Result<Split> {
         let now = self.now();
-        let (split, wish) = self.noted(layout, parent, (how, now), child)?;
+        let (split, wish) = self.noted(layout, parent, (how, now, true), child)?;
         self.wish(wish);
         if splits::is_first(&self.meta, &split, now.0)? {
             let (children, point) = (Vec::new(), None);
@@ -69,7 +83,7 @@ impl Engine {
         how: (How, Timestamp),
         child: Child,
     ) -> Result<Split> {
-        self.noted(layout, parent, how, child).map(|(split, _)| split)
+        self.noted(layout, parent, (how.0, how.1, false), child).map(|(split, _)| split)
     }
 
     /// A split as it was noted, and the wish that would make its child ready.
@@ -77,7 +91,7 @@ impl Engine {
         &self,
         layout: Layout,
         parent: &Partition,
-        (how, at): (How, Timestamp),
+        (how, at, is_news): (How, Timestamp, bool),
         mut child: Child,
     ) -> Result<(Split, Wish)> {
         let parts = self.partition_files(layout, parent)?;
@@ -86,6 +100,8 @@ impl Engine {
         let seq = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
         let since = child.looked.map_or(seq.0, |(since, _)| since.min(seq.0));
         child.looked = child.pages.is_some().then_some((since, seq.0));
+        // What is told long afterwards says nothing of where its rows were until now.
+        child.told = if is_news { seq.0 } else { 0 };
         let path = child.name.as_deref().filter(|name| name.contains('/'));
         let is_parent = path.map(|path| self.named(layout, path)).transpose()?.as_ref() == Some(parent);
         child.anew |= is_parent;
@@ -96,6 +112,28 @@ impl Engine {
         let subject = self.shadow_subject(&parent.root, &first.path);
         let split = splits::declare(&self.meta, (&parent.to_string(), how), (seq, at.0), child)?;
         Ok((split, wish_for(subject, pages)))
+    }
+
+    /// The child of a partition that was declared by a name that may be this one's, or with these files, and is not known yet,
+    /// or is only guessed. That somebody else tells of it now is noted: until then its rows were in its parent.
+    pub fn declared_child(
+        &self,
+        parent: &Partition,
+        name: Option<&str>,
+        files: Option<&Partition>,
+    ) -> Result<Option<(u64, usize)>> {
+        let files = files.map(Partition::to_string);
+        let child = splits::declared(&self.meta, &parent.to_string(), |child| {
+            let called = child.name.as_deref();
+            let fits = called.zip(name).is_some_and(|(one, other)| splits::may_be_same(one, other));
+            let is_open = child.tie.is_none_or(|tie| tie == Tie::Guess);
+            is_open && !child.forgotten && (fits || files.is_some() && called == files.as_deref())
+        })?;
+        if let Some(child) = child {
+            let seq = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
+            splits::tell(&self.meta, child, seq)?;
+        }
+        Ok(child)
     }
 
     /// Wishes for a shadow of a partition that may be about to split, before everything else.
@@ -137,6 +175,13 @@ impl Engine {
         splits::forget(&self.meta, split, child)
     }
 
+    /// The last event before a child of a split had files, as far as it is tied to any.
+    pub fn come(&self, split: &Split, child: usize) -> Result<Option<Seq>> {
+        let is_its = |origin: &Origin| (origin.split, origin.child) == (split.id, child as u64);
+        let ties = self.lineage()?.into_iter().map(|(_, origin)| origin);
+        Ok(ties.filter(is_its).map(|origin| Seq(origin.born)).min())
+    }
+
     /// Ties a child to the files of a partition. Those of before, of a child that has the name of what was divided, only a
     /// person ties.
     ///
@@ -156,7 +201,44 @@ impl Engine {
         if is_before && tie != Tie::Declared {
             return Ok(());
         }
-        splits::tie(&self.meta, child, &partition.to_string(), tie, born)
+        let said = partition.to_string();
+        match self.said_before(layout, child, (&said, born))? {
+            Before::Rewritten => splits::rewrite(&self.meta, child, &said, born),
+            Before::Same { is_rewrite } if is_rewrite || tie == Tie::Catalogue => Ok(()),
+            // What a person said, the name alone does not take back: it may be another table's by now.
+            Before::Other if tie == Tie::Catalogue => Ok(()),
+            Before::Same { .. } | Before::Other | Before::Nothing => {
+                splits::tie(&self.meta, child, &said, tie, born)
+            }
+        }
+    }
+
+    /// What was known of a child's files, now that they are said to be those of a partition that was born then.
+    fn said_before(
+        &self,
+        layout: Layout,
+        (split, child): (u64, usize),
+        (said, born): (&str, Seq),
+    ) -> Result<Before> {
+        let row = splits::get(&self.meta, split)?;
+        let known = row.and_then(|row| row.children.into_iter().nth(child)).filter(|known| !known.forgotten);
+        let Some(Child { partition: Some(files), tie: Some(tie), presumed, .. }) = known else {
+            return Ok(Before::Nothing);
+        };
+        if tie == Tie::Guess && !presumed {
+            return Ok(Before::Nothing);
+        }
+        let mut origins = splits::origins(&self.meta, &files)?.into_iter();
+        let origin = origins.find(|origin| (origin.split, origin.child) == (split, child as u64));
+        if files == said {
+            return Ok(Before::Same { is_rewrite: origin.is_some_and(|origin| origin.rewrite) });
+        }
+        // PostgreSQL keeps the first file of what it dropped for a while, without a byte.
+        let parts = self.partition_files(layout, &self.named(layout, &files)?)?;
+        if main_bytes(&parts) == 0 && origin.is_some_and(|origin| origin.born < born.0) {
+            return Ok(Before::Rewritten);
+        }
+        Ok(if tie == Tie::Guess { Before::Nothing } else { Before::Other })
     }
 
     /// Looks for the files of a split's children that are not known yet.
@@ -168,6 +250,8 @@ impl Engine {
         }
         let parent = self.named(layout, &split.parent)?;
         let mut unnamed = Vec::new();
+        // A log has a statement before it has run, if it ever does.
+        let tie = if split.how == How::Declared { Tie::Declared } else { Tie::Catalogue };
         for (number, child) in waiting {
             // A name that is a path says which files they will be.
             let path = child.name.as_deref().filter(|name| name.contains('/'));
@@ -177,10 +261,10 @@ impl Engine {
             };
             let partition = self.named(layout, path)?;
             if let Some(part) = self.partition_files(layout, &partition)?.first() {
-                let born = self.born(part.file)?;
-                if !is_before(split, number, born) {
+                let came = self.came(layout, part)?;
+                if came.is_in_time(split) && !is_before(split, number, came.born) {
                     let child = (split.id, number);
-                    splits::tie(&self.meta, child, &partition.to_string(), Tie::Declared, born)?;
+                    splits::tie(&self.meta, child, &partition.to_string(), tie, came.born)?;
                 }
             }
         }
@@ -207,13 +291,14 @@ impl Engine {
             if partition == *parent || first.attr.size == 0 || known.contains(&partition.to_string()) {
                 continue;
             }
-            let born = self.born(first.file)?;
-            let mut head = [0; HEAD];
-            if born.0 < split.seq || self.read_uncounted(first.file, 0, &mut head)? < HEAD {
+            let came = self.came(layout, first)?;
+            if came.born.0 < split.seq || !came.is_in_time(split) {
                 continue;
             }
-            if splits::may_be_table(layout, &head) {
-                found.push((partition, born));
+            let mut head = vec![0; splits::HEAD];
+            let got = self.read_uncounted(first.file, 0, &mut head)?;
+            if splits::may_be_table(layout, head.get(..got).unwrap_or(&[])) {
+                found.push((partition, came.born));
             }
         }
         found.sort_by_key(|(_, born)| *born);
@@ -228,7 +313,7 @@ impl Engine {
     }
 
     /// A partition as it was shown.
-    fn named(&self, layout: Layout, text: &str) -> Result<Partition> {
+    pub(super) fn named(&self, layout: Layout, text: &str) -> Result<Partition> {
         let roots: Vec<Vec<u8>> = self.roots()?.into_iter().map(|root| root.name).collect();
         Ok(Partition::parse(layout, text, &roots))
     }
@@ -245,18 +330,23 @@ impl Engine {
         splits::origins(&self.meta, &shown)
     }
 
-    /// What a partition was before it was: its parents at the instant of a view, or theirs, and which of their pages. None:
-    /// nothing is known of a parent, or that was not there either.
+    /// What a partition was before it was: its parents at the instant of a view, or theirs, and which of their pages; also
+    /// while its files were there and its rows still in those of a parent that is known. None: nothing is known of a parent,
+    /// that was not there either, or the partition had come by then, and may have gone.
     pub fn ancestry(&self, layout: Layout, partition: &Partition, view: &View) -> Result<Vec<Ancestry>> {
         let (mut found, mut waiting) = (Vec::new(), vec![partition.clone()]);
         let mut seen = BTreeSet::from([partition.clone()]);
         while let Some(here) = waiting.pop() {
             for origin in self.origins_of(layout, &here)? {
+                if !self.is_in_parent((layout, &here), &origin, view)? {
+                    continue;
+                }
                 let parent = self.named(layout, &origin.parent)?;
                 let parts = find::files(view, layout, &parent)?;
                 if !parts.is_empty() {
-                    found.push(self.ancestor(parent, origin, parts, view.seq())?);
-                } else if seen.len() < ANCESTORS && seen.insert(parent.clone()) {
+                    found.push(self.ancestor(parent.clone(), origin, parts, view.seq())?);
+                }
+                if seen.len() < ANCESTORS && seen.insert(parent.clone()) {
                     waiting.push(parent);
                 }
             }
@@ -265,16 +355,16 @@ impl Engine {
     }
 
     fn ancestor(&self, parent: Partition, origin: Origin, parts: Vec<Part>, at: Seq) -> Result<Ancestry> {
-        let split = splits::get(&self.meta, origin.split)?;
-        let child = usize::try_from(origin.child).ok().zip(split);
-        let child = child.and_then(|(number, split)| split.children.into_iter().nth(number));
+        let child = self.child_of(&origin)?.filter(|_| !origin.rewrite);
         let parent_bytes = main_bytes(&parts);
         let pages = child.and_then(|child| child.page_set().zip(child.moved_between(at)));
-        let files = match pages {
+        let has_pages = pages.is_some();
+        let files: Vec<(Part, Option<Ranges>)> = match pages {
             None => parts.into_iter().map(|part| (part, None)).collect(),
             Some((pages, between)) => self.pages_of_child(parts, &pages, between)?,
         };
-        Ok(Ancestry { parent, origin, files, parent_bytes })
+        let scattered = has_pages && files.iter().all(|(_, ranges)| ranges.is_none());
+        Ok(Ancestry { parent, origin, files, scattered, parent_bytes })
     }
 
     /// The main files of a parent, with what of them can hold rows of a child: its pages as they were declared, and those
@@ -288,19 +378,18 @@ impl Engine {
     ) -> Result<Vec<(Part, Option<Ranges>)>> {
         // An index that is made anew may know the instant and not yet what came after it.
         self.indexer.wait_for(between.1)?;
-        let mut files = Vec::new();
-        for part in parts.into_iter().filter(|part| splits::counts_pages(part.fork)) {
-            let size = part.attr.size;
-            let wanted = splits::ranges_of(pages, part.segment, size);
+        let parts: Vec<Part> = parts.into_iter().filter(|part| splits::counts_pages(part.fork)).collect();
+        let mut wanted = Vec::new();
+        for part in &parts {
+            let declared = splits::ranges_of(pages, part.segment, part.attr.size);
             let changed = self.index.changed_pages(part.file, between, PageSet::default(), u64::MAX)?;
-            let ranges = changed.map(|(mut all, _)| {
-                wanted.iter().for_each(|(start, end)| all.write(*start, *end));
-                let runs = all.runs().map(|(start, end)| (start * PAGE, (end * PAGE).min(size)));
-                runs.filter(|(start, end)| start < end).collect()
+            let all = changed.map(|(mut all, _)| {
+                declared.iter().for_each(|(start, end)| all.write(*start, *end));
+                all
             });
-            files.push((part, ranges));
+            wanted.push((all, part.attr.size));
         }
-        Ok(files)
+        Ok(parts.into_iter().zip(splits::in_stretches(&wanted, STRETCHES_MAX)).collect())
     }
 }
 

@@ -16,6 +16,9 @@ mod sqlite;
 use crate::types::Name;
 use std::fmt;
 
+/// What MariaDB adds to the name of a partition that it fills.
+const MAKING: &[u8] = b"#TMP#";
+
 /// Whose rules map paths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
@@ -124,6 +127,12 @@ impl Partition {
         }
     }
 
+    /// What it is called while a server makes it, where that is another name.
+    pub fn in_making(&self, layout: Layout) -> Option<Partition> {
+        let name = [self.name.as_slice(), MAKING].concat();
+        (layout == Layout::Mariadb).then(|| Partition { root: self.root.clone(), name })
+    }
+
     /// Directories that may hold its files, each from the root on: its own, and the one that it is.
     pub fn dirs(&self) -> Vec<Vec<Name>> {
         let names = names(&self.name);
@@ -156,6 +165,12 @@ pub fn is_log(name: &[u8]) -> bool {
         ends && (is_number(end) || end == b"index")
     });
     name == b"pg_wal" || name == b"." || numbered(b"ib_logfile") || numbered(b"aria_log.") || is_binary
+}
+
+/// Whether a file with this name is one that a server makes, to have another name when it is done.
+pub fn is_in_making(layout: Layout, name: &[u8]) -> bool {
+    let stem = rsplit_at(name, b'.').map_or(name, |(stem, _)| stem);
+    layout == Layout::Mariadb && (stem.ends_with(MAKING) || stem.starts_with(b"#sql"))
 }
 
 /// A path as its names.

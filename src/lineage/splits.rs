@@ -21,8 +21,12 @@ const LINEAGE: Table<String, Origins> = Table::new("lineage", 1);
 
 /// Children of one parent that are declared within this time belong to one split, µs.
 const TOGETHER_US: i64 = 3_600_000_000;
+/// A child that has not come so long after its split was declared does not come, µs.
+pub const WAITS_US: i64 = 86_400_000_000;
 /// Children of one split.
 const CHILDREN_MAX: usize = 4_096;
+/// What is not wanted between two stretches of a file and costs less to read than a read of its own, bytes.
+pub const NEAR: u64 = 32 << 10;
 /// Pages of a segment of PostgreSQL's: 1 GiB.
 pub const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
 
@@ -57,6 +61,9 @@ pub struct Child {
     /// had held back was written.
     #[serde(default)]
     pub looked: Option<(u64, u64)>,
+    /// The last event when somebody said that it would come: until then its rows were in the parent. 0: not known.
+    #[serde(default)]
+    pub told: u64,
     #[serde(default)]
     pub rows: Option<u64>,
     #[serde(default)]
@@ -111,6 +118,13 @@ pub struct Split {
     pub children: Vec<Child>,
 }
 
+impl Split {
+    /// Whether it is too late, µs UTC, for children that have not come.
+    pub fn is_over(&self, at_us: i64) -> bool {
+        at_us.saturating_sub(self.at_us) >= WAITS_US
+    }
+}
+
 /// Where a partition came from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Origin {
@@ -124,6 +138,9 @@ pub struct Origin {
     /// As [`Child::anew`].
     #[serde(default)]
     pub anew: bool,
+    /// The parent is what had its rows before they were written anew, to other files.
+    #[serde(default)]
+    pub rewrite: bool,
 }
 
 /// A row of [`LINEAGE`]: the fields of the first stand in the row itself.
@@ -196,6 +213,30 @@ pub fn declare(
     })
 }
 
+/// The child of a parent that a person declared last, of those that fit.
+pub fn declared(store: &Store, parent: &str, fits: impl Fn(&Child) -> bool) -> Result<Option<(u64, usize)>> {
+    let theirs = |split: &Split| split.parent == parent && split.how == How::Declared;
+    let mut splits = all(store)?.into_iter().rev().filter(theirs);
+    Ok(splits.find_map(|split| Some((split.id, split.children.iter().position(&fits)?))))
+}
+
+/// Somebody told of a child again.
+pub fn tell(store: &Store, (split, child): (u64, usize), seq: Seq) -> Result<()> {
+    store.write(|tx| {
+        let Some(mut row) = tx.get(&SPLITS, &split)? else { return Ok(()) };
+        row.children.iter_mut().skip(child).take(1).for_each(|child| child.told = seq.0);
+        tx.put(&SPLITS, &split, &row)
+    })
+}
+
+/// Whether two names may be of one table: with and without what stands before it.
+pub fn may_be_same(one: &str, other: &str) -> bool {
+    let ends = |long: &str, short: &str| {
+        long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    !one.is_empty() && !other.is_empty() && (ends(one, other) || ends(other, one))
+}
+
 /// Whether what was declared at `at_us` is the first word of this division: of no earlier child, and of nobody else.
 pub fn is_first(store: &Store, split: &Split, at_us: i64) -> Result<bool> {
     let is_same = |other: &Split| {
@@ -224,7 +265,8 @@ pub fn tie(store: &Store, (split, child): (u64, usize), partition: &str, tie: Ti
         if let Some(before) = before {
             remove_origin(tx, &before, (split, child as u64))?;
         }
-        let origin = Origin { parent: row.parent, split, child: child as u64, born: born.0, tie, anew };
+        let (child, rewrite) = (child as u64, false);
+        let origin = Origin { parent: row.parent, split, child, born: born.0, tie, anew, rewrite };
         add_origin(tx, partition, origin)
     })
 }
@@ -270,6 +312,19 @@ fn remove_origin(tx: &Writing<'_>, partition: &str, (split, child): (u64, u64)) 
     let mut others = origins_in(tx, partition)?;
     others.retain(|origin| (origin.split, origin.child) != (split, child));
     put_origins(tx, partition, others)
+}
+
+/// The rows of a child were written anew, to the files of another partition (VACUUM FULL, TRUNCATE, ALTER TABLE): what came
+/// before is the past of those that it had.
+pub fn rewrite(store: &Store, (split, child): (u64, usize), partition: &str, born: Seq) -> Result<()> {
+    store.write(|tx| {
+        let Some(mut row) = tx.get(&SPLITS, &split)? else { return Ok(()) };
+        let Some(one) = row.children.get_mut(child) else { return Ok(()) };
+        let Some(parent) = one.partition.replace(partition.to_owned()) else { return Ok(()) };
+        let (tie, child, born) = (one.tie.unwrap_or(Tie::Guess), child as u64, born.0);
+        tx.put(&SPLITS, &split, &row)?;
+        add_origin(tx, partition, Origin { parent, split, child, born, tie, anew: false, rewrite: true })
+    })
 }
 
 /// Notes where a partition came from, too. What is said of files that had its name before them, or of the same parent, it
@@ -362,24 +417,75 @@ pub fn ranges_of(pages: &PageSet, segment: u64, size: u64) -> Vec<(u64, u64)> {
     pages.runs().filter_map(within).collect()
 }
 
+/// Files, each by its pages that are wanted (all without) and its size, as stretches of bytes: as long as those are no more
+/// than `most`, or no more when what stands near each other is read as one. Else all: what would be told takes more than it
+/// saves.
+pub fn in_stretches(files: &[(Option<PageSet>, u64)], most: usize) -> Vec<Option<Vec<(u64, u64)>>> {
+    let within = |near: u64| {
+        let mut left = most;
+        let one = |(pages, size): &(Option<PageSet>, u64)| {
+            let stretches = pages.as_ref().map(|pages| stretches(pages, *size, near));
+            left = left.checked_sub(stretches.as_ref().map_or(0, Vec::len))?;
+            Some(stretches)
+        };
+        files.iter().map(one).collect::<Option<Vec<_>>>()
+    };
+    within(0).or_else(|| within(NEAR)).unwrap_or_else(|| vec![None; files.len()])
+}
+
+/// Those that stand no further than `near` apart are one.
+fn stretches(pages: &PageSet, size: u64, near: u64) -> Vec<(u64, u64)> {
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in pages.runs() {
+        let (start, end) = (start * PAGE, (end * PAGE).min(size));
+        match joined.last_mut() {
+            _ if start >= end => break,
+            Some((_, last)) if start - *last <= near => *last = end,
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
+}
+
 /// Whether a file of a partition has pages that a page set counts.
 pub fn counts_pages(fork: Fork) -> bool {
     fork == Fork::Main
 }
 
+/// Bytes of a file, at most, that tell whether it is a table: the largest page that PostgreSQL has.
+pub const HEAD: usize = 32 << 10;
+
 /// Whether the first bytes of a file are those of a table, not of an index: PostgreSQL's heap pages have nothing behind
-/// their items (`pd_special` is the page's size, `src/include/storage/bufpage.h`).
+/// their items (`pd_special` is the page's size, `src/include/storage/bufpage.h`). Nor those of the long values of another
+/// table, which stand in a heap of their own that is made with it.
 pub fn may_be_table(layout: Layout, head: &[u8]) -> bool {
     match (layout, head.get(16..20)) {
         (Layout::Postgres, Some([low, high, size, size_high])) => {
             let special = u16::from_le_bytes([*low, *high]);
             // pd_pagesize_version: the size, and the version of the layout in the lowest byte.
             let page = u16::from_le_bytes([*size, *size_high]) & 0xff00;
-            page != 0 && special == page
+            page != 0 && special == page && has_long_values(head) != Some(true)
         }
         (Layout::Postgres, _) => false,
         _ => true,
     }
+}
+
+/// Whether a heap begins with the first piece of a long value, as PostgreSQL stores it: the value's number, the piece's, which
+/// is 0, and bytes to the end of the row, with their length before them in four bytes (`src/include/access/htup_details.h`,
+/// `src/backend/access/common/toast_internals.c`). `None`: it begins with no row.
+fn has_long_values(head: &[u8]) -> Option<bool> {
+    let half = |bytes: &[u8], at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    let word = |bytes: &[u8], at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    // The first line pointer: offset, flags (1: a row), length.
+    let pointer = word(head, 24)?;
+    let (offset, flags, len) = (pointer & 0x7fff, pointer >> 15 & 3, pointer >> 17);
+    let row = head.get(offset as usize..)?.get(..len as usize).filter(|_| flags == 1)?;
+    let (columns, has_nulls) = (half(row, 18)? & 0x07ff, half(row, 20)? & 1 != 0);
+    let values = usize::from(*row.get(22)?);
+    let (piece, length) = (word(row, values + 4)?, word(row, values + 8)?);
+    let rest = row.len().checked_sub(values + 8)? as u32;
+    Some(columns == 3 && !has_nulls && piece == 0 && length & 3 == 0 && length >> 2 == rest)
 }
 
 #[cfg(test)]

@@ -55,43 +55,54 @@ impl Shadows {
         Ok(())
     }
 
-    /// Removes the oldest snapshot of a shadow that has others, and frees what the next one does not need: later ones
-    /// need nothing of it that the next one does not.
-    pub fn remove_oldest(&self, id: u64) -> Result<()> {
+    /// Removes a snapshot of a shadow that has a later one, and frees what only it needed: later ones need nothing of it that
+    /// the next one does not, and earlier ones nothing that came after them.
+    pub fn remove_snapshot(&self, id: u64, number: u32) -> Result<()> {
         let _turn = self.turn.lock();
         let Some(shadow) = self.get(id) else { return Ok(()) };
-        let [oldest, next, ..] = shadow.snapshots.as_slice() else { return Ok(()) };
-        let (before, kept) = match (oldest.bodies(), next.bodies()) {
+        let Some(at) = shadow.snapshots.iter().position(|snapshot| snapshot.head.number == number) else {
+            return Ok(());
+        };
+        let [gone, next, ..] = shadow.snapshots.get(at..).unwrap_or(&[]) else { return Ok(()) };
+        let (before, kept) = match (gone.bodies(), next.bodies()) {
             (Ok(before), Ok(kept)) => (before, kept),
             (Err(error), _) | (_, Err(error)) => {
-                oldest.mark_broken(&error);
+                gone.mark_broken(&error);
                 return self.remove_whole(&shadow);
             }
         };
-        self.take_out(oldest);
-        oldest.retire();
-        let named =
-            self.dir.remove(&self.dir.snapshot(id, oldest.head.number)).and_then(|()| self.dir.sync());
+        self.take_out(gone);
+        gone.retire();
+        let named = self.dir.remove(&self.dir.snapshot(id, number)).and_then(|()| self.dir.sync());
         if named.is_err() {
             // A name that may come back must not find its bytes gone: the others go with it.
             let rest = self.get(id).map_or(Ok(()), |shadow| self.remove_whole(&shadow));
             return named.and(rest);
         }
+        let earlier = shadow.number_before(at);
         let needed: BTreeSet<_> = leads_to(next, &kept).collect();
-        let own = oldest.head.files.iter().map(|file| (id, oldest.head.number, file.file));
-        for name in leads_to(oldest, &before).chain(own).filter(|name| !needed.contains(name)) {
+        let own = gone.head.files.iter().map(|file| (id, number, file.file));
+        let only_its = |name: &DataName| name.1 > earlier && !needed.contains(name);
+        for name in leads_to(gone, &before).chain(own).filter(only_its) {
             self.dir.remove_data(name)?;
         }
         self.get(id).map_or(Ok(()), |shadow| self.free_unneeded(&shadow))?;
         self.dir.sync()
     }
 
-    /// Frees the pages that the oldest snapshot of a shadow does not need of the data of those before it.
+    /// Frees the pages that only snapshots needed that are gone: of the data of those between two that are there, the later
+    /// one tells what is needed.
     pub(super) fn free_unneeded(&self, shadow: &Shadow) -> Result<()> {
-        let Some(oldest) = shadow.snapshots.first() else { return Ok(()) };
-        let bodies = oldest.bodies()?;
-        let earlier = leads_to(oldest, &bodies).filter(|name| name.1 < oldest.head.number);
-        earlier.into_iter().try_for_each(|name| self.punch_unneeded(oldest, name))
+        for (at, next) in shadow.snapshots.iter().enumerate() {
+            let gone = shadow.number_before(at) + 1..next.head.number;
+            if gone.is_empty() {
+                continue;
+            }
+            let bodies = next.bodies()?;
+            let names = leads_to(next, &bodies).filter(|name| gone.contains(&name.1));
+            names.into_iter().try_for_each(|name| self.punch_unneeded(next, name))?;
+        }
+        Ok(())
     }
 
     /// Frees the pages of a data file that a snapshot does not lead to.

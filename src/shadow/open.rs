@@ -75,15 +75,18 @@ impl Shadows {
             }
             found.push(Arc::new(snapshot));
         }
-        // The oldest one leads to the data of those that are gone.
-        if let Some(oldest) = found.first() {
-            oldest.bodies()?;
+        // Those that follow others which are gone lead to their data.
+        let before = std::iter::once(0).chain(numbers.iter().copied());
+        for (snapshot, before) in found.iter().zip(before) {
+            if snapshot.head.number > before + 1 || before == 0 {
+                snapshot.bodies()?;
+            }
         }
         found.into_iter().for_each(|snapshot| self.add(snapshot));
         Ok(())
     }
 
-    /// Data files that snapshots lead to: of the oldest of a shadow whatever it names, of later ones also their own.
+    /// Data files that snapshots lead to: their own, and those of others that are gone.
     fn needed_data(&self) -> BTreeSet<DataName> {
         let mut needed = BTreeSet::new();
         for shadow in self.list() {
@@ -91,10 +94,12 @@ impl Shadows {
                 for file in &snapshot.head.files {
                     needed.insert((shadow.id, snapshot.head.number, file.file));
                 }
-                let bodies = if at == 0 { snapshot.bodies().ok() } else { None };
-                for (file, body) in
-                    snapshot.head.files.iter().zip(bodies.iter().flat_map(|bodies| bodies.iter()))
-                {
+                if snapshot.head.number == shadow.number_before(at) + 1 {
+                    continue;
+                }
+                let bodies = snapshot.bodies().ok();
+                let bodies = bodies.iter().flat_map(|bodies| bodies.iter());
+                for (file, body) in snapshot.head.files.iter().zip(bodies) {
                     needed.extend(body.extents.iter().map(|extent| (shadow.id, extent.snapshot, file.file)));
                 }
             }

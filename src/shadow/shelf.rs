@@ -59,12 +59,16 @@ impl Shadow {
         self.newest().map_or(Timestamp::default(), |newest| newest.head.made)
     }
 
-    /// Bytes of the pages that it stores: all of the oldest snapshot's, and those that each later one brought.
+    /// Bytes of the pages that it stores: of each snapshot what those before it do not have.
     pub fn stored_bytes(&self) -> u64 {
-        let Some((oldest, later)) = self.snapshots.split_first() else { return 0 };
-        let first: u64 = oldest.head.files.iter().map(|file| file.stored_pages).sum();
-        let brought = later.iter().flat_map(|snapshot| &snapshot.head.files).map(|file| file.own_pages);
-        (first + brought.sum::<u64>()) * PAGE
+        let pages = |(at, snapshot): (usize, &Arc<Snapshot>)| snapshot.pages_since(self.number_before(at));
+        self.snapshots.iter().enumerate().map(pages).sum::<u64>() * PAGE
+    }
+
+    /// The number of the snapshot before the one at a place; 0: there is none. Those between the two are gone.
+    pub(super) fn number_before(&self, at: usize) -> u32 {
+        let before = at.checked_sub(1).and_then(|before| self.snapshots.get(before));
+        before.map_or(0, |before| before.head.number)
     }
 
     /// Bytes of the state that it shows.

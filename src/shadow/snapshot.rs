@@ -107,6 +107,23 @@ impl Snapshot {
         Ok(bodies)
     }
 
+    /// Pages that it stores and a snapshot of an earlier number does not: its own, and what it has taken over of those that
+    /// came between and are gone. Of reflinks, which do not tell, no fewer than there are.
+    pub(super) fn pages_since(&self, earlier: u32) -> u64 {
+        let files = self.head.files.iter();
+        let own = || files.clone().map(|file| file.own_pages).sum();
+        if earlier == 0 {
+            return files.clone().map(|file| file.stored_pages).sum();
+        }
+        if earlier + 1 == self.head.number {
+            return own();
+        }
+        // They have been read since the one before it went, or at the opening.
+        let Ok(bodies) = self.bodies() else { return own() };
+        let extents = bodies.iter().flat_map(|body| &body.extents);
+        extents.filter(|extent| extent.snapshot > earlier).map(|extent| extent.count).sum()
+    }
+
     /// No reader is within, and none will be: what only this snapshot needs may be freed.
     pub(super) fn retire(&self) {
         *self.gone.write() = true;

@@ -64,7 +64,12 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     for (parent, log) in logs {
         if let Some(parent) = parent {
             let guess = if field(&parent, "tie") == "guess" { " (a guess: `weft splits` tells)" } else { "" };
-            text.push_str(&format!("before that, part of {}{guess}:\n", field(&parent, "partition")));
+            let how = if parent["rewrite"] == true {
+                "before it was written anew,"
+            } else {
+                "before that, part of"
+            };
+            text.push_str(&format!("{how} {}{guess}:\n", field(&parent, "partition")));
         }
         text.push_str(&table(&with_times(log)));
     }

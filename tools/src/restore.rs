@@ -245,23 +245,27 @@ fn partition_at(store: &Path, text: &str, seq: &Value) -> Result<Value, String> 
 /// A file of a partition: root, path, and what of it is wanted where it is not all.
 type Wants = (String, PathBuf, Option<restore::Ranges>);
 
-/// The files of a partition, or of those that it was part of; one at least.
-fn files_of(asked: &Value, text: &str) -> Result<Vec<Wants>, String> {
-    let files = asked.get("files").and_then(Value::as_array).into_iter().flatten();
+/// The files of a partition, and those of others that held its rows; one at least.
+fn files_of(asked: &Value, text: &str) -> Result<[Vec<Wants>; 2], String> {
     let file = |file: &Value| {
         let ranges = serde_json::from_value(file.get("ranges").cloned().unwrap_or_default()).ok()?;
         Some((field(file, "root"), unescape_path(field(file, "path").as_bytes())?, ranges))
     };
-    let files: Vec<Wants> =
-        files.map(file).collect::<Option<_>>().ok_or("the daemon's answer makes no sense")?;
-    match files.is_empty() {
-        false => Ok(files),
-        true => Err(format!(
-            "there was no partition {text} at {}: `weft partitions` lists those of now, `weft log` of one of its files says \
+    let all = |key| {
+        let files = asked.get(key).and_then(Value::as_array).into_iter().flatten();
+        files.map(file).collect::<Option<Vec<Wants>>>().ok_or("the daemon's answer makes no sense")
+    };
+    let [own, others] = [all("files")?, all("of_parents")?];
+    if own.is_empty() && others.is_empty() {
+        let why = Some(field(asked, "gone")).filter(|why| !why.is_empty());
+        return Err(format!(
+            "there was no partition {text} at {}{}: `weft partitions` lists those of now, `weft log` of one of its files says \
              since when",
-            field(asked, "actual")
-        )),
+            field(asked, "actual"),
+            why.map_or_else(String::new, |why| format!(" ({why})")),
+        ));
     }
+    Ok([own, others])
 }
 
 /// Adds the files of a partition.
@@ -271,7 +275,7 @@ fn take(
     asked: &Value,
     text: &str,
 ) -> Result<(), String> {
-    for (root, path, ranges) in files_of(asked, text)? {
+    for (root, path, ranges) in files_of(asked, text)?.into_iter().flatten() {
         selected.entry(root).or_default().want(path, ranges);
     }
     let told = asked.get("notes").and_then(Value::as_array).into_iter().flatten();
@@ -279,12 +283,12 @@ fn take(
     Ok(())
 }
 
-/// Leaves out the files of a partition. Of one that was part of another then, that would take the others' rows along.
+/// Leaves out the files of a partition. Of one that was only part of another then, that would take the others' rows along.
 fn leave_out(selected: &mut BTreeMap<String, Selected>, asked: &Value, text: &str) -> Result<(), String> {
-    let files = files_of(asked, text)?;
+    let [files, _] = files_of(asked, text)?;
     let parents = asked.get("parents").and_then(Value::as_array).into_iter().flatten();
     let parents: Vec<&str> = parents.filter_map(Value::as_str).collect();
-    if !parents.is_empty() {
+    if files.is_empty() {
         return Err(format!(
             "{text} was part of {} at {}, and cannot be left out alone: leave the option out, or give --except {} to restore \
              none of that",

@@ -46,9 +46,12 @@ fn confirm(store: &Path, splits: &Value, source: Source<'_>) -> Result<(), Strin
     let names = catalogue::names(source)?;
     for split in splits.as_array().into_iter().flatten() {
         let children = split["children"].as_array().into_iter().flatten().enumerate();
-        let is_open = |child: &Value| child["tie"].is_null() || child["tie"] == "guess";
-        for (at, child) in children.filter(|(_, child)| is_open(child) && child["forgotten"] != true) {
+        for (at, child) in children.filter(|(_, child)| child["forgotten"] != true) {
             let Some(path) = child["name"].as_str().and_then(|name| names.path(name)) else { continue };
+            // What is known may have other files by now: it was written anew.
+            if child["partition"] == path && child["tie"] != "guess" {
+                continue;
+            }
             let ask = control::Ask::SplitConfirm {
                 split: split["split"].as_u64().unwrap_or(0),
                 child: at,
@@ -78,6 +81,7 @@ pub fn table(splits: &Value, empty: bool) -> String {
                 (path, _) if child["forgotten"] == true && path.is_empty() => "forgotten".into(),
                 (path, _) if child["forgotten"] == true => format!("forgotten: not {path}"),
                 (path, "guess") => format!("{path} (a guess)"),
+                (path, _) if path.is_empty() && child["over"] == true => "did not come".into(),
                 (path, _) if path.is_empty() => "not there yet".into(),
                 (path, _) => path,
             };
@@ -127,7 +131,7 @@ mod tests {
             { "pages": null, "ready": false },
             { "pages": null, "ready": false, "partition": "base/5/16401", "tie": "guess", "forgotten": true },
             { "pages": null, "ready": true, "shadow_bytes": 4096, "shadow_for": "forecast" },
-            { "pages": null, "ready": false, "not_made": "there is no room" },
+            { "pages": null, "ready": false, "over": true, "not_made": "there is no room" },
         ] }]);
         let text = table(&splits, true);
         for part in [
@@ -143,6 +147,7 @@ mod tests {
             "waits",
             "ready by forecast, 4.0 KiB",
             "not made: there is no room",
+            "did not come",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

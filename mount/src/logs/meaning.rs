@@ -133,9 +133,7 @@ impl Meaning {
     /// Something leaves a table: often to be divided, and if not, to be dropped. Either way its past is soon wanted.
     fn detach(&mut self, running: &Running, table: Named<'_>, partition: &Partition, said: Said) {
         if said.is_news {
-            if let Err(error) = running.common.engine.prepare_split(running.layout(), partition) {
-                tracing::warn!(%error, "what a log says is detached cannot be made ready");
-            }
+            prepare(running, partition);
             signal(running, partition, Ddl::Detach);
         }
         let (shown, at_us) = (partition.to_string(), said.at.0);
@@ -159,6 +157,10 @@ impl Meaning {
         counts: &mut Counts,
     ) -> bool {
         let known = self.tables.partition(running, &child);
+        // The catalogue is asked again in a moment: what is declared is tied by what it says.
+        if known.is_none() && !self.tables.is_new {
+            return false;
+        }
         let shown = known.as_ref().map(Partition::to_string);
         let recent = |other: &Detached| {
             other.may_be_of(child.database, table)
@@ -190,7 +192,8 @@ impl Meaning {
         true
     }
 
-    /// Notes a split; false when it cannot be.
+    /// Notes a split; false when it cannot be. What was declared is not noted once more: the pages that were told with it
+    /// would be lost.
     fn split(
         &self,
         running: &Running,
@@ -198,7 +201,23 @@ impl Meaning {
         (row, child, said): (Child, Named<'_>, Said),
         counts: &mut Counts,
     ) -> bool {
+        let (engine, layout) = (&running.common.engine, running.layout());
         let name = row.name.clone();
+        // Of MariaDB's the child is a part of the table, not a table; its path says which files it will have.
+        let files = match layout {
+            Layout::Mariadb => None,
+            _ => self.tables.partition(running, &child).filter(|files| files != parent),
+        };
+        let declared = engine.declared_child(parent, name.as_deref(), files.as_ref());
+        if let Some(declared) = declared.unwrap_or_default() {
+            if let Some(files) = files {
+                confirm(running, declared, &files);
+            } else if said.is_news && !row.presumed {
+                // It has not run yet: what was made ready may be of long ago.
+                prepare(running, parent);
+            }
+            return true;
+        }
         let noted = match said.is_news {
             true => running.split_of(parent, How::Ddl, row),
             false => running.past_split_of(parent, (How::Ddl, said.at), row),
@@ -213,12 +232,8 @@ impl Meaning {
         counts.splits += 1;
         // A child that the catalogue knows already is tied at once.
         let number = split.children.iter().position(|child| child.name == name);
-        let files = self.tables.partition(running, &child).filter(|files| files != parent);
         if let (Some(number), Some(files)) = (number, files) {
-            let (engine, layout) = (&running.common.engine, running.layout());
-            if let Err(error) = engine.confirm_child(layout, (split.id, number), &files, Tie::Catalogue) {
-                tracing::debug!(%error, "a child that a log names is not tied yet");
-            }
+            confirm(running, (split.id, number), &files);
         }
         true
     }
@@ -253,6 +268,21 @@ impl Meaning {
         let known: Vec<Option<Partition>> = known.collect();
         known.iter().flatten().filter(|_| said.is_news).for_each(|partition| signal(running, partition, ddl));
         known.iter().all(Option::is_some)
+    }
+}
+
+/// Makes ready what a log says is detached, or divided.
+fn prepare(running: &Running, partition: &Partition) {
+    if let Err(error) = running.common.engine.prepare_split(running.layout(), partition) {
+        tracing::warn!(%error, "what a log says is detached cannot be made ready");
+    }
+}
+
+/// Ties a child to the files that the catalogue knows.
+fn confirm(running: &Running, child: (u64, usize), files: &Partition) {
+    let engine = &running.common.engine;
+    if let Err(error) = engine.confirm_child(running.layout(), child, files, Tie::Catalogue) {
+        tracing::debug!(%error, "a child that a log names is not tied yet");
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Tables {
     names: Names,
     /// When it answered last, and how long that took.
     asked: Option<(Instant, Duration)>,
+    /// What it says was as new as can be when it was last to be asked.
+    pub is_new: bool,
     /// Why the catalogue did not answer.
     pub trouble: Option<String>,
     /// Paths of tables that statements name, since when.
@@ -42,14 +44,15 @@ type Spelt = (Option<String>, Table, Option<Table>);
 impl Tables {
     pub fn new(connection: Option<String>) -> Tables {
         let paths = (Instant::now(), HashMap::new());
-        Tables { connection, names: Names::default(), asked: None, trouble: None, paths }
+        Tables { connection, names: Names::default(), asked: None, is_new: true, trouble: None, paths }
     }
 
     /// Asks the catalogue again, if it is time; whether what it says is as new as can be. It is a server on this mount:
     /// whoever calls this must hold nothing that a request of the kernel's waits for.
     pub fn ask(&mut self) -> bool {
         let Some(connection) = &self.connection else { return true };
-        if self.asked.is_some_and(|(at, took)| at.elapsed() < ASK_AFTER.max(took * REST)) {
+        self.is_new = self.asked.is_none_or(|(at, took)| at.elapsed() >= ASK_AFTER.max(took * REST));
+        if !self.is_new {
             return false;
         }
         let source = match connection.starts_with("mysql:") {

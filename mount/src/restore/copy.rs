@@ -3,13 +3,14 @@
 use super::os;
 use super::plan::{Entry, Plan};
 use super::span::{READ, spans};
-use super::state::State;
+use super::state::{self, State};
 use crate::Outcome;
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Bytes of a file that one thread takes at a time.
@@ -45,6 +46,10 @@ pub struct Counted {
 struct Work<'a> {
     entry: &'a Entry,
     ranges: Option<&'a [(u64, u64)]>,
+    /// What is wanted, as it is noted.
+    noted: Option<blake3::Hash>,
+    /// Finished by an earlier run: the hash of its bytes.
+    known: Option<blake3::Hash>,
     hashes: Mutex<Vec<blake3::Hash>>,
     left: AtomicUsize,
 }
@@ -90,17 +95,9 @@ pub fn run(plan: &Plan, state: &mut State, threads: usize, progress: &dyn Progre
     for entry in &plan.dirs {
         make_dir(&entry.target)?;
     }
-    for (entry, _) in plan.files.iter().filter(|(entry, _)| state.finished(&entry.target).is_none()) {
-        // Half of it may be there from before: it begins anew.
-        match std::fs::remove_file(&entry.target) {
-            Err(cause) if cause.kind() != ErrorKind::NotFound => {
-                return Err(format!("cannot begin {} anew: {cause}", entry.target.display()));
-            }
-            _ => {}
-        }
-    }
     let works: Vec<Work<'_>> =
-        plan.files.iter().map(|(entry, ranges)| work(entry, ranges.as_deref())).collect();
+        plan.files.iter().map(|(entry, ranges)| work(entry, ranges.as_deref(), state)).collect();
+    begin_anew(plan, &works, state)?;
     let pieces =
         works.iter().enumerate().flat_map(|(file, work)| (0..work.pieces()).map(move |piece| (file, piece)));
     let jobs = pieces.collect();
@@ -135,8 +132,34 @@ pub fn run(plan: &Plan, state: &mut State, threads: usize, progress: &dyn Progre
     })
 }
 
-fn work<'a>(entry: &'a Entry, ranges: Option<&'a [(u64, u64)]>) -> Work<'a> {
-    let mut work = Work { entry, ranges, hashes: Mutex::new(Vec::new()), left: AtomicUsize::new(0) };
+/// Removes what is there from before and is not finished as it is wanted now, or not wanted any more.
+fn begin_anew(plan: &Plan, works: &[Work<'_>], state: &mut State) -> Outcome<()> {
+    let unfinished = works.iter().filter(|work| work.known.is_none()).map(|work| work.entry.target.as_path());
+    let planned: HashSet<&Path> = works.iter().map(|work| work.entry.target.as_path()).collect();
+    let is_within = |path: &&PathBuf| {
+        let is_plain = path.components().all(|part| part != Component::ParentDir);
+        is_plain && plan.tops.iter().any(|top| path.starts_with(top))
+    };
+    let others = state.paths().filter(|path| !planned.contains(path.as_path())).filter(is_within);
+    let others: Vec<PathBuf> = others.cloned().collect();
+    for path in unfinished.chain(others.iter().map(PathBuf::as_path)) {
+        if state.knows(path) {
+            state.forget(path)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                return Err(format!("cannot begin {} anew: {cause}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn work<'a>(entry: &'a Entry, ranges: Option<&'a [(u64, u64)]>, state: &State) -> Work<'a> {
+    let (noted, hashes, left) = (state::wanted(ranges), Mutex::new(Vec::new()), AtomicUsize::new(0));
+    let known = state.finished(&entry.target, noted).filter(|_| entry.target.exists());
+    let mut work = Work { entry, ranges, noted, known, hashes, left };
     let pieces = work.pieces();
     *work.hashes.get_mut() = vec![blake3::hash(b""); pieces];
     *work.left.get_mut() = pieces;
@@ -175,8 +198,7 @@ impl Copier<'_> {
     fn piece(&self, work: &Work<'_>, piece: usize) -> Outcome<()> {
         let entry = work.entry;
         let told = |cause: std::io::Error| format!("{}: {cause}", entry.source.display());
-        let known = self.state.lock().finished(&entry.target);
-        if known.is_none() {
+        if work.known.is_none() {
             let source = File::open(&entry.source).map_err(told)?;
             // Of scattered pages the kernel must not read what stands between.
             let advice =
@@ -191,7 +213,7 @@ impl Copier<'_> {
         if work.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(());
         }
-        self.finish(work, known)
+        self.finish(work)
     }
 
     /// Copies the data of a piece (or, without a target, only reads it): the hash of places and bytes.
@@ -235,8 +257,8 @@ impl Copier<'_> {
     }
 
     /// The last piece is there: durable, read back, with its attributes, noted.
-    fn finish(&self, work: &Work<'_>, known: Option<blake3::Hash>) -> Outcome<()> {
-        let entry = work.entry;
+    fn finish(&self, work: &Work<'_>) -> Outcome<()> {
+        let (entry, known) = (work.entry, work.known);
         let told = |cause: std::io::Error| format!("cannot finish {}: {cause}", entry.target.display());
         let target = OpenOptions::new().read(true).write(true).open(&entry.target).map_err(told)?;
         target.sync_all().map_err(told)?;
@@ -266,7 +288,7 @@ impl Copier<'_> {
                 self.kept.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
-            None => self.state.lock().note(&entry.target, proof),
+            None => self.state.lock().note(&entry.target, proof, work.noted),
         }
     }
 
@@ -286,6 +308,8 @@ impl Copier<'_> {
         let as_told = Work {
             entry: work.entry,
             ranges: Some(&ranges),
+            noted: None,
+            known: None,
             hashes: Mutex::new(Vec::new()),
             left: AtomicUsize::new(0),
         };
@@ -388,4 +412,55 @@ pub fn finish(plan: &Plan, state: State) -> Outcome<()> {
             .map_err(|cause| format!("cannot finish {}: {cause}", entry.target.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::{Ranges, Relocate, Selected, Source};
+
+    struct Silent;
+
+    impl Progress for Silent {
+        fn copied(&self, _: u64) {}
+        fn proven(&self, _: u64) {}
+    }
+
+    #[test]
+    fn what_is_wanted_otherwise_now_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let [view, target] = ["view", "target"].map(|name| dir.path().join(name));
+        [&view, &target].iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        for (name, byte) in [("heap", 7), ("heap_vm", 8)] {
+            std::fs::write(view.join(name), vec![byte; 40_000]).unwrap();
+        }
+        let kept = dir.path().join("kept");
+        std::fs::write(&kept, b"not of the restore").unwrap();
+        let restored = |names: &[(&str, Option<Ranges>)]| {
+            let mut selected = Selected::default();
+            names.iter().for_each(|(name, ranges)| selected.want((*name).into(), ranges.clone()));
+            let source = Source { root: String::new(), view: view.clone(), target: target.clone() };
+            let mut plan = Plan::default();
+            plan.add(&source, &selected, &Relocate { roots: Vec::new() }).unwrap();
+            let mut state = State::open(&target, "the same").unwrap();
+            // Left unfinished.
+            run(&plan, &mut state, 1, &Silent).map(|counted| (counted.files, counted.kept_files))
+        };
+        assert_eq!(restored(&[("heap", None), ("heap_vm", None)]), Ok((2, 0)));
+        State::open(&target, "the same").unwrap().note(&kept, blake3::hash(b""), None).unwrap();
+        assert_eq!(restored(&[("heap", None), ("heap_vm", None)]), Ok((2, 2)));
+        // Its pages are known now, and its other fork is not wanted any more.
+        for kept in [0, 1] {
+            assert_eq!(restored(&[("heap", Some(vec![(4096, 8192)]))]), Ok((1, kept)));
+            let bytes = std::fs::read(target.join("heap")).unwrap();
+            let expected = |at: usize| if (4096..8192).contains(&at) { 7 } else { 0 };
+            assert!(
+                bytes.len() == 40_000 && bytes.iter().enumerate().all(|(at, byte)| *byte == expected(at))
+            );
+            assert!(!target.join("heap_vm").exists());
+        }
+        assert_eq!(restored(&[("heap", None), ("heap_vm", None)]), Ok((2, 0)));
+        assert_eq!(std::fs::read(target.join("heap_vm")).unwrap(), [8; 40_000]);
+        assert!(kept.exists(), "what stands elsewhere is left");
+    }
 }

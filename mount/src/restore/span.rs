@@ -1,10 +1,9 @@
 //! Which stretches of a file are read at once.
 
+use weft::lineage::splits::NEAR;
+
 /// Bytes of one read: what the kernel asks a daemon for at once.
 pub(super) const READ: usize = 1 << 20;
-
-/// What is not wanted between two stretches and costs less to read than a read of its own.
-const GAP: u64 = 32 << 10;
 
 /// What is read at once, and the stretches of it that are wanted.
 #[derive(PartialEq, Eq, Debug)]
@@ -27,7 +26,7 @@ pub(super) fn spans(wanted: &[(u64, u64)]) -> Vec<Span> {
     for (mut start, end) in wanted.iter().copied() {
         while start < end {
             let until = match spans.last_mut() {
-                Some(last) if start - last.end <= GAP && start < last.start + READ as u64 => {
+                Some(last) if start - last.end <= NEAR && start < last.start + READ as u64 => {
                     last.end = end.min(last.start + READ as u64);
                     last.wanted.push((start, last.end));
                     last.end
@@ -52,7 +51,7 @@ mod tests {
     fn what_stands_near_is_read_at_once_and_no_read_is_too_long() {
         let page = 8192;
         let span = |start, end, wanted: &[(u64, u64)]| Span { start, end, wanted: wanted.to_vec() };
-        let far = 5 * page + GAP + 1;
+        let far = 5 * page + NEAR + 1;
         assert_eq!(
             spans(&[(0, page), (4 * page, 5 * page), (far, far + page)]),
             [
@@ -61,13 +60,13 @@ mod tests {
             ]
         );
         let read = READ as u64;
-        let long = spans(&[(0, 2 * read + 1), (2 * read + 1 + GAP, 3 * read)]);
+        let long = spans(&[(0, 2 * read + 1), (2 * read + 1 + NEAR, 3 * read)]);
         assert_eq!(
             long,
             [
                 span(0, read, &[(0, read)]),
                 span(read, 2 * read, &[(read, 2 * read)]),
-                span(2 * read, 3 * read, &[(2 * read, 2 * read + 1), (2 * read + 1 + GAP, 3 * read)])
+                span(2 * read, 3 * read, &[(2 * read, 2 * read + 1), (2 * read + 1 + NEAR, 3 * read)])
             ]
         );
         assert_eq!(spans(&[]), []);

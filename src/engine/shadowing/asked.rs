@@ -14,9 +14,6 @@ use serde::{Deserialize, Serialize};
 /// Shadows that people asked for, by number.
 pub const ASKED: Table<u64, AskedRow> = Table::new("asked", 1);
 
-/// A split that was declared longer ago is not made ready again after a restart, µs: it has been, or nobody waits.
-const SPLIT_AGAIN_US: i64 = 86_400_000_000;
-
 /// A shadow that a person asked for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AskedRow {
@@ -119,14 +116,15 @@ impl Engine {
 
     fn lost_splits(&self, layout: Layout) -> Result<Vec<Wish>> {
         let roots: Vec<Vec<u8>> = self.roots()?.into_iter().map(|root| root.name).collect();
-        let since = self.now().0.saturating_sub(SPLIT_AGAIN_US);
+        let now = self.now().0;
         let mut lost = Vec::new();
-        for split in lineage::splits::all(&self.meta)?.into_iter().filter(|split| split.at_us > since) {
+        // Of what is longer ago the shadows have been made, or nobody waits.
+        for split in lineage::splits::all(&self.meta)?.into_iter().filter(|split| !split.is_over(now)) {
             let parent = Partition::parse(layout, &split.parent, &roots);
             // A child that is there has left its parent: what is made of that now is too late.
             for child in split.children.iter().filter(|child| child.waits()) {
                 let pages = child.page_set();
-                let stands = self.child_shadow(layout, &parent, pages.as_ref());
+                let stands = self.child_shadow(layout, &parent, pages.as_ref(), None);
                 if matches!(stands, ChildShadow::Missing(_)) {
                     lost.push(splits::wish_for(parent.clone().into(), pages));
                 }

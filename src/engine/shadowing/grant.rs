@@ -3,10 +3,11 @@
 use super::asked::wishes_for;
 use super::partition::Member;
 use super::{Making, Shadowing};
-use crate::engine::Engine;
 use crate::engine::budget::{self, Budget};
+use crate::engine::{Engine, splits};
 use crate::error::{Error, Kind, Result};
-use crate::shadow::{Made, Order, OrderedFile, Pace, Reason, Shadow, Source, Wish};
+use crate::shadow::{Made, Order, OrderedFile, Pace, Reason, Shadow, Snapshot, Source, Wish};
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::types::{PAGE, PageSet, Seq, Timestamp};
 
@@ -16,6 +17,8 @@ const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
 const SERVED_PER_BENEFIT: f64 = 500e6;
 /// What was made for a split is worth half as much after so long.
 const SPLIT_HALF_LIFE_US: f64 = 2.0 * 3_600e6;
+/// What is left of that after a day.
+const SPLIT_OF_A_DAY: f64 = splits::BENEFIT / 4096.0;
 /// The operation that fails for want of room: there may be some later.
 const ROOM: &str = "shadow.room";
 
@@ -108,13 +111,17 @@ impl Engine {
         Ok(made)
     }
 
-    /// Of a shadow that is kept up to date only the newest snapshots stay.
+    /// Of a shadow that is kept up to date only the newest snapshots stay; and, for as long as it is likely to be wanted, the
+    /// one that a split is read through: the rows that move would have it pushed out before anyone asks for it.
     fn trim(&self, id: u64) -> Result<()> {
-        let most = self.shadowing.limits.snapshots.max(1);
-        while self.shadowing.shadows.get(id).is_some_and(|shadow| shadow.snapshots.len() > most) {
-            self.shadowing.shadows.remove_oldest(id)?;
-        }
-        Ok(())
+        let Some(shadow) = self.shadowing.shadows.get(id) else { return Ok(()) };
+        let number = |snapshot: &Arc<Snapshot>| snapshot.head.number;
+        let kept = for_split(&shadow, self.shadow_now()).map(number);
+        let is_older = kept != shadow.newest().map(number);
+        let most = self.shadowing.limits.snapshots.max(1 + usize::from(kept.is_some() && is_older));
+        let excess = shadow.snapshots.len().saturating_sub(most);
+        let others = shadow.snapshots.iter().map(number).filter(|number| Some(*number) != kept);
+        others.take(excess).try_for_each(|number| self.shadowing.shadows.remove_snapshot(id, number))
     }
 
     /// Sees to room in the budget and on the disk: the least useful that is less useful than this goes. Nothing goes for
@@ -271,11 +278,29 @@ impl Shadowing {
 /// What a shadow is thought to save from now on, in seconds. A restore to the moment before a split becomes less likely
 /// with time: a day and a half later such a shadow is one among others, and goes for room as they do.
 pub(super) fn worth(shadow: &Shadow, now: Timestamp) -> f64 {
-    let age_us = now.0.saturating_sub(shadow.made().0).max(0) as f64;
     match shadow.reason {
-        Reason::Split => shadow.benefit * (-age_us / SPLIT_HALF_LIFE_US).exp2(),
+        Reason::Split => decayed(shadow.benefit, shadow.made(), now),
         Reason::Asked | Reason::Rule | Reason::Forecast => shadow.benefit,
     }
+}
+
+fn decayed(benefit: f64, made: Timestamp, now: Timestamp) -> f64 {
+    let age_us = now.0.saturating_sub(made.0).max(0) as f64;
+    benefit * (-age_us / SPLIT_HALF_LIFE_US).exp2()
+}
+
+/// The snapshot of a shadow that a split of the last day is read through: the first that was made for it, before rows moved.
+/// Those that bring it up to date have no more of a benefit than is left of that one's; a later split has a new one.
+pub(super) fn for_split(shadow: &Shadow, now: Timestamp) -> Option<&Arc<Snapshot>> {
+    let worth = |snapshot: &Arc<Snapshot>| {
+        let is_one = [Reason::Split, Reason::Asked].contains(&Reason::of(&snapshot.head.reason));
+        let benefit = snapshot.head.benefit_milli as f64 / 1e3;
+        if is_one { decayed(benefit, snapshot.head.made, now) } else { 0.0 }
+    };
+    let most = shadow.snapshots.iter().map(worth).fold(0.0, f64::max);
+    // Children of one split are declared one after the other.
+    let is_first = |snapshot: &&Arc<Snapshot>| most >= SPLIT_OF_A_DAY && worth(snapshot) >= most / 2.0;
+    shadow.snapshots.iter().find(is_first)
 }
 
 /// Whose a shadow is with the snapshot for a wish, and what it is worth: what a person asked for stays theirs, and what

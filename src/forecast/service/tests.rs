@@ -156,7 +156,7 @@ fn a_doubted_model_is_doubted_until_it_is_as_good_again_also_after_a_restart() {
     let now = now + 40 * 3_600_000_000;
     let again = |first: bool| {
         let (mut service, meta) = open(dir.path());
-        let take = |service: &mut Service| service.set_model(Ok(Box::new(Says(1.0))), Timestamp(now));
+        let take = |service: &mut Service| service.set_model(Ok(Box::new(Says(1.0))), None, Timestamp(now));
         if first {
             take(&mut service);
         }

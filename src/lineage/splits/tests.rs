@@ -84,6 +84,101 @@ fn heaps_are_told_from_indexes() {
     assert!(may_be_table(Layout::Mariadb, &[]));
 }
 
+/// A page of a heap with one row: columns, and bytes behind its head of 24.
+fn heap(columns: u16, values: &[u8]) -> Vec<u8> {
+    let mut page = vec![0u8; 8192];
+    let (len, at) = (24 + values.len(), 8192 - (24 + values.len()).next_multiple_of(8));
+    page[16..20].copy_from_slice(&[0x00, 0x20, 0x04, 0x20]);
+    page[24..28].copy_from_slice(&(at as u32 | 1 << 15 | (len as u32) << 17).to_le_bytes());
+    page[at + 18..at + 20].copy_from_slice(&columns.to_le_bytes());
+    page[at + 22] = 24;
+    page[at + 24..at + len].copy_from_slice(values);
+    page
+}
+
+#[test]
+fn long_values_beside_a_table_are_no_table() {
+    let values = |piece: u32, length: usize| {
+        let length = (length as u32 + 4) << 2;
+        [&16_400u32.to_le_bytes()[..], &piece.to_le_bytes(), &length.to_le_bytes(), &[b'x'; 1996]].concat()
+    };
+    let is_table = |page: &[u8]| may_be_table(Layout::Postgres, page);
+    assert!(!is_table(&heap(3, &values(0, 1996))));
+    // Other columns, another piece, another length, no row.
+    assert!(is_table(&heap(4, &values(0, 1996))));
+    assert!(is_table(&heap(3, &values(7, 1996))));
+    assert!(is_table(&heap(3, &values(0, 500))));
+    assert!(is_table(&heap(3, &[])));
+    let mut dead = heap(3, &values(0, 1996));
+    dead[25] &= 0x7f;
+    assert!(is_table(&dead));
+    // Wherever the row is said to be.
+    for word in [0u32, u32::MAX, 0x7fff | 1 << 15 | 40 << 17, 100 | 1 << 15 | 5 << 17] {
+        let mut torn = heap(3, &values(0, 1996));
+        torn[24..28].copy_from_slice(&word.to_le_bytes());
+        assert!(is_table(&torn), "{word:x}");
+    }
+}
+
+#[test]
+fn stretches_that_stand_near_are_one() {
+    let mut pages = PageSet::default();
+    [0, 2, 3, 20].iter().for_each(|page| pages.write(page * PAGE, (page + 1) * PAGE));
+    let page = |first: u64, end: u64| (first * PAGE, end * PAGE);
+    assert_eq!(stretches(&pages, 30 * PAGE, 0), [page(0, 1), page(2, 4), page(20, 21)]);
+    assert_eq!(stretches(&pages, 30 * PAGE, PAGE), [page(0, 4), page(20, 21)]);
+    assert_eq!(stretches(&pages, 3 * PAGE + 5, 16 * PAGE), [(0, 3 * PAGE + 5)]);
+    assert_eq!(stretches(&PageSet::default(), PAGE, 0), []);
+}
+
+#[test]
+fn what_is_too_scattered_to_be_told_is_read_whole() {
+    let set = |step: usize, count: u64| {
+        let mut pages = PageSet::default();
+        (0..count).step_by(step).for_each(|page| pages.write(page * PAGE, (page + 1) * PAGE));
+        Some(pages)
+    };
+    let size = 100 * PAGE;
+    let files = [(set(2, 20), size), (set(30, 100), size), (None, size)];
+    let counts = |most| -> Vec<Option<usize>> {
+        in_stretches(&files, most).iter().map(|told| told.as_ref().map(Vec::len)).collect()
+    };
+    assert_eq!(counts(14), [Some(10), Some(4), None]);
+    assert_eq!(counts(13), [Some(1), Some(4), None]);
+    assert_eq!(counts(4), [None, None, None]);
+}
+
+#[test]
+fn a_declared_child_is_known_by_a_name_with_or_without_its_schema() {
+    for (one, other, same) in [
+        ("public.new", "new", true),
+        ("new", "public.new", true),
+        ("new", "new", true),
+        ("renew", "new", false),
+        ("a.new", "b.new", false),
+        ("", "new", false),
+    ] {
+        assert_eq!(may_be_same(one, other), same, "{one} {other}");
+    }
+    let (_dir, store) = store();
+    let split = split_of(&store, "p", &["s.a", "s.b"]);
+    let fits = |name: &'static str| {
+        move |child: &Child| child.name.as_deref().is_some_and(|one| may_be_same(one, name))
+    };
+    assert_eq!(declared(&store, "p", fits("b")).unwrap(), Some((split, 1)));
+    assert_eq!(
+        (declared(&store, "p", fits("c")).unwrap(), declared(&store, "q", fits("b")).unwrap()),
+        (None, None)
+    );
+    let by_log = Child { name: Some("b".into()), ..Child::default() };
+    declare(&store, ("q", How::Ddl), (Seq(1), 0), by_log).unwrap();
+    assert_eq!(declared(&store, "q", fits("b")).unwrap(), None, "nobody declared it");
+    tell(&store, (split, 1), Seq(9)).unwrap();
+    let told: Vec<u64> =
+        get(&store, split).unwrap().unwrap().children.iter().map(|child| child.told).collect();
+    assert_eq!(told, [0, 9]);
+}
+
 #[test]
 fn what_is_merged_came_of_all_its_parents() {
     let (_dir, store) = store();
@@ -215,13 +310,9 @@ fn what_keeps_the_name_of_a_parent_came_of_that_too_when_its_files_are_others() 
 fn rows_of_before_are_read() {
     const LINEAGE: Table<String, Origin> = Table::new("lineage", 1);
     let (_dir, store) = store();
-    let origin = |parent: &str, born| Origin {
-        parent: parent.into(),
-        split: 1,
-        child: 0,
-        born,
-        tie: Tie::Guess,
-        anew: false,
+    let origin = |parent: &str, born| {
+        let (parent, tie, anew, rewrite) = (parent.into(), Tie::Guess, false, false);
+        Origin { parent, split: 1, child: 0, born, tie, anew, rewrite }
     };
     let put = |child: &str, origin| store.write(|tx| tx.put(&LINEAGE, &child.to_owned(), &origin)).unwrap();
     put("x", origin("p", 5));

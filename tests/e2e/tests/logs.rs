@@ -173,6 +173,53 @@ fn a_split_in_a_log_of_postgres_has_its_shadow_before_it_ends() {
     assert_eq!(traced(&mount, "split", &parent).len(), 1);
 }
 
+/// What was told of a child with its declaration is not lost when the log tells of it too.
+#[test]
+fn a_declared_child_that_a_log_names_keeps_its_pages() {
+    let place = Place::new();
+    let (server, mount, data) = logging(&place, ("ddl", "csvlog"), "");
+    let (parent, data) = (path_of(&server, "orders_all"), data.to_str().unwrap().to_owned());
+    // Else the first who reads the rows says on each page that their transaction has ended.
+    server.sql("VACUUM FREEZE orders_all");
+    server.sql("CHECKPOINT");
+    let before = mount.at("now");
+    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket.display());
+    let declare = ["split", "declare", "orders_all", &data, "--pg", &conninfo, "--where", "id >= 8500"];
+    cmd::run(mount.weft().args(declare).args(["--child", "public.orders_new"])).ok();
+    let changes = sum(&mount.status(), "changes");
+    for statement in [
+        "CREATE TABLE orders_new (LIKE orders_all)",
+        "INSERT INTO orders_new SELECT * FROM orders_all WHERE id >= 8500",
+        "ALTER TABLE orders DETACH PARTITION orders_all",
+        "ALTER TABLE orders ATTACH PARTITION orders_new FOR VALUES FROM (8500) TO (MAXVALUE)",
+    ] {
+        server.sql(statement);
+    }
+    until("all statements are read", &mount, |status| sum(status, "changes") >= changes + 3);
+    let child = path_of(&server, "orders_new");
+    let begun = Instant::now();
+    let tied = loop {
+        let listed = splits(&mount);
+        if listed[0]["children"][0]["tie"] == "catalogue" {
+            break listed;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{listed:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!((tied.as_array().unwrap().len(), &tied[0]["how"]), (1, &"declared".into()), "{tied:#}");
+    assert_eq!(tied[0]["children"][0]["partition"].as_str(), Some(&*child), "{tied:#}");
+    let time = before.file_name().unwrap().to_str().unwrap().trim_start_matches("@ts=").to_owned();
+    let to = place.join("child");
+    let arguments = ["restore", &data, "--at", &time, "--partition", &child, "--json", "--to"];
+    let told = cmd::run(mount.weft().args(arguments).arg(&to)).ok();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let (read, all) =
+        (told["read_bytes"].as_u64().unwrap(), fs::metadata(before.join(&parent)).unwrap().len());
+    assert!(read as f64 <= 0.15 * all as f64, "{read} of {all}: {told:#}");
+    server.stop();
+    mount.unmount();
+}
+
 /// As a monthly job does it: the oldest goes, a new one comes. And another table of the same name.
 #[test]
 fn what_joins_a_table_that_something_left_did_not_come_out_of_it() {
@@ -277,10 +324,10 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
     server.sql(
         "CREATE DATABASE shop; CREATE TABLE shop.orders (id INT PRIMARY KEY, note CHAR(200)) PARTITION BY RANGE (id)
          (PARTITION pmax VALUES LESS THAN MAXVALUE);
-         USE shop; INSERT INTO orders SELECT seq, 'x' FROM seq_1_to_300000;
+         USE shop; CREATE TABLE p9 (id INT); INSERT INTO orders SELECT seq, 'x' FROM seq_1_to_300000;
          FLUSH TABLES shop.orders FOR EXPORT; UNLOCK TABLES",
     );
-    until("the log is read", &mount, |status| sum(status, "statements") >= 4);
+    until("the log is read", &mount, |status| sum(status, "statements") >= 5);
     // Its shadow is made while the server copies 300,000 rows. The log does not say which database a statement without one
     // is for: one alone has such a partition.
     server.sql(
@@ -297,6 +344,7 @@ fn a_reorganisation_in_a_log_of_mariadb_has_its_shadow_before_it_ends() {
         (&"ddl".into(), &"shop/orders#P#pmax".into()),
         "{listed:#}"
     );
+    // The table that is called as one of them is none.
     for (number, child) in ["shop/orders#P#p9", "shop/orders#P#px"].into_iter().enumerate() {
         assert_eq!(listed[0]["children"][number]["partition"].as_str(), Some(child), "{listed:#}");
     }

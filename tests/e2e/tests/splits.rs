@@ -2,6 +2,7 @@
 //! of its parent's.
 
 use serde_json::Value;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use weft_e2e::{Mariadb, Mount, Place, Postgres, cmd};
@@ -251,6 +252,79 @@ fn rows_that_postgres_holds_back_are_in_the_past_of_a_child() {
     let heap = restore("all", &["--partition", &parent, "--partition", &new]);
     let then = mount.ts(&before).join(&parent);
     assert!(std::fs::read(heap.join(&parent)).unwrap() == std::fs::read(then).unwrap(), "the whole is whole");
+
+    // Its rows are written anew, to other files: its past is in those of before, and before that in the parent.
+    let between = time_of(&mount.at("now"));
+    server.sql("VACUUM FULL orders_new");
+    let anew = path("orders_new");
+    assert_ne!(anew, new);
+    let listed = json(weft(&mount, &["splits", &data, "--pg", &conninfo("postgres"), "--json"]));
+    let child = &listed[0]["children"][1];
+    assert_eq!(
+        (&child["partition"], &child["tie"]),
+        (&anew.clone().into(), &"catalogue".into()),
+        "{listed:#}"
+    );
+    let heap = restore("child-anew", &["--partition", &anew]);
+    let heap = std::fs::metadata(heap.join(&parent)).unwrap();
+    assert!(heap.blocks() * 512 < heap.len() / 2, "its pages alone");
+    let to = place.join("between");
+    let arguments = ["restore", &data, "--at", &between, "--partition", &anew, "--to", to.to_str().unwrap()];
+    let told = weft(&mount, &arguments).ok();
+    assert!(told.contains(&format!("{anew} was {new} before it was written anew")), "{told}");
+    assert!(to.join(&new).exists() && !to.join(&parent).exists());
+    let log = weft(&mount, &["log", &format!("{data}/{anew}")]).ok();
+    let anew_at = log.find(&format!("before it was written anew, {new}:")).expect(&log);
+    let part_at = log.find(&format!("before that, part of {parent}:")).expect(&log);
+    assert!(anew_at < part_at, "{log}");
+    server.stop();
+    mount.unmount();
+}
+
+/// The values that PostgreSQL stores beside a table stand in a heap that came with it.
+#[test]
+fn long_values_beside_a_child_are_not_taken_for_the_next_one() {
+    let place = Place::new();
+    let data = place.dir_for("postgres", "data");
+    let mount = Mount::over(&data).mount();
+    let server = Postgres::new(&place, "live", &data).set("autovacuum=off");
+    server.initdb();
+    server.start();
+    server.sql(
+        "CREATE TABLE notes (id bigint, note text); ALTER TABLE notes ALTER note SET STORAGE EXTERNAL;
+         INSERT INTO notes SELECT i, repeat('x', 9000) FROM generate_series(1, 200) i; CHECKPOINT",
+    );
+    let path = |table: &str| -> String {
+        let query = format!("SELECT pg_relation_filepath('{table}')");
+        server.connect("postgres").query_one(&query, &[]).unwrap().get(0)
+    };
+    let (parent, data) = (path("notes"), data.to_str().unwrap().to_owned());
+    for child in ["one", "two"] {
+        weft(&mount, &["split", "declare", &parent, &data, "--child", child]).ok();
+    }
+    server.sql(
+        "CREATE TABLE one (LIKE notes INCLUDING STORAGE); INSERT INTO one SELECT * FROM notes WHERE id <= 100;
+         CREATE TABLE two (LIKE notes INCLUDING STORAGE); INSERT INTO two SELECT * FROM notes WHERE id > 100;
+         CHECKPOINT",
+    );
+    let beside: String = server
+        .connect("postgres")
+        .query_one("SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE relname = 'one'", &[])
+        .unwrap()
+        .get(0);
+    assert!(
+        std::fs::metadata(mount.point.join(&beside)).unwrap().len() > 0,
+        "there is something to take for one"
+    );
+    let listed = json(weft(&mount, &["splits", &data, "--json"]));
+    for (number, table) in ["one", "two"].into_iter().enumerate() {
+        let child = &listed[0]["children"][number];
+        assert_eq!(
+            (&child["partition"], &child["tie"]),
+            (&path(table).into(), &"guess".into()),
+            "{listed:#}"
+        );
+    }
     server.stop();
     mount.unmount();
 }
@@ -322,6 +396,51 @@ fn a_partition_of_mariadb_is_made_ready_whole() {
     let (to, _) = restore("before", &before);
     assert_eq!(std::fs::read(to.join(&file)).unwrap(), std::fs::read(before.join(&file)).unwrap());
     server.stop();
+    mount.unmount();
+}
+
+#[test]
+fn a_child_on_its_way_is_restored_with_its_parent_and_one_that_is_gone_is_not() {
+    let place = Place::new();
+    let mount = Mount::new(&place).mount();
+    let point = mount.point.to_str().unwrap().to_owned();
+    let write = |name: &str, byte| std::fs::write(mount.point.join(name), vec![byte; 1 << 20]).unwrap();
+    write("heap", 7);
+    let declare =
+        || weft(&mount, &["split", "declare", "heap", &point, "--pages", "0-9", "--child", "rows"]).ok();
+    declare();
+    write("rows", 1);
+    let coming = time_of(&mount.at("now"));
+    // Until now they were in the parent, somebody says.
+    declare();
+    weft(&mount, &["split", "confirm", "1", "1", "rows", &point]).ok();
+    write("rows", 2);
+    let after = time_of(&mount.at("now"));
+    std::fs::remove_file(mount.point.join("rows")).unwrap();
+    let gone = time_of(&mount.at("now"));
+    let restore = |which: &str, at: &str, to: &str| {
+        let to = place.join(to);
+        let arguments = ["restore", &point, "--at", at, which, "rows", "--to", to.to_str().unwrap()];
+        (weft(&mount, &arguments), to)
+    };
+    let (told, to) = restore("--partition", &coming, "coming");
+    let told = told.ok();
+    assert!(told.contains("rows of rows were still in heap then (as it was declared)"), "{told}");
+    let heap = std::fs::read(to.join("heap")).unwrap();
+    assert!(heap[..80 << 10].iter().all(|byte| *byte == 7) && heap[80 << 10..].iter().all(|byte| *byte == 0));
+    assert_eq!(std::fs::read(to.join("rows")).unwrap()[0], 1);
+    // What has files can be left out.
+    let (told, to) = restore("--except", &coming, "without");
+    told.ok();
+    assert!(to.join("heap").exists() && !to.join("rows").exists());
+    let (told, to) = restore("--partition", &after, "after");
+    let told = told.ok();
+    assert!(
+        told.contains("may have been in heap still") && told.contains("restore --partition heap too"),
+        "{told}"
+    );
+    assert!(to.join("rows").exists() && !to.join("heap").exists());
+    refused(restore("--partition", &gone, "gone").0, "(it had come out of heap before, and was gone again)");
     mount.unmount();
 }
 
