@@ -222,7 +222,7 @@ fn a_split_that_is_foreseen_has_its_shadow_before_it_ends() {
     }
     engine.forecast_tick();
     assert!(engine.shadows().is_empty());
-    engine.set_predictor(Ok(Box::new(Sure)));
+    engine.set_predictor(Ok(Box::new(Sure)), None);
     engine.forecast_now();
     // The engine's own thread makes it.
     let shadow = loop {
@@ -241,7 +241,7 @@ fn a_split_that_is_foreseen_has_its_shadow_before_it_ends() {
     // The split: rows move into children, and then the parent goes.
     let before = Seq(shadow.snapshots[0].seq);
     let of_parent = Partition { root: Vec::new(), name: "base/5/100".into() };
-    let stands = || engine.child_shadow(Layout::Postgres, &of_parent, None);
+    let stands = || engine.child_shadow(Layout::Postgres, &of_parent, None, None);
     while stands() == ChildShadow::Waits {
         std::thread::yield_now();
     }

@@ -153,7 +153,9 @@ fn champion(store: &Path) -> Told<models::Model> {
     let config = Config::load(store)?;
     let (model, refused) = OnnxPredictor::of_store(store, config.onnxruntime())?;
     if let Some(refused) = refused {
-        output::complain(&format!("{refused}: the new one goes on from that, and has to be better than that"));
+        output::complain(&format!(
+            "{refused}: the new one goes on from that, and has to be better than that"
+        ));
     }
     Ok(model.model().clone())
 }

@@ -210,7 +210,8 @@ impl Tailer {
         let Some(entered) = running.logs.enter() else { return false };
         let is_last = *entered == Phase::Ending;
         self.follow_profile(&running);
-        let before: Vec<Option<Places>> = self.logs.iter().map(|(_, follow, _)| follow.places()).collect();
+        let before: Vec<Option<Places>> =
+            self.logs.iter_mut().map(|(_, follow, _)| follow.places()).collect();
         for (number, (_, follow, counts)) in self.logs.iter_mut().enumerate() {
             let mut parsed = Parsed::default();
             let looked = follow.look(&mut parsed);

@@ -95,7 +95,7 @@ fn what_is_written_is_counted_forecast_and_explained_and_survives_a_crash() {
 #[test]
 fn what_is_written_after_a_rename_counts_under_the_new_name() {
     let place = Place::new();
-    let mount = mounted(&place);
+    let mount = mounted(&place, &Steered::new(&place));
     write_until_known(&mount, "orders");
     // What was written in the tick of the rename counts under either name.
     std::thread::sleep(Duration::from_millis(2_500));
