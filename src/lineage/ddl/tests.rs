@@ -193,11 +193,12 @@ fn texts_that_are_made_to_be_hard_have_an_answer() {
         for piece in pieces {
             for len in [2_000, 30_000, TEXT_MAX] {
                 let text = format!("{head}{}", piece.repeat((len - head.len()) / piece.len()));
-                for dialect in BOTH {
-                    recognise(dialect, text.as_bytes());
-                    recognise(dialect, format!("{};", piece.repeat(20)).repeat(100).as_bytes());
-                    recognise(dialect, format!("{head}{};", piece.repeat(40)).as_bytes());
-                }
+                let of = |text: &str| drop(recognise(Dialect::Postgres, text.as_bytes()));
+                of(&text);
+                of(&format!("{};", piece.repeat(20)).repeat(100));
+                of(&format!("{head}{};", piece.repeat(40)));
+                // Tokens alone are another server's.
+                lex::lex(Dialect::Mariadb, &text);
             }
         }
     }
