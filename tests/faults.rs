@@ -467,6 +467,33 @@ fn what_is_acknowledged_fits_into_data() {
 }
 
 /// Segments that were allocated ahead and not begun are given back; one that was begun is never taken for one of them.
+/// Whoever answers others does not run the applier, which waits for the disk.
+#[test]
+fn a_write_that_fits_once_the_rest_is_applied_waits_elsewhere() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = open(&disk, &kv);
+    disk.set_capacity(disk.used() + (40 << 20));
+    let file = create(&engine, "f").unwrap();
+    for block in 0..20 {
+        engine.write(file, block << 20, &[1; BLOCK], false).unwrap();
+    }
+    sync(&engine).unwrap();
+    engine.apply().unwrap();
+    disk.keep_log(10_000);
+    let applied = || disk.log().iter().any(|(op, _)| op.starts_with("applier."));
+    // These have their blocks already; while they wait they are counted all the same.
+    for block in 0..20 {
+        assert!(engine.try_write(file, block << 20, &[2; BLOCK], false).unwrap());
+    }
+    let end = engine.attr(file).unwrap().size;
+    assert!(!engine.try_write(file, end, &[3; 100_000], false).unwrap());
+    assert!(!applied() && engine.attr(file).unwrap().size == end);
+    // Who may wait has them applied, and then there is room.
+    engine.write(file, end, &[3; 100_000], false).unwrap();
+    assert!(applied() && engine.full().is_none());
+    assert!(engine.try_write(file, end, &[4; 100_000], false).unwrap());
+}
+
 #[test]
 fn segments_allocated_ahead_are_given_back() {
     let segments = |disk: &SimDisk| {
