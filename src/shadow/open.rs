@@ -61,7 +61,12 @@ impl Shadows {
         let needed = self.needed_data();
         data.iter().filter(|name| !needed.contains(name)).try_for_each(|name| dir.remove_data(*name))?;
         // A cut may have come between the end of a snapshot and the freeing of its pages.
-        self.list().iter().try_for_each(|shadow| self.free_unneeded(shadow))
+        for shadow in self.list() {
+            if let (Err(error), Some(oldest)) = (self.free_unneeded(&shadow), shadow.snapshots.first()) {
+                oldest.mark_broken(&error);
+            }
+        }
+        Ok(())
     }
 
     /// All snapshots of a shadow, or none: they share their bytes.
