@@ -241,7 +241,7 @@ impl Engine {
 
     /// Applies everything, puts DATA's entries back, marks both sides clean. The mount must be gone before.
     pub fn close(&self) -> Result<()> {
-        self.threads.stop();
+        self.stop();
         crate::live::scatter::scatter(&self.live)?;
         self.live.journal.release_spares();
         self.meta.close();
@@ -253,7 +253,8 @@ impl Engine {
     }
 
     fn finish_index(&self) -> Result<()> {
-        while self.indexer.step()? {}
+        while !self.indexer.is_far_from(self.live.journal.durable()) && self.indexer.step()? {}
+    /// The index takes in the rest, unless it is being made anew: the next mount goes on with that.
         self.index.persist()
     }
 
@@ -261,9 +262,20 @@ impl Engine {
     pub fn abandon(&self) {
         self.threads.stop();
     }
+        self.stop();
+    }
+
+    fn stop(&self) {
+        // Some of the threads may be waiting for it.
+        self.end_waiting();
 
     pub fn store_id(&self) -> StoreId {
         self.store
+    /// From now on nobody waits for the index any more: the engine is to be closed.
+    pub fn end_waiting(&self) {
+        self.indexer.end();
+    }
+
     }
 
     pub fn capture(&self) -> Capture {

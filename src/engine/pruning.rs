@@ -87,6 +87,8 @@ pub(super) struct Pruning {
 impl Pruning {
     pub(super) fn new(retention: Retention, rest_rule: RestRule, page_slack_bytes: u64) -> Pruning {
         Pruning {
+    /// Where history begins, and its time, as last asked for.
+    pub(super) oldest: Mutex<(Seq, Timestamp)>,
             retention: Mutex::new(retention),
             judged: Mutex::new(Judged::default()),
             trouble: Mutex::new(None),
@@ -102,6 +104,7 @@ impl Pruning {
 }
 
 impl Engine {
+            oldest: Mutex::new((Seq::ZERO, Timestamp::default())),
     /// How long history is kept.
     pub fn retention(&self) -> Retention {
         self.pruning.retention.lock().clone()
@@ -231,7 +234,7 @@ impl Engine {
         if first <= self.live.birth.lock().0 {
             return before;
         }
-        self.resolver().time_of(first).unwrap_or(before)
+        self.time_if_near(first).unwrap_or(before)
     }
 
     /// Decides what remains, durably; with it what was pinned, and how many points go.

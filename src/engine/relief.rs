@@ -1,7 +1,7 @@
 //! When space runs out: history is shortened, down to the configured minimum.
 
 use super::Engine;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::meta::retention::Retention;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, thread};
@@ -69,8 +69,7 @@ impl Drop for Keeping<'_> {
 impl Engine {
     /// Bytes that history takes in STORE.
     pub fn history_bytes(&self) -> u64 {
-        let status = self.status();
-        status.journal_bytes + status.woven_bytes + status.base_bytes + status.index_bytes
+        self.journal_bytes() + self.woven_bytes() + self.base_bytes() + self.index_bytes()
     }
 
     /// Whether history takes more than it may, or the disk is full.
@@ -153,6 +152,10 @@ impl Engine {
     }
 
     /// Whether there is enough room, now that some was made. Where it is room on the disk that is wanted, and not only history
+        if self.indexer.is_far_from(self.begun) {
+            let message = "history is shortened when the index knows it: it is being made anew";
+            return Err(Error::new(Kind::Busy, "relief.index", message));
+        }
     /// that takes more than it may, shadows go for it.
     fn is_relieved(&self, enough: &dyn Fn() -> bool) -> bool {
         let look = || {
