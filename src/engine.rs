@@ -95,6 +95,7 @@ pub struct Engine {
     store: StoreId,
     capture: Capture,
     checkpoint_bytes: u64,
+    name_waiters: usize,
     live: Arc<Live>,
     index: Arc<Index>,
     pages: Arc<Pages>,
@@ -205,6 +206,7 @@ impl Engine {
             store,
             capture: options.capture,
             checkpoint_bytes: options.checkpoint_bytes,
+            name_waiters: options.name_waiters,
             live,
             index,
             pages,
@@ -252,30 +254,30 @@ impl Engine {
         Ok(())
     }
 
+    /// The index takes in the rest, unless it is being made anew: the next mount goes on with that.
     fn finish_index(&self) -> Result<()> {
         while !self.indexer.is_far_from(self.live.journal.durable()) && self.indexer.step()? {}
-    /// The index takes in the rest, unless it is being made anew: the next mount goes on with that.
         self.index.persist()
     }
 
     /// Stops the threads and leaves everything as a crash would; for a mount that cannot be finished.
     pub fn abandon(&self) {
-        self.threads.stop();
-    }
         self.stop();
     }
 
     fn stop(&self) {
         // Some of the threads may be waiting for it.
         self.end_waiting();
+        self.threads.stop();
+    }
 
-    pub fn store_id(&self) -> StoreId {
-        self.store
     /// From now on nobody waits for the index any more: the engine is to be closed.
     pub fn end_waiting(&self) {
         self.indexer.end();
     }
 
+    pub fn store_id(&self) -> StoreId {
+        self.store
     }
 
     pub fn capture(&self) -> Capture {
