@@ -302,3 +302,66 @@ fn a_shadow_of_a_split_is_one_until_others_find_more_in_it() {
     assert_eq!(wish(ShadowReason::Asked, 0.0, 5), ("asked", 0.0));
     assert_eq!(wish(ShadowReason::Split, 1_000.0, 6).0, "asked");
 }
+
+const YEARS_US: i64 = 70 * 365 * 24 * HOUR_US;
+
+/// While the clock is far ahead, then set back: what was made meanwhile is as old as it is.
+fn made_in_a_far_year(world: &World, engine: &Engine, file: FileId, make: impl FnOnce()) {
+    world.clock.step(YEARS_US);
+    engine.write(file, 0, &[1; 100], false).unwrap();
+    make();
+    world.clock.step(-YEARS_US);
+    engine.write(file, 0, &[2; 100], false).unwrap();
+}
+
+#[test]
+fn a_shadow_that_was_made_when_the_clock_was_far_ahead_is_kept_up_to_date() {
+    let mut world = World::new(7);
+    let engine = world.open();
+    let file = make(&engine, "a", 40);
+    made_in_a_far_year(&world, &engine, file, || {
+        engine.add_shadow(subject("a"), None, None).unwrap().unwrap();
+        // Its age is counted from what is written then.
+        engine.write(file, 0, &[3; 100], false).unwrap();
+        while engine.index_some().unwrap() {}
+        engine.shadow_rule();
+    });
+    world.clock.pass(25 * HOUR_US);
+    while engine.index_some().unwrap() {}
+    engine.shadow_rule();
+    settle(&engine);
+    assert_eq!(there(&engine)[0].3, 2, "in the session");
+    made_in_a_far_year(&world, &engine, file, || {
+        engine.add_shadow(subject("a"), None, None).unwrap().unwrap();
+    });
+    let engine = world.restart(engine, |_| {});
+    let newest = || engine.shadows()[0].snapshots.last().unwrap().seq;
+    let before = newest();
+    world.clock.pass(25 * HOUR_US);
+    while engine.index_some().unwrap() {}
+    engine.shadow_rule();
+    settle(&engine);
+    assert!(newest() > before, "after a restart");
+}
+
+#[test]
+fn the_shadow_of_a_split_that_was_declared_when_the_clock_was_far_ahead_makes_room_in_time() {
+    let mut world = World::new(8);
+    world.options.shadow.bytes = 50 * PAGE;
+    let engine = world.open();
+    let file = make(&engine, "split", 40);
+    make(&engine, "b", 40);
+    made_in_a_far_year(&world, &engine, file, || {
+        declare(&engine, "split", None);
+        settle(&engine);
+    });
+    world.clock.pass(48 * HOUR_US);
+    let (reason, urgent) = (ShadowReason::Rule, false);
+    engine.wish(Wish { subject: subject("b"), pages: None, at: None, benefit: 2.0, reason, urgent });
+    settle(&engine);
+    assert_eq!(there(&engine).remove(0).0, "b");
+    // Nor is it made ready again with each mount.
+    let engine = world.restart(engine, lose_shadows);
+    settle(&engine);
+    assert_eq!(there(&engine), []);
+}

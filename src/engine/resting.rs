@@ -118,9 +118,11 @@ impl Engine {
 
     /// Looking costs as much as was written since history began: so it is done again when that has moved on.
     fn is_due(&self, file: FileId, began: i64) -> bool {
-        let step = self.now().0.saturating_sub(began) / i64::from(self.pruning.rest_rule.looks.max(1));
+        let reach = u64::try_from(self.now().0.saturating_sub(began)).unwrap_or(0);
+        let step = reach / u64::from(self.pruning.rest_rule.looks.max(1));
         let mut looks = self.pruning.looks.lock();
-        let due = looks.get(&file).is_none_or(|looked| began.saturating_sub(*looked) >= step);
+        // Either way: the clock may have been set back since.
+        let due = looks.get(&file).is_none_or(|looked| began.abs_diff(*looked) >= step);
         if due {
             if looks.len() >= LOOKED_MAX {
                 looks.clear();

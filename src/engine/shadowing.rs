@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::shadow::{Made, Reason, Shadow, Shadows, Subject, Wish};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::{PageSet, Seq, Timestamp};
+use crate::types::{PageSet, Seq};
 use registry::Noted;
 use rule::Rule;
 use std::collections::HashSet;
@@ -379,7 +379,7 @@ impl Engine {
             partition: String::from_utf8_lossy(&shadow.subject.partition).into_owned(),
             pages: shadow.pages.as_ref().map(PageSet::count),
             reason: shadow.reason.name(),
-            benefit: grant::worth(shadow, self.shadow_now()),
+            benefit: self.worth(shadow),
             follows: shadow.follows,
             snapshots: shadow.snapshots.iter().map(snapshot).collect(),
             bytes: shadow.stored_bytes(),
@@ -425,9 +425,9 @@ impl Engine {
         self.shadowing.stopped().or(trouble)
     }
 
-    /// The time that ages of shadows count in.
-    fn shadow_now(&self) -> Timestamp {
-        self.now()
+    /// µs that passed since a shadow was made: steps of the clock do not count.
+    fn shadow_age_us(&self, shadow: &Shadow) -> u64 {
+        self.age_of_us((shadow.seq(), shadow.made()))
     }
 
     /// That in which wishes wait, µs.

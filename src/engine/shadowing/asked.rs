@@ -6,16 +6,17 @@ use crate::engine::{Engine, splits};
 use crate::error::Result;
 use crate::lineage;
 use crate::lineage::partition::{Layout, Partition};
+use crate::lineage::splits::Split;
 use crate::meta::store::Table;
 use crate::shadow::{Reason, Shadow, Subject, Wish};
-use crate::types::{PageSet, Seq};
+use crate::types::{PageSet, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Shadows that people asked for, by number.
 pub const ASKED: Table<u64, AskedRow> = Table::new("asked", 1);
 
 /// A split that was declared longer ago is not made ready again after a restart, µs: it has been, or nobody waits.
-const SPLIT_AGAIN_US: i64 = 86_400_000_000;
+const SPLIT_AGAIN_US: u64 = 86_400_000_000;
 
 /// A shadow that a person asked for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -119,9 +120,10 @@ impl Engine {
 
     fn lost_splits(&self, layout: Layout) -> Result<Vec<Wish>> {
         let roots: Vec<Vec<u8>> = self.roots()?.into_iter().map(|root| root.name).collect();
-        let since = self.now().0.saturating_sub(SPLIT_AGAIN_US);
+        let is_new =
+            |split: &Split| self.age_of_us((Seq(split.seq), Timestamp(split.at_us))) < SPLIT_AGAIN_US;
         let mut lost = Vec::new();
-        for split in lineage::splits::all(&self.meta)?.into_iter().filter(|split| split.at_us > since) {
+        for split in lineage::splits::all(&self.meta)?.into_iter().filter(is_new) {
             let parent = Partition::parse(layout, &split.parent, &roots);
             // A child that is there has left its parent: what is made of that now is too late.
             for child in split.children.iter().filter(|child| child.tie.is_none()) {

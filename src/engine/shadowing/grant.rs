@@ -1,6 +1,5 @@
 //! Granting a wish: which files, is there room, what has to go for it, then the making.
 
-use super::Shadowing;
 use super::asked::wishes_for;
 use super::partition::Member;
 use crate::engine::Engine;
@@ -8,7 +7,7 @@ use crate::engine::budget::{self, Budget};
 use crate::error::{Error, Kind, Result};
 use crate::shadow::{Made, Order, OrderedFile, Pace, Reason, Shadow, Source, Wish};
 use crate::sync::atomic::Ordering;
-use crate::types::{PAGE, PageSet, Seq, Timestamp};
+use crate::types::{PAGE, PageSet, Seq};
 
 /// Pages of a segment of PostgreSQL's: 1 GiB.
 const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
@@ -50,14 +49,14 @@ impl Engine {
             return Ok(None);
         }
         self.make_room(wish, &files, before.as_ref(), seq)?;
-        let now = self.shadow_now();
-        let (reason, benefit) = claim(wish, before.as_ref(), now);
+        let (reason, benefit) =
+            claim(wish, before.as_ref().map(|shadow| (shadow.reason, self.worth(shadow))));
         let order = Order {
             shadow: before.as_ref().filter(|shadow| shadow.broken().is_none()).map(|shadow| shadow.id),
             subject: wish.subject.clone(),
             pages: wish.pages.clone(),
             seq,
-            now,
+            now: self.now(),
             follows: wish.at.is_none(),
             reason,
             benefit,
@@ -147,8 +146,7 @@ impl Engine {
 
     /// Shadows that may go for a wish, the least useful first, until they take so many bytes.
     fn less_useful(&self, wish: &Wish, own: Option<u64>, missing: u64) -> Vec<Shadow> {
-        let now = self.shadow_now();
-        let useful = |shadow: &Shadow| self.shadowing.usefulness(shadow, now);
+        let useful = |shadow: &Shadow| self.usefulness(shadow);
         let may_go = |shadow: &Shadow| {
             Some(shadow.id) != own
                 && shadow.reason != Reason::Asked
@@ -196,9 +194,7 @@ impl Engine {
             if let Err(error) = self.shadowing.shadows.remove(shadow.id) {
                 tracing::warn!(%error, "a broken shadow cannot be removed yet; it is not used");
             }
-            wishes_for(&shadow, worth(&shadow, self.shadow_now()))
-                .into_iter()
-                .for_each(|wish| self.wish(wish));
+            wishes_for(&shadow, self.worth(&shadow)).into_iter().for_each(|wish| self.wish(wish));
         }
     }
 
@@ -245,27 +241,31 @@ fn no_room() -> Error {
     Error::new(Kind::Invalid, ROOM, message)
 }
 
-impl Shadowing {
+impl Engine {
     /// In seconds: what it is thought to save, and what it has saved.
-    fn usefulness(&self, shadow: &Shadow, now: Timestamp) -> f64 {
-        worth(shadow, now) + self.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
+    fn usefulness(&self, shadow: &Shadow) -> f64 {
+        self.worth(shadow) + self.shadowing.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
+    }
+
+    /// What it is thought to save from now on, in seconds.
+    pub(super) fn worth(&self, shadow: &Shadow) -> f64 {
+        worth(shadow, self.shadow_age_us(shadow))
     }
 }
 
-/// What a shadow is thought to save from now on, in seconds. A restore to the moment before a split becomes less likely
-/// with time: a day and a half later such a shadow is one among others, and goes for room as they do.
-pub(super) fn worth(shadow: &Shadow, now: Timestamp) -> f64 {
-    let age_us = now.0.saturating_sub(shadow.made().0).max(0) as f64;
+/// What a shadow of some age is thought to save from now on, in seconds. A restore to the moment before a split becomes less
+/// likely with time: a day and a half later such a shadow is one among others, and goes for room as they do.
+fn worth(shadow: &Shadow, age_us: u64) -> f64 {
     match shadow.reason {
-        Reason::Split => shadow.benefit * (-age_us / SPLIT_HALF_LIFE_US).exp2(),
+        Reason::Split => shadow.benefit * (-(age_us as f64) / SPLIT_HALF_LIFE_US).exp2(),
         Reason::Asked | Reason::Rule | Reason::Forecast => shadow.benefit,
     }
 }
 
-/// Whose a shadow is with the snapshot for a wish, and what it is worth: what a person asked for stays theirs, and what
-/// was made for a split is so until others find more in it.
-fn claim(wish: &Wish, before: Option<&Shadow>, now: Timestamp) -> (Reason, f64) {
-    match before.map(|shadow| (shadow.reason, worth(shadow, now))) {
+/// Whose a shadow is with the snapshot for a wish, and what it is worth, after whose it was and what it was worth: what a
+/// person asked for stays theirs, and what was made for a split is so until others find more in it.
+fn claim(wish: &Wish, before: Option<(Reason, f64)>) -> (Reason, f64) {
+    match before {
         Some((Reason::Asked, _)) => (Reason::Asked, wish.benefit),
         Some((Reason::Split, worth)) if worth > wish.benefit && wish.reason != Reason::Asked => {
             (Reason::Split, worth)
