@@ -365,3 +365,19 @@ fn the_shadow_of_a_split_that_was_declared_when_the_clock_was_far_ahead_makes_ro
     settle(&engine);
     assert_eq!(there(&engine), []);
 }
+
+#[test]
+fn the_number_of_a_shadow_is_not_the_partition_that_is_called_so() {
+    let world = World::new(9);
+    let engine = world.open();
+    make(&engine, "1", 40);
+    make(&engine, "b", 40);
+    let first = engine.add_shadow(subject("b"), None, None).unwrap().unwrap();
+    assert_eq!(first.shadow, 1);
+    engine.add_shadow(subject("1"), None, None).unwrap().unwrap();
+    assert_eq!(engine.remove_shadows(b"", "1").unwrap(), 1);
+    assert_eq!(there(&engine).remove(0).0, "1");
+    // Now only the partition is meant.
+    assert_eq!(engine.remove_shadows(b"", "1").unwrap(), 1);
+    assert_eq!(there(&engine), []);
+}

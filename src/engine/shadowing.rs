@@ -324,11 +324,14 @@ impl Engine {
     /// Removes shadows: that of a number, or all of a partition. How many there were, or else were wished for.
     pub fn remove_shadows(&self, root: &[u8], text: &str) -> Result<u64> {
         let subject = self.shadow_subject(root, text.as_bytes());
-        let id = text.parse::<u64>().ok();
-        let chosen = |shadow: &Shadow| shadow.subject == subject || Some(shadow.id) == id;
-        let chosen: Vec<Shadow> = self.shadowing.shadows.list().into_iter().filter(chosen).collect();
-        let unwanted =
-            |wish: &Wish| wish.subject == subject || chosen.iter().any(|shadow| shadow.is_for(wish));
+        let list = self.shadowing.shadows.list();
+        // A partition may be called like the number of a shadow of another.
+        let id = text.parse::<u64>().ok().filter(|id| list.iter().any(|shadow| shadow.id == *id));
+        let chosen = |shadow: &Shadow| id.map_or(shadow.subject == subject, |id| shadow.id == id);
+        let chosen: Vec<Shadow> = list.into_iter().filter(chosen).collect();
+        let unwanted = |wish: &Wish| {
+            id.is_none() && wish.subject == subject || chosen.iter().any(|shadow| shadow.is_for(wish))
+        };
         // First that it was asked for: what is left of one that goes must not come back.
         if let Err(error) = self.forget_asked(unwanted) {
             tracing::warn!(%error, "shadows that are taken away may come back after the next mount");
