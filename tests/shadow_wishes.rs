@@ -381,3 +381,21 @@ fn the_number_of_a_shadow_is_not_the_partition_that_is_called_so() {
     assert_eq!(engine.remove_shadows(b"", "1").unwrap(), 1);
     assert_eq!(there(&engine), []);
 }
+
+#[test]
+fn what_was_asked_for_while_an_old_snapshot_could_not_be_removed_is_made_again_when_it_is_lost() {
+    let mut world = World::new(10);
+    world.options.shadow.snapshots = 1;
+    let engine = world.open();
+    let file = make(&engine, "a", 40);
+    let (reason, urgent) = (ShadowReason::Rule, false);
+    engine.wish(Wish { subject: subject("a"), pages: None, at: None, benefit: 2.0, reason, urgent });
+    settle(&engine);
+    engine.write(file, 0, &[8; 100], false).unwrap();
+    world.disk.fail("shadow.data.free", 1, libc::EIO);
+    assert!(engine.add_shadow(subject("a"), None, None).unwrap().is_some());
+    world.disk.clear_faults();
+    let engine = world.restart(engine, lose_shadows);
+    settle(&engine);
+    assert_eq!(there(&engine), [("a".into(), None, true, 1)]);
+}

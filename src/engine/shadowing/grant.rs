@@ -88,8 +88,11 @@ impl Engine {
             if order.follows && order.pages.is_none() {
                 shadowing.rule.lock().made(&order.subject);
             }
-            if order.follows {
-                self.trim(made.shadow)?;
+            // It is there: what does not go now goes with the next one.
+            if order.follows
+                && let Err(error) = self.trim(made.shadow)
+            {
+                tracing::warn!(%error, "an old snapshot of a shadow could not be removed");
             }
         }
         Ok(made)
