@@ -399,3 +399,15 @@ fn what_was_asked_for_while_an_old_snapshot_could_not_be_removed_is_made_again_w
     settle(&engine);
     assert_eq!(there(&engine), [("a".into(), None, true, 1)]);
 }
+
+#[test]
+fn a_shadow_that_is_not_made_because_the_engine_ends_is_not_said_to_be_there() {
+    let world = World::new(11);
+    let engine = world.open();
+    make(&engine, "a", 40);
+    now(&engine);
+    engine.abandon();
+    let refused = engine.add_shadow(subject("a"), None, None).unwrap_err();
+    assert!(refused.message.contains("ending"), "{refused}");
+    assert_eq!((there(&engine), engine.shadow_status().failures), (vec![], 0));
+}

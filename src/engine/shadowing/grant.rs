@@ -27,8 +27,8 @@ struct Room {
 }
 
 impl Engine {
-    /// Makes what is wished; `None`: it is there already, or the engine stops. That there is no such partition, or no
-    /// room, is no failure of the making.
+    /// Makes what is wished; `None`: it is there already. That there is no such partition, or no room, or that the engine
+    /// ends, is no failure of the making.
     pub(super) fn grant(&self, wish: &Wish) -> Result<Option<Made>> {
         let _turn = self.shadowing.turn.lock();
         let seq = match wish.at {
@@ -80,8 +80,10 @@ impl Engine {
         shadowing.cpu_us.fetch_add(budget::thread_cpu_us().saturating_sub(before), Ordering::Relaxed);
         *shadowing.baking.lock() = None;
         let made = made.inspect_err(|error| shadowing.note_failure(error))?;
-        if made.is_none() && !self.threads.stopping().load(Ordering::Relaxed) {
-            return Err(no_room());
+        if made.is_none() {
+            let ends = self.threads.stopping().load(Ordering::Relaxed);
+            let ending = || Error::new(Kind::Busy, "shadow.make", "the daemon is ending");
+            return Err(if ends { ending() } else { no_room() });
         }
         if let Some(made) = &made {
             shadowing.note_success();
