@@ -411,3 +411,23 @@ fn a_shadow_that_is_not_made_because_the_engine_ends_is_not_said_to_be_there() {
     assert!(refused.message.contains("ending"), "{refused}");
     assert_eq!((there(&engine), engine.shadow_status().failures), (vec![], 0));
 }
+
+#[test]
+fn shadows_are_made_when_their_directory_was_removed() {
+    let world = World::new(12);
+    let engine = world.open();
+    let file = make(&engine, "a", 40);
+    engine.add_shadow(subject("a"), None, None).unwrap().unwrap();
+    lose_shadows(&world.disk);
+    world.disk.remove_dir("test", Path::new(SHADOW)).unwrap();
+    make(&engine, "b", 40);
+    engine.add_shadow(subject("b"), None, None).unwrap().unwrap();
+    // What was lost is found out, and made anew.
+    let view = engine.view(now(&engine)).unwrap();
+    view.read(file, 0, &mut vec![0; 40 * PAGE as usize]).unwrap();
+    settle(&engine);
+    let whole = |name: &str| (name.to_owned(), None, true, 1);
+    assert_eq!(there(&engine), [whole("a"), whole("b")]);
+    assert!(engine.shadows().iter().all(|shadow| shadow.broken.is_none()));
+    assert!(engine.status().problems.is_empty(), "{:?}", engine.status().problems);
+}

@@ -33,10 +33,7 @@ impl Shadows {
 
     fn load(&self, reach: Seq) -> Result<()> {
         let dir = &self.dir;
-        if dir.disk.stat("shadow.dir", &dir.path)?.is_none() {
-            dir.disk.create_dir("shadow.dir", &dir.path, 0o700)?;
-            return Ok(());
-        }
+        dir.make()?;
         let (mut snapshots, mut data) = (BTreeMap::<u64, Vec<u32>>::new(), Vec::new());
         for entry in dir.disk.read_dir("shadow.list", &dir.path)? {
             match Dir::named(&entry.name) {
