@@ -97,6 +97,7 @@ pub struct Engine {
     store: StoreId,
     capture: Capture,
     checkpoint_bytes: u64,
+    name_waiters: usize,
     live: Arc<Live>,
     index: Arc<Index>,
     pages: Arc<Pages>,
@@ -207,6 +208,7 @@ impl Engine {
             store,
             capture: options.capture,
             checkpoint_bytes: options.checkpoint_bytes,
+            name_waiters: options.name_waiters,
             live,
             index,
             pages,
@@ -243,7 +245,7 @@ impl Engine {
 
     /// Applies everything, puts DATA's entries back, marks both sides clean. The mount must be gone before.
     pub fn close(&self) -> Result<()> {
-        self.threads.stop();
+        self.stop();
         crate::live::scatter::scatter(&self.live)?;
         self.live.journal.release_spares();
         self.meta.close();
@@ -254,19 +256,31 @@ impl Engine {
         Ok(())
     }
 
+    /// The index takes in the rest, unless it is being made anew: the next mount goes on with that.
     fn finish_index(&self) -> Result<()> {
-        while self.indexer.step()? {}
+        while !self.indexer.is_far_from(self.live.journal.durable()) && self.indexer.step()? {}
         self.index.persist()
     }
 
     /// Stops the threads and leaves everything as a crash would; for a mount that cannot be finished.
     pub fn abandon(&self) {
+        self.stop();
+    }
+
+    fn stop(&self) {
+        // Some of the threads may be waiting for it.
+        self.end_waiting();
         self.threads.stop();
     }
 
     /// Begins work on history that somebody waits for; `None` when all is about to end.
     pub fn by_hand(&self) -> Option<ByHand<'_>> {
         self.threads.by_hand()
+    }
+
+    /// From now on nobody waits for the index any more: the engine is to be closed.
+    pub fn end_waiting(&self) {
+        self.indexer.end();
     }
 
     pub fn store_id(&self) -> StoreId {

@@ -18,10 +18,11 @@ use support::kv::CrashKv;
 use weft::clock::Clock;
 use weft::disk::sim::SimDisk;
 use weft::disk::{Disk, OpenHow};
-use weft::engine::{Engine, ForecastLimits, Instant, Resolution};
+use weft::engine::{Engine, ForecastLimits, Instant, Resolution, Unpaced};
 use weft::error::{Error, Kind, Result};
 use weft::forecast::service::How;
 use weft::index::kv::Kv;
+use weft::meta::retention::Retention;
 use weft::types::{FileId, Seq, Timestamp};
 
 fn disk() -> SimDisk {
@@ -507,6 +508,33 @@ fn others_who_fill_the_filesystem_keep_the_applier_waiting_and_nothing_is_lost()
     }
 }
 
+/// Whoever answers others does not run the applier, which waits for the disk.
+#[test]
+fn a_write_that_fits_once_the_rest_is_applied_waits_elsewhere() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let engine = open(&disk, &kv);
+    disk.set_capacity(disk.used() + (40 << 20));
+    let file = create(&engine, "f").unwrap();
+    for block in 0..20 {
+        engine.write(file, block << 20, &[1; BLOCK], false).unwrap();
+    }
+    sync(&engine).unwrap();
+    engine.apply().unwrap();
+    disk.keep_log(10_000);
+    let applied = || disk.log().iter().any(|(op, _)| op.starts_with("applier."));
+    // These have their blocks already; while they wait they are counted all the same.
+    for block in 0..20 {
+        assert!(engine.try_write(file, block << 20, &[2; BLOCK], false).unwrap());
+    }
+    let end = engine.attr(file).unwrap().size;
+    assert!(!engine.try_write(file, end, &[3; 100_000], false).unwrap());
+    assert!(!applied() && engine.attr(file).unwrap().size == end);
+    // Who may wait has them applied, and then there is room.
+    engine.write(file, end, &[3; 100_000], false).unwrap();
+    assert!(applied() && engine.full().is_none());
+    assert!(engine.try_write(file, end, &[4; 100_000], false).unwrap());
+}
+
 /// Segments that were allocated ahead and not begun are given back; one that was begun is never taken for one of them.
 #[test]
 fn segments_allocated_ahead_are_given_back() {
@@ -577,4 +605,51 @@ fn a_lease_that_cannot_be_written_holds_and_is_told() {
     let engine = open(&disk.kill(), &kv.crash(2));
     let ids: Vec<u64> = engine.leases().iter().map(|lease| lease.id).collect();
     assert_eq!(ids, [before.id]);
+}
+
+/// On a disk that stays full the last of the journal is for what makes room.
+#[test]
+fn history_can_be_let_go_of_when_nothing_else_has_space_any_more() {
+    let (disk, kv) = (disk(), CrashKv::new());
+    let clock = Arc::new(Ticking::new(1_000_000));
+    let engine = try_open(&disk, &kv, Arc::clone(&clock) as _).unwrap();
+    let file = create(&engine, "f").unwrap();
+    engine.write(file, 0, b"old", false).unwrap();
+    let (old, lease) = engine.resolve_leased(Instant::Time(engine.now()), "test").unwrap();
+    let Resolution::Found(old) = old else { panic!() };
+    engine.tag("tag", old.seq).unwrap();
+    engine.write(file, 0, b"new", false).unwrap();
+    sync(&engine).unwrap();
+    disk.set_capacity(disk.used() + (8 << 20));
+    let (_, refused) = fill(&engine, file);
+    assert_eq!(refused.to_errno(), libc::ENOSPC, "{refused}");
+    // Durable one by one, these use up what is kept for them.
+    let mut names = [&b"f"[..], b"g"];
+    let refused = loop {
+        let (from, to) = ((FileId::ROOT, names[0]), (FileId::ROOT, names[1]));
+        match engine.rename(from, to, weft::engine::RenameMode::Replace) {
+            Ok(()) => sync(&engine).unwrap(),
+            Err(error) => break error,
+        }
+        names.reverse();
+    };
+    assert_eq!(refused.to_errno(), libc::ENOSPC, "{refused}");
+    engine.untag("tag").unwrap();
+    engine.end_lease(lease.unwrap().lease.id).unwrap();
+    clock.pass(10_000_000);
+    while engine.index_some().unwrap() {}
+    assert!(engine.checkpoint().unwrap());
+    engine.set_retention(Retention { all_us: Some(1_000_000), ..Retention::everything() });
+    let upto = engine.prune(&Unpaced, false).unwrap().upto;
+    assert!(upto > old.seq, "{upto}");
+    // Nor does it use that up: what only says that such events are thinned too is not written.
+    let last = engine.status().seq;
+    for _ in 0..5 {
+        clock.pass(10_000_000);
+        while engine.index_some().unwrap() {}
+        engine.prune(&Unpaced, false).unwrap();
+    }
+    assert_eq!(engine.status().seq, last);
+    assert_eq!(engine.thinned().upto(), upto);
+    assert!(engine.stopped().is_none());
 }

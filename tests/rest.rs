@@ -11,10 +11,11 @@
 mod support;
 
 use rand::Rng;
+use std::cell::Cell;
 use std::sync::Arc;
 use support::bed;
 use support::pruned::{World, check, retention, settle, try_open, woven_bytes};
-use weft::engine::{Engine, Unpaced};
+use weft::engine::{Engine, Pace, Unpaced};
 use weft::error::Kind;
 use weft::types::{FileId, PAGE};
 
@@ -199,4 +200,45 @@ fn a_checkpoint_that_may_stand_or_not_stops_what_would_make_it_wrong() {
         check(&engine, &world.past);
     }
     assert!(seen, "no failure left it open which checkpoint stands");
+}
+
+/// Writes once while others are saved.
+struct Meanwhile<'a> {
+    engine: &'a Engine,
+    written: Cell<bool>,
+}
+
+impl Pace for Meanwhile<'_> {
+    fn go_on(&self, _: u64) -> bool {
+        if !self.written.replace(true) {
+            let (file, _) = self.engine.lookup(FileId::ROOT, b"loaded").unwrap();
+            for page in 0..40 {
+                self.engine.write(file, page * PAGE, &[7; PAGE as usize], false).unwrap();
+            }
+        }
+        true
+    }
+}
+
+#[test]
+fn what_is_written_while_files_are_saved_is_saved_before_the_applier_waits() {
+    let mut world = loaded(5, 6);
+    let engine = world.open();
+    settle(&engine).unwrap();
+    engine.set_retention(retention(8, 4, 16));
+    world.disk.keep_log(100_000);
+    let meanwhile = Meanwhile { engine: &engine, written: Cell::new(false) };
+    let done = engine.prune(&meanwhile, false).unwrap();
+    assert!(meanwhile.written.get() && loaded_is_at_rest(&engine) && done.saved_bytes > 0);
+    world.content("loaded")[..40 * PAGE as usize].fill(7);
+    world.note(&engine);
+    // From there on the round is held.
+    let log: Vec<&str> = world.disk.log().into_iter().map(|(op, _)| op).collect();
+    let begin = log.iter().rposition(|op| *op == "checkpoint.live.sync").unwrap();
+    let end = begin + log[begin..].iter().position(|op| *op == "checkpoint.write").unwrap();
+    assert!(log[..begin].contains(&"base.write"));
+    assert!(!log[begin..end].contains(&"base.write"), "{:?}", &log[begin..end]);
+    check(&engine, &world.past);
+    engine.checkpoint().unwrap();
+    check(&engine, &world.past);
 }

@@ -384,6 +384,34 @@ fn damage_is_never_served_and_is_mended() {
 }
 
 #[test]
+fn what_one_shadow_has_lost_costs_that_one() {
+    let mut world = World::new(11, 60, false);
+    let engine = world.open();
+    engine.add_shadow(subject(), None, Some(world.past[0].0)).unwrap().unwrap();
+    // The oldest of two leads to pages of one that is gone.
+    for _ in 0..3 {
+        world.change(&engine, 3).unwrap();
+        engine.add_shadow(subject(), None, None).unwrap().unwrap();
+    }
+    engine.checkpoint().unwrap();
+    engine.abandon();
+    drop(engine);
+    world.disk = world.disk.kill();
+    let of_the_first = |path: &PathBuf| path.to_string_lossy().contains("00000002-000001-");
+    let lost = world.shadow_files().into_iter().find(of_the_first).unwrap();
+    world.disk.unlink_if_there("test", &lost).unwrap();
+    let engine = world.open();
+    assert!(engine.status().problems.is_empty(), "{:?}", engine.status().problems);
+    let broken: Vec<u64> =
+        engine.shadows().iter().filter(|shadow| shadow.broken.is_some()).map(|shadow| shadow.id).collect();
+    assert_eq!(broken, [2]);
+    world.check(&engine);
+    while engine.shadow_step().unwrap() {}
+    assert!(engine.shadows().iter().all(|shadow| shadow.broken.is_none()) && engine.shadows().len() == 2);
+    world.check(&engine);
+}
+
+#[test]
 fn five_failures_stop_the_making_until_someone_says_so() {
     let world = World::new(7, 40, false);
     let engine = world.open();

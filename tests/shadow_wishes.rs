@@ -422,3 +422,132 @@ fn what_a_split_is_read_through_stays_while_its_rows_move() {
         stands(&engine).into_iter().for_each(|shadow| missing(shadow, "after the split"));
     }
 }
+
+const YEARS_US: i64 = 70 * 365 * 24 * HOUR_US;
+
+/// While the clock is far ahead, then set back: what was made meanwhile is as old as it is.
+fn made_in_a_far_year(world: &World, engine: &Engine, file: FileId, make: impl FnOnce()) {
+    world.clock.step(YEARS_US);
+    engine.write(file, 0, &[1; 100], false).unwrap();
+    make();
+    world.clock.step(-YEARS_US);
+    engine.write(file, 0, &[2; 100], false).unwrap();
+}
+
+#[test]
+fn a_shadow_that_was_made_when_the_clock_was_far_ahead_is_kept_up_to_date() {
+    let mut world = World::new(7);
+    let engine = world.open();
+    let file = make(&engine, "a", 40);
+    made_in_a_far_year(&world, &engine, file, || {
+        engine.add_shadow(subject("a"), None, None).unwrap().unwrap();
+        // Its age is counted from what is written then.
+        engine.write(file, 0, &[3; 100], false).unwrap();
+        while engine.index_some().unwrap() {}
+        engine.shadow_rule();
+    });
+    world.clock.pass(25 * HOUR_US);
+    while engine.index_some().unwrap() {}
+    engine.shadow_rule();
+    settle(&engine);
+    assert_eq!(there(&engine)[0].3, 2, "in the session");
+    made_in_a_far_year(&world, &engine, file, || {
+        engine.add_shadow(subject("a"), None, None).unwrap().unwrap();
+    });
+    let engine = world.restart(engine, |_| {});
+    let newest = || engine.shadows()[0].snapshots.last().unwrap().seq;
+    let before = newest();
+    world.clock.pass(25 * HOUR_US);
+    while engine.index_some().unwrap() {}
+    engine.shadow_rule();
+    settle(&engine);
+    assert!(newest() > before, "after a restart");
+}
+
+#[test]
+fn the_shadow_of_a_split_that_was_declared_when_the_clock_was_far_ahead_makes_room_in_time() {
+    let mut world = World::new(8);
+    world.options.shadow.bytes = 50 * PAGE;
+    let engine = world.open();
+    let file = make(&engine, "split", 40);
+    make(&engine, "b", 40);
+    made_in_a_far_year(&world, &engine, file, || {
+        declare(&engine, "split", None);
+        settle(&engine);
+    });
+    world.clock.pass(48 * HOUR_US);
+    let (reason, urgent) = (ShadowReason::Rule, false);
+    engine.wish(Wish { subject: subject("b"), pages: None, at: None, benefit: 2.0, reason, urgent });
+    settle(&engine);
+    assert_eq!(there(&engine).remove(0).0, "b");
+    // Nor is it made ready again with each mount.
+    let engine = world.restart(engine, lose_shadows);
+    settle(&engine);
+    assert_eq!(there(&engine), []);
+}
+
+#[test]
+fn the_number_of_a_shadow_is_not_the_partition_that_is_called_so() {
+    let world = World::new(9);
+    let engine = world.open();
+    make(&engine, "1", 40);
+    make(&engine, "b", 40);
+    let first = engine.add_shadow(subject("b"), None, None).unwrap().unwrap();
+    assert_eq!(first.shadow, 1);
+    engine.add_shadow(subject("1"), None, None).unwrap().unwrap();
+    assert_eq!(engine.remove_shadows(b"", "1").unwrap(), 1);
+    assert_eq!(there(&engine).remove(0).0, "1");
+    // Now only the partition is meant.
+    assert_eq!(engine.remove_shadows(b"", "1").unwrap(), 1);
+    assert_eq!(there(&engine), []);
+}
+
+#[test]
+fn what_was_asked_for_while_an_old_snapshot_could_not_be_removed_is_made_again_when_it_is_lost() {
+    let mut world = World::new(10);
+    world.options.shadow.snapshots = 1;
+    let engine = world.open();
+    let file = make(&engine, "a", 40);
+    let (reason, urgent) = (ShadowReason::Rule, false);
+    engine.wish(Wish { subject: subject("a"), pages: None, at: None, benefit: 2.0, reason, urgent });
+    settle(&engine);
+    engine.write(file, 0, &[8; 100], false).unwrap();
+    world.disk.fail("shadow.data.free", 1, libc::EIO);
+    assert!(engine.add_shadow(subject("a"), None, None).unwrap().is_some());
+    world.disk.clear_faults();
+    let engine = world.restart(engine, lose_shadows);
+    settle(&engine);
+    assert_eq!(there(&engine), [("a".into(), None, true, 1)]);
+}
+
+#[test]
+fn a_shadow_that_is_not_made_because_the_engine_ends_is_not_said_to_be_there() {
+    let world = World::new(11);
+    let engine = world.open();
+    make(&engine, "a", 40);
+    now(&engine);
+    engine.abandon();
+    let refused = engine.add_shadow(subject("a"), None, None).unwrap_err();
+    assert!(refused.message.contains("ending"), "{refused}");
+    assert_eq!((there(&engine), engine.shadow_status().failures), (vec![], 0));
+}
+
+#[test]
+fn shadows_are_made_when_their_directory_was_removed() {
+    let world = World::new(12);
+    let engine = world.open();
+    let file = make(&engine, "a", 40);
+    engine.add_shadow(subject("a"), None, None).unwrap().unwrap();
+    lose_shadows(&world.disk);
+    world.disk.remove_dir("test", Path::new(SHADOW)).unwrap();
+    make(&engine, "b", 40);
+    engine.add_shadow(subject("b"), None, None).unwrap().unwrap();
+    // What was lost is found out, and made anew.
+    let view = engine.view(now(&engine)).unwrap();
+    view.read(file, 0, &mut vec![0; 40 * PAGE as usize]).unwrap();
+    settle(&engine);
+    let whole = |name: &str| (name.to_owned(), None, true, 1);
+    assert_eq!(there(&engine), [whole("a"), whole("b")]);
+    assert!(engine.shadows().iter().all(|shadow| shadow.broken.is_none()));
+    assert!(engine.status().problems.is_empty(), "{:?}", engine.status().problems);
+}

@@ -27,7 +27,7 @@ impl WeftFs {
     }
 
     fn resolution(&self, open: &Open<View>) -> Answer<Option<Found>> {
-        match self.told(self.core.resolve(open.called.instant()))? {
+        match self.told(self.core.try_resolve(open.called.instant()))? {
             Resolution::Found(found) => Ok(Some(found)),
             _ => Ok(None),
         }

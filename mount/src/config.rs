@@ -199,7 +199,7 @@ pub const DEFAULT_FILE: &str = r#"# Weft settings of this STORE. Read at mount; 
 # Files of DATA that the daemon keeps open at once (at least 16).
 #open_files = 512
 
-# Threads that answer the kernel (1 to 64).
+# Threads that answer the kernel (1 to 64). On a full disk all but two of them may wait until there is room for a name.
 #threads = 4
 
 # A step of the wall clock by more seconds than this, either way, begins a new clock epoch; a smaller one is waited out

@@ -257,6 +257,8 @@ fn options(plan: &Plan, beneath: &[&Path]) -> Outcome<Options> {
         keep_free_bytes: config.keep_free_mib * MIB,
         reserve_bytes: config.reserve_mib * MIB,
         kernel_floor_bytes: if kernel::is_root() { 0 } else { kernel::default_dirty_bytes() },
+        // Two threads are left to answer everybody else.
+        name_waiters: config.threads.saturating_sub(2),
         open_files: config.open_files,
         clock_step_us: i64::try_from(config.clock_step_secs).unwrap_or(i64::MAX / 1_000_000) * 1_000_000,
         lease_us: i64::try_from(config.lease_secs).unwrap_or(i64::MAX / 1_000_000) * 1_000_000,

@@ -26,7 +26,7 @@ impl Running {
             return Ok(answer);
         };
         let tag = self.common.engine.tag(name, Seq(seq)).map_err(told)?;
-        let mut made = self.tag_json(&tag)?;
+        let mut made = self.tag_json(&tag);
         if let (Some(made), Some(answer)) = (made.as_object_mut(), answer.as_object()) {
             for (key, value) in answer {
                 made.entry(key.as_str()).or_insert(value.clone());
@@ -37,29 +37,25 @@ impl Running {
 
     pub(crate) fn untag(&self, name: &str) -> Outcome<Value> {
         let tag = self.common.engine.untag(name).map_err(told)?;
-        self.tag_json(&tag)
+        Ok(self.tag_json(&tag))
     }
 
     pub(crate) fn tags(&self) -> Outcome<Value> {
         let tags = self.common.engine.tags();
-        Ok(Value::Array(tags.iter().map(|tag| self.tag_json(tag)).collect::<Outcome<_>>()?))
+        Ok(Value::Array(tags.iter().map(|tag| self.tag_json(tag)).collect()))
     }
 
-    fn tag_json(&self, tag: &TagState) -> Outcome<Value> {
+    fn tag_json(&self, tag: &TagState) -> Value {
         let name = String::from_utf8_lossy(&tag.name);
-        let actual =
-            match self.common.engine.resolve(Instant::Seq(tag.at)).map_err(|cause| cause.to_string())? {
-                Resolution::Found(found) => Some(when::canonical(found.actual)),
-                _ => None,
-            };
         let path = self.point().join(format!("@tag={name}"));
-        Ok(json!({
+        let mut all = json!({
             "tag": name,
             "seq": tag.at.0,
-            "actual": actual,
             "made": when::canonical(tag.made),
             "view": path.display().to_string(),
-        }))
+        });
+        self.add_actual(&mut all, tag.at);
+        all
     }
 
     /// One part of a file's history.

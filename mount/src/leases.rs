@@ -6,7 +6,7 @@ use crate::running::Running;
 use serde_json::{Value, json};
 use weft::engine::{Instant, Lease, Resolution};
 use weft::past::when::canonical;
-use weft::types::Timestamp;
+use weft::types::{Seq, Timestamp};
 
 /// A lease as every answer shows it.
 pub(crate) fn lease_json(lease: &Lease) -> Value {
@@ -23,20 +23,29 @@ pub(crate) fn lease_json(lease: &Lease) -> Value {
 impl Running {
     pub(crate) fn leases(&self) -> Outcome<Value> {
         let leases = self.common.engine.leases();
-        Ok(Value::Array(leases.iter().map(|lease| self.with_instant(lease)).collect::<Outcome<_>>()?))
+        Ok(Value::Array(leases.iter().map(|lease| self.with_instant(lease)).collect()))
     }
 
     pub(crate) fn end_lease(&self, id: u64) -> Outcome<Value> {
         let ended = self.common.engine.end_lease(id).map_err(told)?;
-        self.with_instant(&ended)
+        Ok(self.with_instant(&ended))
     }
 
-    fn with_instant(&self, lease: &Lease) -> Outcome<Value> {
+    fn with_instant(&self, lease: &Lease) -> Value {
         let mut all = lease_json(lease);
-        let resolved = self.common.engine.resolve(Instant::Seq(lease.at)).map_err(told)?;
-        if let Resolution::Found(found) = resolved {
-            all["actual"] = json!(canonical(found.actual));
+        self.add_actual(&mut all, lease.at);
+        all
+    }
+
+    /// Adds when an instant was; or what keeps that from being told, which is no reason to tell nothing else.
+    pub(crate) fn add_actual(&self, all: &mut Value, at: Seq) {
+        match self.common.engine.try_resolve(Instant::Seq(at)) {
+            Ok(Resolution::Found(found)) => all["actual"] = json!(canonical(found.actual)),
+            Ok(_) => all["actual"] = Value::Null,
+            Err(error) => {
+                all["actual"] = Value::Null;
+                all["trouble"] = json!(error.to_string());
+            }
         }
-        Ok(all)
     }
 }

@@ -104,7 +104,7 @@ impl WeftFs {
     }
 
     fn resolved(&self, instant: Instant) -> Answer<Seq> {
-        match self.told(self.core.resolve(instant))? {
+        match self.told(self.core.try_resolve(instant))? {
             Resolution::Found(found) => Ok(found.seq),
             Resolution::Pruned { .. } => Err(Errno::ESTALE),
             Resolution::Future { .. } | Resolution::Before { .. } => Err(Errno::ENOENT),

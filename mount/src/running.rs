@@ -290,6 +290,7 @@ impl Running {
             }
         }
         self.roots.iter().for_each(Served::join);
+        self.common.engine.end_waiting();
         self.logs.stop();
         let closed = self.common.engine.close().map_err(|cause| {
             format!(

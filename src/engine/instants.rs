@@ -19,12 +19,18 @@ impl Engine {
             thinned: &self.live.thinned,
             birth: *self.live.birth.lock(),
             begun: self.begun,
+            patient: true,
         }
     }
 
     /// Fixes the instant (durably) when it is found, so that it can never mean anything else.
     pub fn resolve(&self, instant: Instant) -> Result<Resolution> {
         self.resolver().resolve(instant)
+    }
+
+    /// As [`Engine::resolve`], but EAGAIN where that would have to wait long for the index, which is made anew.
+    pub fn try_resolve(&self, instant: Instant) -> Result<Resolution> {
+        Resolver { patient: false, ..self.resolver() }.resolve(instant)
     }
 
     /// [`Engine::resolve`] of what was so many µs ago (steps of the clock do not count), and the instant to name it by.
@@ -38,15 +44,35 @@ impl Engine {
         self.resolver().candidates(at)
     }
 
-    /// The oldest instant that can be shown, and its time.
+    /// The oldest instant that can be shown, and its time: while the index is made anew and has not come to it, the time of
+    /// the first that ever was.
     pub fn oldest(&self) -> (Seq, Timestamp) {
         let birth = *self.live.birth.lock();
         let first = self.live.thinned.lock().first();
-        match first > birth.0 {
-            // The index has long known it; if it cannot say, the last that is certain.
-            true => (first, self.resolver().time_of(first).unwrap_or(birth.1)),
-            false => birth,
+        if first <= birth.0 {
+            return birth;
         }
+        let known = *self.pruning.oldest.lock();
+        if known.0 == first {
+            return known;
+        }
+        let Some(ts) = self.time_if_near(first) else { return (first, birth.1) };
+        *self.pruning.oldest.lock() = (first, ts);
+        (first, ts)
+    }
+
+    /// Time of an event, unless that has to wait long for the index, or it cannot say.
+    pub(super) fn time_if_near(&self, seq: Seq) -> Option<Timestamp> {
+        if self.indexer.is_far_from(seq) {
+            return None;
+        }
+        self.resolver().time_of(seq).ok()
+    }
+
+    /// µs that passed since an event that was at a time: steps of the clock do not count. What cannot be told, or only by
+    /// waiting long for the index, is long.
+    pub(super) fn age_of_us(&self, event: (Seq, Timestamp)) -> u64 {
+        Resolver { patient: false, ..self.resolver() }.age_us(event).unwrap_or(u64::MAX)
     }
 
     /// The last event before a time. Unlike resolving this fixes nothing: it may be another tomorrow.

@@ -9,6 +9,7 @@
 use super::Engine;
 use crate::error::{Error, Result};
 use crate::format::event::Record;
+use crate::journal::Claim;
 use crate::meta::leases::{Leases, event};
 use crate::past::resolve::Resolution;
 use crate::past::when::Instant;
@@ -203,7 +204,8 @@ impl Engine {
 
     /// Appends the event and folds it, under the set's lock: a checkpoint that knows an event's Seq has it in its set.
     fn record_lease(&self, leases: &mut Leases, at: Seq, left_us: i64, by: &str, now_us: i64) -> Result<Seq> {
-        let appended = self.live.journal.append(&[], |now| event(at, now, left_us, by))?;
+        let claim = if left_us > 0 { Claim::Upkeep } else { Claim::Freeing };
+        let appended = self.live.journal.append_as(claim, &[], |now| event(at, now, left_us, by))?;
         let event = event(at, appended.ts, left_us, by);
         let record = Record { seq: appended.seq, ts: appended.ts, wall: appended.ts, event };
         leases.fold(&record, now_us);

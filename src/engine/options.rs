@@ -47,6 +47,9 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// What the kernel may hold at least, because nobody may tell it otherwise.
     pub kernel_floor_bytes: u64,
+    /// Who asks for a name on a full disk waits for room, but only so many at once: each of them takes one of the threads
+    /// that answer everybody.
+    pub name_waiters: usize,
     /// Descriptors the engine keeps open beneath.
     pub open_files: usize,
     /// A step of the wall clock by more µs, either way, begins a clock epoch.
@@ -88,6 +91,7 @@ impl Options {
             keep_free_bytes: 64 << 20,
             reserve_bytes: 128 << 20,
             kernel_floor_bytes: 0,
+            name_waiters: 2,
             open_files: 512,
             clock_step_us: 5_000_000,
             lease_us: 600_000_000,

@@ -12,6 +12,8 @@ use super::undone::Undone;
 use crate::error::{Error, Kind, Result};
 use crate::format::event::Event;
 use crate::format::event::Record;
+use crate::journal::Claim;
+use crate::journal::reader::records_at;
 use crate::live::rest::{RestRule, Resting};
 use crate::meta::retention::Retention;
 use crate::meta::thinned::Thinned;
@@ -26,6 +28,9 @@ use std::time::{Duration, Instant};
 
 /// Seqs in one Thin event at most.
 const EVENT_SEQS: usize = 50_000;
+
+/// So many groups are looked at for one that is worth to be thinned.
+const GROUPS_LOOKED: usize = 1_000;
 
 /// Makes the kernel let go of what nobody has open of these instants, so that they can be pruned.
 pub type LetGo = Arc<dyn Fn(&HashSet<Seq>) + Send + Sync>;
@@ -82,6 +87,8 @@ pub(super) struct Pruning {
     pub(super) page_slack_bytes: u64,
     pub(super) swept: Swept,
     pub(super) relief: Relief,
+    /// Where history begins, and its time, as last asked for.
+    pub(super) oldest: Mutex<(Seq, Timestamp)>,
 }
 
 impl Pruning {
@@ -97,6 +104,7 @@ impl Pruning {
             page_slack_bytes,
             swept: Swept::default(),
             relief: Relief::default(),
+            oldest: Mutex::new((Seq::ZERO, Timestamp::default())),
         }
     }
 }
@@ -231,7 +239,7 @@ impl Engine {
         if first <= self.live.birth.lock().0 {
             return before;
         }
-        self.resolver().time_of(first).unwrap_or(before)
+        self.time_if_near(first).unwrap_or(before)
     }
 
     /// Decides what remains, durably; with it what was pinned, and how many points go.
@@ -253,8 +261,11 @@ impl Engine {
         let used = dry && self.pruning.let_go.lock().is_some();
         let (kept, gone, pinned) = difference(&known, &plan, self.held_by(&decision, used));
         let points_gone = gone.len() as u64;
-        let mut thinned = known.clone();
-        if dry || plan.upto == known.upto() && gone.is_empty() {
+        if gone.is_empty() && !self.shows_more(known.upto(), plan.upto) {
+            return Ok((known, pinned, 0));
+        }
+        if dry {
+            let mut thinned = known;
             thinned.thin(plan.upto, &kept, &gone);
             return Ok((thinned, pinned, points_gone));
         }
@@ -262,13 +273,34 @@ impl Engine {
         for event in events(plan.upto, kept, gone) {
             let mut thinned = self.live.thinned.lock();
             let given = event.clone();
-            let appended = self.live.journal.append(&[], |_| given)?;
+            let appended = self.live.journal.append_as(Claim::Freeing, &[], |_| given)?;
             thinned.fold(&Record { seq: appended.seq, ts: appended.ts, wall: appended.ts, event });
             last = appended.seq;
         }
         drop(decision);
         self.live.journal.commit_wait(last)?;
         Ok((self.live.thinned.lock().clone(), pinned, points_gone))
+    }
+
+    /// Whether there may be an instant in `(after, upto]` that shows something else than the one before. To thin others is
+    /// not worth an event: on a full disk these would use up the last of the journal, each for the sake of the one before.
+    fn shows_more(&self, after: Seq, upto: Seq) -> bool {
+        let mut next = after.next();
+        for _ in 0..GROUPS_LOOKED {
+            if next > upto {
+                return false;
+            }
+            let Ok(Some(place)) = self.index.group_of_seq(next) else { return true };
+            let Ok(records) = records_at(self.live.journal.segments(), place.segment, place.offset) else {
+                return true;
+            };
+            let mut within = records.iter().filter(|record| record.seq > after && record.seq <= upto);
+            if within.any(|record| record.event.shows()) {
+                return true;
+            }
+            next = place.last_seq.next();
+        }
+        true
     }
 
     /// Views of what is to go are in the kernel's cache, perhaps without anyone who has them open.

@@ -1,9 +1,9 @@
 //! When space runs out: history is shortened, down to the configured minimum.
 
 use super::Engine;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::meta::retention::Retention;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, thread};
 use crate::weave::Pace;
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ pub(super) struct Relief {
     ended: AtomicU64,
     /// The thread is there.
     keeping: AtomicBool,
+    /// Who waits for it, to make a name.
+    waiters: AtomicUsize,
 }
 
 impl Relief {
@@ -44,6 +46,23 @@ impl Relief {
     /// Whether somebody has asked since the last call.
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Has the thread look, and waits for it, but not for ever, and not where `most` wait already. Whether it has waited.
+    fn wait(&self, most: usize) -> bool {
+        if !self.keeping.load(Ordering::Relaxed) {
+            return false;
+        }
+        // One that runs already may have looked too early.
+        let next = self.begun.load(Ordering::Acquire) + 1;
+        self.wanted.store(true, Ordering::Release);
+        let Some(_waiter) = Waiter::one_of(&self.waiters, most) else { return false };
+        let until = Instant::now() + WAIT;
+        let waits = || self.ended.load(Ordering::Acquire) < next && self.keeping.load(Ordering::Relaxed);
+        while waits() && Instant::now() < until {
+            thread::sleep(NAP);
+        }
+        true
     }
 
     /// The thread begins to look.
@@ -66,11 +85,27 @@ impl Drop for Keeping<'_> {
     }
 }
 
+/// One who waits.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl Waiter<'_> {
+    /// `None`: so many do already.
+    fn one_of(waiters: &AtomicUsize, most: usize) -> Option<Waiter<'_>> {
+        let waiter = Waiter(waiters);
+        (waiters.fetch_add(1, Ordering::AcqRel) < most).then_some(waiter)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Engine {
     /// Bytes that history takes in STORE.
     pub fn history_bytes(&self) -> u64 {
-        let status = self.status();
-        status.journal_bytes + status.woven_bytes + status.base_bytes + status.index_bytes
+        self.journal_bytes() + self.woven_bytes() + self.base_bytes() + self.index_bytes()
     }
 
     /// Whether history takes more than it may, or the disk is full.
@@ -106,28 +141,20 @@ impl Engine {
     }
 
     /// Has the thread make room, and waits for it, but not for ever: the kernel may be holding the lock of the directory
-    /// in which this thread is to make a name, and letting go of views takes that of DATA's root. Whether there is room
-    /// then.
+    /// in which this thread is to make a name, and letting go of views takes that of DATA's root. Nor do all wait who could
+    /// answer others. Whether there is room then.
     pub(super) fn await_relief(&self) -> bool {
-        let relief = &self.pruning.relief;
-        if !relief.keeping.load(Ordering::Relaxed) {
-            return false;
-        }
-        // One that runs already may have looked too early.
-        let next = relief.begun.load(Ordering::Acquire) + 1;
-        relief.wanted.store(true, Ordering::Release);
-        let until = Instant::now() + WAIT;
-        let waits = || relief.ended.load(Ordering::Acquire) < next && relief.keeping.load(Ordering::Relaxed);
-        while waits() && Instant::now() < until {
-            thread::sleep(NAP);
-        }
-        !self.live.is_short()
+        self.pruning.relief.wait(self.name_waiters) && !self.live.is_short()
     }
 
     fn shorten(&self, enough: &dyn Fn() -> bool) -> Result<bool> {
         let retention = self.retention();
         if self.is_relieved(enough) {
             return Ok(true);
+        }
+        if self.indexer.is_far_from(self.begun) {
+            let message = "history is shortened when the index knows it: it is being made anew";
+            return Err(Error::new(Kind::Busy, "relief.index", message));
         }
         if self.weaver.is_on() {
             self.weave_if_possible();
@@ -185,5 +212,35 @@ struct UntilStopped<'a>(&'a AtomicBool);
 impl Pace for UntilStopped<'_> {
     fn go_on(&self, _: u64) -> bool {
         !self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn no_more_wait_than_may_and_they_all_go_on() {
+        let relief = Arc::new(Relief::default());
+        assert!(!relief.wait(2), "there is no thread to wait for");
+        let keeping = relief.keep();
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let relief = Arc::clone(&relief);
+                std::thread::spawn(move || relief.wait(2))
+            })
+            .collect();
+        while relief.waiters.load(Ordering::Acquire) < 2 {
+            std::thread::yield_now();
+        }
+        assert!(!relief.wait(2), "two wait already");
+        assert!(relief.is_wanted());
+        relief.looking();
+        relief.done();
+        assert!(waiting.into_iter().all(|waiter| waiter.join().unwrap()));
+        assert!(!relief.wait(0));
+        drop(keeping);
+        assert_eq!(relief.waiters.load(Ordering::Acquire), 0);
     }
 }

@@ -5,10 +5,10 @@ use crate::error::Result;
 use crate::format::sections::RestedState;
 use crate::index::Index;
 use crate::live::Live;
-use crate::live::rest::Resting;
+use crate::live::rest::{ReadPage, Resting, SAVE_PAGES};
 use crate::meta::thinned::Thinned;
 use crate::sync::Mutex;
-use crate::types::{FileId, PageNo};
+use crate::types::{FileId, PAGE, PageNo, Seq};
 use crate::weave::Pace;
 use std::collections::HashMap;
 
@@ -36,7 +36,8 @@ impl Engine {
     pub(super) fn rest(&self, thinned: &Thinned, pace: &dyn Pace) -> Result<Rested> {
         let mut done = Rested::default();
         let first = thinned.first();
-        if first <= self.live.birth.lock().0 {
+        // An index that is made anew does not know what was written.
+        if first <= self.live.birth.lock().0 || self.indexer.is_far_from(self.begun) {
             return Ok(done);
         }
         self.live.forget_rested(first, &self.index)?;
@@ -55,11 +56,49 @@ impl Engine {
                 Err(error) => tracing::info!(%error, "a file cannot come to rest"),
             }
         }
-        if !planned.is_empty() {
+        if planned.is_empty() {
+            return Ok(done);
+        }
+        // The applier waits for no more than what is written between here and its round.
+        self.indexer.wait_for(self.live.journal.flush()?)?;
+        let Some((planned, saved)) = self.catch_up_resting(planned, first, &read, pace)? else {
+            return Ok(Rested::default());
+        };
+        done.saved_bytes += saved;
+        if !self.indexer.is_far_from(self.live.journal.durable()) {
             let ready = |applied| self.indexer.wait_for(applied);
             done.files = self.live.rest(first, &self.index, planned, &read, ready)?;
         }
         Ok(done)
+    }
+
+    /// Saves what was written of such files while others were saved; those of which it was not too much, and bytes that were
+    /// saved. `None`: told to stop.
+    fn catch_up_resting(
+        &self,
+        planned: Vec<Resting>,
+        first: Seq,
+        read: ReadPage<'_>,
+        pace: &dyn Pace,
+    ) -> Result<Option<(Vec<Resting>, u64)>> {
+        let upto = self.indexer.reached();
+        let mut ready = Vec::with_capacity(planned.len());
+        let mut bytes = 0;
+        for mut resting in planned {
+            let room = SAVE_PAGES as u64;
+            match self.live.catch_up(&mut resting, (first, upto), &self.index, read, room) {
+                Ok(Some(saved)) => {
+                    bytes += saved * PAGE;
+                    ready.push(resting);
+                    if saved > 0 && !pace.go_on(2 * saved * PAGE) {
+                        return Ok(None);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::info!(%error, "a file cannot come to rest"),
+            }
+        }
+        Ok(Some((ready, bytes)))
     }
 
     /// The files that would come to rest.
@@ -85,9 +124,11 @@ impl Engine {
 
     /// Looking costs as much as was written since history began: so it is done again when that has moved on.
     fn is_due(&self, file: FileId, began: i64) -> bool {
-        let step = self.now().0.saturating_sub(began) / i64::from(self.pruning.rest_rule.looks.max(1));
+        let reach = u64::try_from(self.now().0.saturating_sub(began)).unwrap_or(0);
+        let step = reach / u64::from(self.pruning.rest_rule.looks.max(1));
         let mut looks = self.pruning.looks.lock();
-        let due = looks.get(&file).is_none_or(|looked| began.saturating_sub(*looked) >= step);
+        // Either way: the clock may have been set back since.
+        let due = looks.get(&file).is_none_or(|looked| began.abs_diff(*looked) >= step);
         if due {
             if looks.len() >= LOOKED_MAX {
                 looks.clear();

@@ -22,23 +22,19 @@ impl Engine {
     /// As [`Engine::write`], but `false`, with nothing written, where that would wait: for the applier, or until history was
     /// shortened.
     pub fn try_write(&self, file: FileId, offset: u64, bytes: &[u8], append: bool) -> Result<bool> {
-        if self.live.is_crowded() {
-            return Ok(false);
+        let taken = match self.live.try_write(file, offset, bytes, append, Claim::Growth) {
+            Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => false,
+            taken => taken?,
+        };
+        if taken {
+            self.count_write(file, bytes);
         }
-        match self.live.write(file, offset, bytes, append, Claim::Growth) {
-            Err(error) if error.is(libc::ENOSPC) && self.live.is_short() => return Ok(false),
-            done => drop(done?),
-        }
-        self.count_write(file, bytes);
-        Ok(true)
+        Ok(taken)
     }
 
     /// As [`Engine::write_back`], but `false`, with nothing taken, where that would wait for the applier.
     pub fn try_write_back(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<bool> {
-        if self.live.is_crowded() {
-            return Ok(false);
-        }
-        self.write_back(file, offset, bytes).map(|()| true)
+        self.took_back(file, bytes, self.live.try_write(file, offset, bytes, false, Claim::Owed))
     }
 
     /// Reserves space, or zeroes a range. Where history takes space from the same filesystem it is shortened before a full
@@ -104,8 +100,13 @@ impl Engine {
     /// reserve is theirs, and if they cannot be taken all the same, all writing stops.
     pub fn write_back(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
         let taken = self.live.write(file, offset, bytes, false, Claim::Owed);
+        self.took_back(file, bytes, taken.map(|_| true)).map(drop)
+    }
+
+    fn took_back(&self, file: FileId, bytes: &[u8], taken: Result<bool>) -> Result<bool> {
         match taken {
-            Ok(_) => self.count_write(file, bytes),
+            Ok(true) => self.count_write(file, bytes),
+            Ok(false) => return Ok(false),
             // Beyond the largest file: it could never be kept, and fsync and close say so.
             Err(error) if error.is(libc::EFBIG) => return Err(error),
             Err(error) => {
@@ -116,7 +117,7 @@ impl Engine {
                 return Err(error);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn count_write(&self, file: FileId, bytes: &[u8]) {

@@ -24,7 +24,7 @@ use crate::index::Brought;
 use crate::shadow::{Made, Reason, Shadow, Shadows, Subject, Wish};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::{PageSet, Seq, Timestamp};
+use crate::types::{PageSet, Seq};
 use registry::Noted;
 use rule::Rule;
 use std::collections::HashSet;
@@ -365,15 +365,14 @@ impl Engine {
     /// made: that ends early.
     pub fn remove_shadows(&self, root: &[u8], text: &str) -> Result<u64> {
         let subject = self.shadow_subject(root, text.as_bytes());
-        let id = text.parse::<u64>().ok();
-        let chosen = || {
-            let chosen = |shadow: &Shadow| shadow.subject == subject || Some(shadow.id) == id;
-            let list = self.shadowing.shadows.list();
-            list.into_iter().filter(chosen).collect::<Vec<Shadow>>()
+        let list = || self.shadowing.shadows.list().into_iter();
+        // A partition may be called like the number of a shadow of another.
+        let id = text.parse::<u64>().ok().filter(|id| list().any(|shadow| shadow.id == *id));
+        let is_chosen = |shadow: &Shadow| id.map_or(shadow.subject == subject, |id| shadow.id == id);
+        let before: Vec<Shadow> = list().filter(is_chosen).collect();
+        let unwanted = |wish: &Wish| {
+            id.is_none() && wish.subject == subject || before.iter().any(|shadow| shadow.is_for(wish))
         };
-        let before = chosen();
-        let unwanted =
-            |wish: &Wish| wish.subject == subject || before.iter().any(|shadow| shadow.is_for(wish));
         let was_making = self.shadowing.take_back(unwanted);
         let waited = self.shadowing.wishes.lock().forget(unwanted);
         self.in_a_hurry(|| {
@@ -383,7 +382,7 @@ impl Engine {
             if let Err(error) = self.forget_asked(unwanted) {
                 tracing::warn!(%error, "shadows that are taken away may come back after the next mount");
             }
-            let chosen = chosen();
+            let chosen: Vec<Shadow> = list().filter(is_chosen).collect();
             for shadow in &chosen {
                 self.shadowing.shadows.remove(shadow.id)?;
             }
@@ -435,7 +434,7 @@ impl Engine {
             partition: String::from_utf8_lossy(&shadow.subject.partition).into_owned(),
             pages: shadow.pages.as_ref().map(PageSet::count),
             reason: shadow.reason.name(),
-            benefit: grant::worth(shadow, self.shadow_now()),
+            benefit: self.worth(shadow),
             follows: shadow.follows,
             snapshots: shadow.snapshots.iter().map(snapshot).collect(),
             bytes: shadow.stored_bytes(),
@@ -483,9 +482,9 @@ impl Engine {
         self.shadowing.stopped().or(trouble)
     }
 
-    /// The time that ages of shadows count in.
-    fn shadow_now(&self) -> Timestamp {
-        self.now()
+    /// µs that passed since a shadow was made: steps of the clock do not count.
+    fn shadow_age_us(&self, shadow: &Shadow) -> u64 {
+        self.age_of_us((shadow.seq(), shadow.made()))
     }
 
     /// That in which wishes wait, µs.

@@ -91,14 +91,14 @@ impl Engine {
             applied_seq: self.live.applied().0,
             indexed_seq: self.indexer.reached().0,
             checkpoint_seq: self.live.checkpointed().0,
-            journal_bytes: self.dir_bytes(&self.paths.journal_dir()),
-            woven_bytes: self.dir_bytes(journal.segments().woven().dir()),
+            journal_bytes: self.journal_bytes(),
+            woven_bytes: self.woven_bytes(),
             weave_waiting: self.weaving_state().0,
             woven_so_far: self.woven_so_far(),
-            index_bytes: self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages")),
+            index_bytes: self.index_bytes(),
             shadow_bytes: shadows.bytes,
             shadows,
-            base_bytes: self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes(),
+            base_bytes: self.base_bytes(),
             meta_bytes: self.meta_bytes(),
             overlay_bytes: self.live.overlay_bytes(),
             files: self.live.files(),
@@ -246,6 +246,22 @@ impl Engine {
             words.push(format!("{} names were removed while not mounted", stock.removed));
         }
         if words.is_empty() { "clean".to_owned() } else { words.join("; ") }
+    }
+
+    pub(super) fn journal_bytes(&self) -> u64 {
+        self.dir_bytes(&self.paths.journal_dir())
+    }
+
+    pub(super) fn woven_bytes(&self) -> u64 {
+        self.dir_bytes(self.live.journal.segments().woven().dir())
+    }
+
+    pub(super) fn base_bytes(&self) -> u64 {
+        self.dir_bytes(&self.paths.base_dir()) + self.limbo_bytes()
+    }
+
+    pub(super) fn index_bytes(&self) -> u64 {
+        self.index.size_bytes() + self.dir_bytes(&self.paths.store.join("pages"))
     }
 
     fn dir_bytes(&self, dir: &Path) -> u64 {

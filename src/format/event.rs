@@ -234,6 +234,21 @@ impl Excluded {
 }
 
 impl Event {
+    /// Whether an instant after it may show something else than one before it.
+    pub fn shows(&self) -> bool {
+        !matches!(
+            self,
+            Event::Session { .. }
+                | Event::Sync
+                | Event::Tag { .. }
+                | Event::Lease { .. }
+                | Event::Close { .. }
+                | Event::Epoch { .. }
+                | Event::Pin { .. }
+                | Event::Thin { .. }
+        )
+    }
+
     /// A naming event without its wrapping, and which of its names are excluded.
     pub fn unwrapped(&self) -> (&Event, Excluded) {
         match self {

@@ -17,6 +17,8 @@ use crate::types::{PAGE, SegmentNo, Seq};
 
 /// Kept for what must be possible on a full disk: removing, renaming, fixing instants.
 const UPKEEP: u64 = sized(4 << 20, 4 << 10);
+/// Of that only for what lets go of history: then there is space again.
+const LAST: u64 = sized(256 << 10, 0);
 /// At the end of a segment as much may stay unused: a largest group that did not fit any more.
 const TAIL: u64 = GROUP_MAX + SLACK;
 
@@ -27,6 +29,8 @@ pub enum Claim {
     Growth,
     /// What takes away, renames, sets attributes or fixes an instant.
     Upkeep,
+    /// What lets go of history.
+    Freeing,
     /// Bytes that the kernel has acknowledged (its writeback cache): the reserve is theirs.
     Owed,
 }
@@ -48,7 +52,8 @@ impl Claim {
         match self {
             Claim::Growth => reserve + UPKEEP,
             // What the kernel holds comes in large pieces while it drains: half is twice what it needs then.
-            Claim::Upkeep => reserve / 2,
+            Claim::Upkeep => reserve / 2 + LAST,
+            Claim::Freeing => reserve / 2,
             Claim::Owed => 0,
         }
     }

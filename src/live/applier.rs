@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::types::{FileId, FileKind, PAGE, PAGE_LEN, PageNo, RootId, Seq};
+use roaring::RoaringBitmap;
 use std::collections::{BTreeSet, HashSet};
 
 /// Neighbouring pieces are written together up to this many bytes.
@@ -73,9 +74,6 @@ impl Live {
             if let Some(work) = self.collect(node, upto, &mut saves)? {
                 works.push(work);
             }
-            if saves.len() >= SAVE_PAGES {
-                self.save(&mut saves)?;
-            }
         }
         self.save(&mut saves)?;
         // A full root must not keep another one waiting.
@@ -83,7 +81,7 @@ impl Live {
         done.into_iter().collect()
     }
 
-    /// Step 1: what is to be done, and which pages must be saved before.
+    /// Step 1: what is to be done. The pages that must be saved before are, or are among `saves`.
     fn collect(&self, node: Arc<Node>, upto: Seq, saves: &mut Vec<SavedPage>) -> Result<Option<Work>> {
         let mut state = node.lock();
         state.content.queued = false;
@@ -109,11 +107,7 @@ impl Live {
             } else {
                 let cut = cut_to.map(|cut_to| (cut_to, content.disk_len));
                 let ranges = pieces.iter().map(|(at, piece)| (*at, at + piece.len)).chain(cut);
-                let mut pages: Vec<PageNo> =
-                    ranges.flat_map(|(start, end)| base.unsaved(start, end)).collect();
-                pages.sort_unstable();
-                pages.dedup();
-                to_save = Some((base.adopted, base.size, pages));
+                to_save = Some((base.adopted, base.size, base.unsaved(ranges)));
             }
         }
         let end = pieces.iter().map(|(at, piece)| at + piece.len).max().unwrap_or(0);
@@ -129,7 +123,7 @@ impl Live {
         }
         drop(state);
         if let Some((adopted, size, pages)) = to_save {
-            self.read_saves(&node, adopted, size, &pages, saves)?;
+            self.gather(&node, (adopted, size), &pages, saves)?;
         }
         Ok(Some(Work { node, pieces, cut_to, to_limbo }))
     }
@@ -140,6 +134,25 @@ impl Live {
             state.content.queued = true;
             self.dirty.lock().insert(node.file);
         }
+    }
+
+    /// Reads pages that must be saved, and saves whenever enough have gathered: a cut drops as many as the file has.
+    fn gather(
+        &self,
+        node: &Node,
+        (adopted, size): (Seq, u64),
+        pages: &RoaringBitmap,
+        saves: &mut Vec<SavedPage>,
+    ) -> Result<()> {
+        let mut pages = pages.iter().map(|page| PageNo(u64::from(page))).peekable();
+        while pages.peek().is_some() {
+            let part: Vec<PageNo> = pages.by_ref().take(SAVE_PAGES).collect();
+            self.read_saves(node, adopted, size, &part, saves)?;
+            if saves.len() >= SAVE_PAGES {
+                self.save(saves)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn read_saves(

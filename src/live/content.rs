@@ -44,13 +44,23 @@ impl Base {
         !self.in_limbo && self.saved.len() < self.pages()
     }
 
-    /// The pages in `[start, end)` (bytes) whose pre-image must be saved before they are touched.
-    pub fn unsaved(&self, start: u64, end: u64) -> Vec<PageNo> {
-        if self.in_limbo || start >= end {
-            return Vec::new();
+    /// The pages of these ranges (bytes, from..to) whose pre-image must be saved before they are touched. It is small, however
+    /// many they are.
+    pub fn unsaved(&self, ranges: impl IntoIterator<Item = (u64, u64)>) -> RoaringBitmap {
+        let mut pages = RoaringBitmap::new();
+        if self.in_limbo {
+            return pages;
         }
-        let last = end.div_ceil(PAGE).min(self.pages());
-        (start / PAGE..last).map(PageNo).filter(|page| !self.is_saved(*page)).collect()
+        for (start, end) in ranges {
+            let behind = end.div_ceil(PAGE).min(self.pages());
+            let last = u32::try_from(behind.saturating_sub(1)).unwrap_or(u32::MAX);
+            // Of what is longer than files can be, nothing can be saved.
+            let first = u32::try_from(start / PAGE).ok().filter(|first| u64::from(*first) < behind);
+            if let Some(first) = first.filter(|_| start < end) {
+                pages.insert_range(first..=last);
+            }
+        }
+        pages - &self.saved
     }
 
     /// Of a file at rest.

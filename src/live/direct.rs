@@ -154,12 +154,14 @@ impl Live {
     fn save_before(&self, node: &Node, state: &mut NodeState, start: u64, end: u64) -> Result<()> {
         let Some(base) = &state.content.base else { return Ok(()) };
         let (adopted, size) = (base.adopted, base.size);
-        let pages: Vec<PageNo> = base.unsaved(start, end);
-        for pages in pages.chunks(SAVE_PAGES) {
+        let unsaved = base.unsaved([(start, end)]);
+        let mut unsaved = unsaved.iter().peekable();
+        while unsaved.peek().is_some() {
+            let saved: Vec<u32> = unsaved.by_ref().take(SAVE_PAGES).collect();
+            let pages: Vec<PageNo> = saved.iter().map(|page| PageNo(u64::from(*page))).collect();
             let mut saves = Vec::with_capacity(pages.len());
-            self.read_saves(node, adopted, size, pages, &mut saves)?;
+            self.read_saves(node, adopted, size, &pages, &mut saves)?;
             self.base.save(&saves)?;
-            let saved = pages.iter().filter_map(|page| u32::try_from(page.0).ok());
             if let Some(base) = &mut state.content.base {
                 base.saved.extend(saved);
             }

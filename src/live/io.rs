@@ -5,6 +5,7 @@ use super::activity::signed;
 use super::content::{SIZE_MAX, Stretch};
 use super::node::{Node, NodeState};
 use super::overlay::Source;
+use super::room::Admission;
 use crate::error::{Error, Result};
 use crate::format::event::{Event, Payload};
 use crate::journal::Claim;
@@ -90,6 +91,40 @@ impl Live {
         let node = self.regular(file)?;
         let expected = if append { node.lock().attr.size } else { offset };
         self.admit(&node, expected, bytes.len() as u64, claim)?;
+        self.write_admitted(&node, offset, bytes, append, claim)
+    }
+
+    /// As [`Live::write`], but `false`, with nothing written, where that would wait for the applier.
+    pub fn try_write(
+        &self,
+        file: FileId,
+        offset: u64,
+        bytes: &[u8],
+        append: bool,
+        claim: Claim,
+    ) -> Result<bool> {
+        if self.is_crowded() {
+            return Ok(false);
+        }
+        let node = self.regular(file)?;
+        let expected = if append { node.lock().attr.size } else { offset };
+        if let Admission::Applied { .. } = self.admission(&node, expected, bytes.len() as u64, claim)? {
+            return Ok(false);
+        }
+        self.write_admitted(&node, offset, bytes, append, claim)?;
+        Ok(true)
+    }
+
+    /// Writes what there is room for.
+    fn write_admitted(
+        &self,
+        node: &Node,
+        offset: u64,
+        bytes: &[u8],
+        append: bool,
+        claim: Claim,
+    ) -> Result<Seq> {
+        let file = node.file;
         let mut state = node.lock();
         let mut at = if append { state.attr.size } else { offset };
         let (begin, before) = (at, state.attr.size);
@@ -97,17 +132,17 @@ impl Live {
             return Err(Error::errno("live.write", libc::EFBIG));
         }
         if state.content.direct && !bytes.is_empty() {
-            self.write_direct(&node, &mut state, at, bytes)?;
+            self.write_direct(node, &mut state, at, bytes)?;
         }
         let journaled: &[u8] = if state.content.direct { &[] } else { bytes };
         for chunk in journaled.chunks(EVENT_MAX) {
             let len = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
             let size = state.attr.size.max(at + u64::from(len));
             let event = Event::Write { file, offset: at, len, size, payload: UNPLACED };
-            self.emit_as(claim, &node, &mut state, chunk, |_| event)?;
+            self.emit_as(claim, node, &mut state, chunk, |_| event)?;
             at += u64::from(len);
         }
-        self.count_write(&node, &mut state, (begin, bytes.len() as u64), before);
+        self.count_write(node, &mut state, (begin, bytes.len() as u64), before);
         Ok(state.seq)
     }
 

@@ -28,8 +28,8 @@ pub type Rested = BTreeMap<FileId, RestedState>;
 /// Reads a page as of where history begins.
 pub type ReadPage<'a> = &'a dyn Fn(FileId, PageNo) -> Result<Vec<u8>>;
 
-/// Pages saved at once, and while the applier waits.
-const SAVE_PAGES: usize = 1024;
+/// Pages saved at once, and of all files together while the applier waits.
+pub const SAVE_PAGES: usize = 1024;
 
 /// When it is worth it that a file comes to rest of which pages were written since: each of these is held as it is,
 /// while history has its pages compressed.
@@ -127,8 +127,35 @@ impl Live {
         Ok(true)
     }
 
+    /// Saves what was written of such a file since it was looked at, up to an event that is indexed, if it is `room` pages at
+    /// most. How many it was; `None`: it was more.
+    pub fn catch_up(
+        &self,
+        resting: &mut Resting,
+        (first, upto): (Seq, Seq),
+        index: &Index,
+        read: ReadPage<'_>,
+        room: u64,
+    ) -> Result<Option<u64>> {
+        if upto <= resting.upto {
+            return Ok(Some(0));
+        }
+        let known = resting.touched.clone();
+        let (between, most) = ((resting.upto, upto), known.count() + room);
+        let Some((touched, _)) = index.changed_pages(resting.file, between, known.clone(), most)? else {
+            return Ok(None);
+        };
+        let now = Resting { touched, upto, ..*resting };
+        let new = now.to_save().filter(|page| !known.contains(*page));
+        let saves = saved_pages(&now, first, new, read)?;
+        self.base.save(&saves)?;
+        *resting = now;
+        Ok(Some(saves.len() as u64))
+    }
+
     /// Lets files come to rest as of `first`, of which the pages touched up to now were saved, with a checkpoint that says
-    /// so. `ready` brings the index up to everything that is applied. How many did.
+    /// so. `ready` brings the index up to everything that is applied: it should be nearly there, since the applier waits
+    /// for it. How many did; not those of which too much was written meanwhile.
     pub fn rest(
         &self,
         first: Seq,
@@ -139,10 +166,11 @@ impl Live {
     ) -> Result<u64> {
         let mut id = self.round.lock();
         let mut nodes = Vec::new();
+        let mut room = SAVE_PAGES as u64;
         let written = self.checkpoint_locked(&mut id, Phase::Serving, &HashMap::new(), |applied| {
             ready(applied)?;
             for resting in planned {
-                match self.begin_rest(resting, (first, applied), index, read) {
+                match self.begin_rest(resting, (first, applied), index, read, &mut room) {
                     Ok(node) => nodes.extend(node),
                     // Its versions stay.
                     Err(error) => tracing::warn!(%error, "a file could not come to rest"),
@@ -167,20 +195,13 @@ impl Live {
         (first, applied): (Seq, Seq),
         index: &Index,
         read: ReadPage<'_>,
+        room: &mut u64,
     ) -> Result<Option<Arc<Node>>> {
         let node = self.tree.read().nodes.get(&resting.file).cloned();
         let Some(node) = node else { return Ok(None) };
-        if applied > resting.upto {
-            let known = resting.touched.clone();
-            let (between, most) = ((resting.upto, applied), known.count() + SAVE_PAGES as u64);
-            let Some((touched, _)) = index.changed_pages(node.file, between, known.clone(), most)? else {
-                return Ok(None);
-            };
-            resting.touched = touched;
-            let new = resting.to_save().filter(|page| !known.contains(*page));
-            let saves = saved_pages(&resting, first, new, read)?;
-            self.base.save(&saves)?;
-        }
+        let saved = self.catch_up(&mut resting, (first, applied), index, read, *room)?;
+        let Some(saved) = saved else { return Ok(None) };
+        *room = room.saturating_sub(saved);
         let mut state = node.lock();
         let waits = state.content.oldest_pending().is_some_and(|oldest| oldest <= applied);
         if waits || !is_whole(&state, &resting) {

@@ -30,7 +30,7 @@ const FILES_KEPT: u64 = 1_024;
 
 /// What was seen of a root's filesystem.
 #[derive(Clone, Copy, Default)]
-struct Look {
+pub(super) struct Look {
     device: u64,
     available: u64,
     total: u64,
@@ -80,6 +80,16 @@ impl Room {
     }
 }
 
+/// What becomes of a write that needs room.
+pub(super) enum Admission {
+    Now,
+    /// There may be room for the bytes that it needs when what waits is applied.
+    Applied {
+        needed: u64,
+        look: Look,
+    },
+}
+
 /// Why new bytes and names are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Full {
@@ -121,35 +131,51 @@ impl Live {
 
     /// Makes sure that `len` bytes at `offset` of a file can be applied. No lock is held: it may have to apply first.
     pub(super) fn admit(&self, node: &Node, offset: u64, len: u64, claim: Claim) -> Result<()> {
-        let fits = |look: &Look, len: u64| self.spare(look) >= i64::try_from(len).unwrap_or(i64::MAX);
-        if self.room.last(node.root).is_some_and(|look| fits(&look, len + NEAR)) {
+        let Admission::Applied { needed, look } = self.admission(node, offset, len, claim)? else {
+            return Ok(());
+        };
+        self.journal.flush()?;
+        // What keeps the applier from going on is told to whoever asks; here only room counts.
+        let _ = self.apply_round();
+        if self.fits(&self.look(node.root)?, needed) {
             return Ok(());
         }
+        Err(self.refuse_growth(node.root, look))
+    }
+
+    /// Whether they can be, and what has to be done before.
+    pub(super) fn admission(&self, node: &Node, offset: u64, len: u64, claim: Claim) -> Result<Admission> {
+        if self.room.last(node.root).is_some_and(|look| self.fits(&look, len + NEAR)) {
+            return Ok(Admission::Now);
+        }
         let look = self.look(node.root)?;
-        if fits(&look, len) {
-            return Ok(());
+        if self.fits(&look, len) {
+            return Ok(Admission::Now);
         }
         if claim == Claim::Owed {
             // Space was kept for it; what comes next is another matter.
             self.refuse(node.root, look);
-            return Ok(());
+            return Ok(Admission::Now);
         }
         let needed = self.unbacked(node, offset, len, &look)?;
         if needed == 0 {
-            return Ok(());
+            return Ok(Admission::Now);
         }
         // Would it fit if all that waits were overwrites? Then it is worth to apply it and see.
         let hoped = self.spare(&look).saturating_add_unsigned(self.overlay_bytes());
         if hoped >= i64::try_from(needed).unwrap_or(i64::MAX) {
-            self.journal.flush()?;
-            // What keeps the applier from going on is told to whoever asks; here only room counts.
-            let _ = self.apply_round();
-            if fits(&self.look(node.root)?, needed) {
-                return Ok(());
-            }
+            return Ok(Admission::Applied { needed, look });
         }
-        self.refuse(node.root, look);
-        Err(self.refusal(&self.paths.root(node.root)?.dir))
+        Err(self.refuse_growth(node.root, look))
+    }
+
+    fn fits(&self, look: &Look, len: u64) -> bool {
+        self.spare(look) >= i64::try_from(len).unwrap_or(i64::MAX)
+    }
+
+    fn refuse_growth(&self, root: RootId, look: Look) -> Error {
+        self.refuse(root, look);
+        self.paths.root(root).map_or_else(|unknown| unknown, |root| self.refusal(&root.dir))
     }
 
     fn refuse(&self, root: RootId, look: Look) {

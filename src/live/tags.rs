@@ -6,6 +6,7 @@ use super::Live;
 use crate::error::Result;
 use crate::format::event::Record;
 use crate::format::sections::TagState;
+use crate::journal::Claim;
 use crate::meta::tags::event;
 use crate::types::Seq;
 
@@ -36,7 +37,8 @@ impl Live {
     fn record_tag(&self, name: &str, at: Seq, remove: bool) -> Result<Record> {
         let event = event(name, at, remove);
         let given = event.clone();
-        let appended = self.journal.append(&[], |_| given)?;
+        let claim = if remove { Claim::Freeing } else { Claim::Upkeep };
+        let appended = self.journal.append_as(claim, &[], |_| given)?;
         Ok(Record { seq: appended.seq, ts: appended.ts, wall: appended.ts, event })
     }
 }

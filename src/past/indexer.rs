@@ -12,11 +12,14 @@ use crate::journal::Journal;
 use crate::journal::reader::{Check, ReadGroup, Reader, Step};
 use crate::journal::recovery::START;
 use crate::journal::segment::Form;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Location, PAGE, Seq, Timestamp};
 
 /// Groups put into one batch of the index at most.
 const GROUPS: usize = 128;
+/// So many events are indexed within seconds: who waits for more waits long.
+const FEW: u64 = 1 << 17;
 /// A page file is closed when it is this long.
 const PAGE_FILE_MAX: u64 = 64 << 20;
 
@@ -33,6 +36,8 @@ pub struct Indexer {
     pages: Arc<Pages>,
     position: Mutex<Position>,
     reached: Mutex<(Seq, Option<Error>)>,
+    /// The engine ends: nobody waits any more.
+    ending: AtomicBool,
 }
 
 impl Indexer {
@@ -50,12 +55,18 @@ impl Indexer {
             pages,
             position: Mutex::new(Position { place, page_file: (page_file, 0) }),
             reached: Mutex::new((mark.seq, None)),
+            ending: AtomicBool::new(false),
         }
     }
 
     /// Last event in the index.
     pub fn reached(&self) -> Seq {
         self.reached.lock().0
+    }
+
+    /// Whether it would take long to index everything up to `seq`: while the index is made anew.
+    pub fn is_far_from(&self, seq: Seq) -> bool {
+        seq.0.saturating_sub(self.reached().0) > FEW
     }
 
     /// The page file that is written; the index has all that is in earlier ones.
@@ -206,9 +217,17 @@ impl Indexer {
         self.index.put_composed(&composed)
     }
 
+    /// From now on whoever waits is told that the engine ends.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
     /// Returns when the index holds everything up to `seq`, which is durable: whoever waits lends a hand.
     pub fn wait_for(&self, seq: Seq) -> Result<()> {
         while self.reached() < seq {
+            if self.ending.load(Ordering::Acquire) {
+                return Err(Error::new(Kind::Busy, "indexer.wait", "the daemon is ending"));
+            }
             if !self.step()? && self.reached() < seq {
                 return Err(Error::invalid("indexer.wait", format!("event {seq} is not durable")));
             }

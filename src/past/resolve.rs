@@ -62,6 +62,8 @@ pub struct Resolver<'a> {
     pub birth: (Seq, Timestamp),
     /// What was durable when the session began: pins of earlier sessions are at or before it.
     pub begun: Seq,
+    /// Whether to wait for an index that is made anew, however long that takes.
+    pub patient: bool,
 }
 
 /// The part of history that one clock epoch dates.
@@ -275,6 +277,14 @@ impl Resolver<'_> {
     /// Everything up to `seq` is durable and indexed.
     fn index_to(&self, seq: Seq) -> Result<()> {
         if self.indexer.reached() < seq {
+            if !self.patient && self.indexer.is_far_from(seq) {
+                return Err(Error::new(
+                    Kind::Os(libc::EAGAIN),
+                    "past.resolve",
+                    "the index is being made anew and does not know this instant yet: try again later, or wait for it \
+                     with `weft at`; `weft status` tells how far it is behind",
+                ));
+            }
             self.journal.commit_wait(seq)?;
             self.indexer.wait_for(seq)?;
         }

@@ -45,6 +45,14 @@ impl Dir {
         Dir { disk, path, open: Mutex::new(Handles::new()), direct: Mutex::new(Handles::new()) }
     }
 
+    /// Makes it, where it is not there (any more).
+    pub(super) fn make(&self) -> Result<()> {
+        match self.disk.stat("shadow.dir", &self.path)? {
+            Some(_) => Ok(()),
+            None => self.disk.create_dir("shadow.dir", &self.path, 0o700),
+        }
+    }
+
     pub(super) fn snapshot(&self, shadow: u64, number: u32) -> PathBuf {
         self.path.join(format!("{shadow:08}-{number:06}{SNAP}"))
     }

@@ -38,6 +38,7 @@ impl Shadows {
     /// Removes all files of a shadow that is not served any more.
     fn remove_files(&self, id: u64) -> Result<()> {
         self.left.lock().insert(id);
+        self.dir.make()?;
         let (mut names, mut data) = (Vec::new(), Vec::new());
         for entry in self.dir.disk.read_dir("shadow.list", &self.dir.path)? {
             match Dir::named(&entry.name) {

@@ -112,6 +112,8 @@ impl Shadows {
     /// Makes a snapshot, durably; `None` when told to stop. Nothing is left of one that fails.
     pub fn make(&self, order: &Order, source: &dyn Source, pace: &dyn Pace) -> Result<Option<Made>> {
         let _turn = self.turn.lock();
+        // Somebody may have removed it, with all that was in it.
+        self.dir.make()?;
         let before = order.shadow.and_then(|id| self.get(id));
         let from = before.as_ref().and_then(|shadow| shadow.newest()).filter(|from| from.broken().is_none());
         let (shadow, number) = match &before {

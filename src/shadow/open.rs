@@ -33,10 +33,7 @@ impl Shadows {
 
     fn load(&self, reach: Seq) -> Result<()> {
         let dir = &self.dir;
-        if dir.disk.stat("shadow.dir", &dir.path)?.is_none() {
-            dir.disk.create_dir("shadow.dir", &dir.path, 0o700)?;
-            return Ok(());
-        }
+        dir.make()?;
         let (mut snapshots, mut data) = (BTreeMap::<u64, Vec<u32>>::new(), Vec::new());
         for entry in dir.disk.read_dir("shadow.list", &dir.path)? {
             match Dir::named(&entry.name) {
@@ -61,7 +58,12 @@ impl Shadows {
         let needed = self.needed_data();
         data.iter().filter(|name| !needed.contains(name)).try_for_each(|name| dir.remove_data(*name))?;
         // A cut may have come between the end of a snapshot and the freeing of its pages.
-        self.list().iter().try_for_each(|shadow| self.free_unneeded(shadow))
+        for shadow in self.list() {
+            if let (Err(error), Some(oldest)) = (self.free_unneeded(&shadow), shadow.snapshots.first()) {
+                oldest.mark_broken(&error);
+            }
+        }
+        Ok(())
     }
 
     /// All snapshots of a shadow, or none: they share their bytes.

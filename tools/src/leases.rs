@@ -1,4 +1,4 @@
-use crate::resolve::field;
+use crate::resolve::{actual, field};
 use crate::{Outcome, output};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,8 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
     if let Some(Command::End(end)) = &args.command {
         let store = place::find_store(end.path.as_deref(), store)?;
         let ended = control::ask(&store, &control::Ask::EndLease { id: end.id })?;
-        let (seq, actual) = (field(&ended, "seq"), field(&ended, "actual"));
-        return output::print(&format!("lease {} on seq {seq} of {actual} has ended\n", end.id));
+        let (seq, when) = (field(&ended, "seq"), actual(&ended));
+        return output::print(&format!("lease {} on seq {seq} of {when} has ended\n", end.id));
     }
     let store = place::find_store(args.path.as_deref(), store)?;
     let leases = control::ask(&store, &control::Ask::Leases)?;
@@ -50,7 +50,7 @@ fn table(leases: &Value) -> String {
     let row = |lease: &Value| {
         let kept = if lease.get("durable") == Some(&Value::Bool(true)) { "" } else { ", in memory only" };
         let left = format!("{} s (until {}){kept}", field(lease, "left_secs"), field(lease, "until"));
-        [field(lease, "id"), field(lease, "actual"), left, field(lease, "by")]
+        [field(lease, "id"), actual(lease), left, field(lease, "by")]
     };
     let rows: Vec<[String; 4]> = leases.as_array().into_iter().flatten().map(row).collect();
     if rows.is_empty() {

@@ -38,6 +38,14 @@ pub fn field(value: &Value, key: &str) -> String {
     }
 }
 
+/// When the instant of a lease or tag was; or why that is not known.
+pub fn actual(of: &Value) -> String {
+    match field(of, "trouble") {
+        trouble if trouble.is_empty() => field(of, "actual"),
+        trouble => format!("? ({trouble})"),
+    }
+}
+
 fn reach(answer: &Value) -> String {
     let reach = answer.get("reach").unwrap_or(&Value::Null);
     format!("{} to {}", field(reach, "oldest"), field(reach, "newest"))

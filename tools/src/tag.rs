@@ -1,4 +1,4 @@
-use crate::resolve::{field, why_not};
+use crate::resolve::{actual, field, why_not};
 use crate::{Outcome, output};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -61,5 +61,5 @@ pub fn run(args: &Args, store: Option<&Path>) -> Outcome {
 }
 
 fn told(tag: &Value) -> String {
-    format!("seq {} of {}", field(tag, "seq"), field(tag, "actual"))
+    format!("seq {} of {}", field(tag, "seq"), actual(tag))
 }

@@ -1,4 +1,4 @@
-use crate::resolve::field;
+use crate::resolve::{actual, field};
 use crate::{Outcome, output};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn table(tags: &Value) -> String {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|tag| ["tag", "seq", "actual", "made"].map(|key| field(tag, key)))
+        .map(|tag| [field(tag, "tag"), field(tag, "seq"), actual(tag), field(tag, "made")])
         .collect();
     if rows.is_empty() {
         return "no tags\n".into();

@@ -6,9 +6,10 @@ use crate::engine::{Engine, splits};
 use crate::error::Result;
 use crate::lineage;
 use crate::lineage::partition::{Layout, Partition};
+use crate::lineage::splits::{Split, WAITS_US};
 use crate::meta::store::Table;
 use crate::shadow::{Reason, Shadow, Subject, Wish};
-use crate::types::{PageSet, Seq};
+use crate::types::{PageSet, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Shadows that people asked for, by number.
@@ -116,10 +117,11 @@ impl Engine {
 
     fn lost_splits(&self, layout: Layout) -> Result<Vec<Wish>> {
         let roots: Vec<Vec<u8>> = self.roots()?.into_iter().map(|root| root.name).collect();
-        let now = self.now().0;
-        let mut lost = Vec::new();
         // Of what is longer ago the shadows have been made, or nobody waits.
-        for split in lineage::splits::all(&self.meta)?.into_iter().filter(|split| !split.is_over(now)) {
+        let is_new =
+            |split: &Split| self.age_of_us((Seq(split.seq), Timestamp(split.at_us))) < WAITS_US.unsigned_abs();
+        let mut lost = Vec::new();
+        for split in lineage::splits::all(&self.meta)?.into_iter().filter(is_new) {
             let parent = Partition::parse(layout, &split.parent, &roots);
             // A child that is there has left its parent: what is made of that now is too late.
             for child in split.children.iter().filter(|child| child.waits()) {

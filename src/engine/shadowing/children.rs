@@ -1,6 +1,5 @@
 //! How it stands with the shadows of those that a partition splits into.
 
-use super::grant::for_split;
 use super::waiting::Standing;
 use crate::engine::Engine;
 use crate::lineage::partition::{self, Layout, Partition};
@@ -40,11 +39,10 @@ impl Engine {
             let has = shadow.pages.is_none() || shadow.pages.as_ref() == pages;
             has && shadow.follows && is_of(&shadow.subject) && shadow.broken().is_none()
         };
-        let now = self.shadow_now();
         let is_before = |shadow: &&Shadow| {
             let oldest = shadow.snapshots.iter().map(|snapshot| snapshot.seq()).min();
             come.is_none_or(|come| oldest.is_some_and(|oldest| oldest <= come))
-                || for_split(shadow, now).is_some()
+                || self.for_split(shadow).is_some()
         };
         let list = self.shadowing.shadows.list();
         let of_it: Vec<&Shadow> = list.iter().filter(serves).collect();

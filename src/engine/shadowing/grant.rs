@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::shadow::{Made, Order, OrderedFile, Pace, Reason, Shadow, Snapshot, Source, Wish};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
-use crate::types::{PAGE, PageSet, Seq, Timestamp};
+use crate::types::{PAGE, PageSet, Seq};
 
 /// Pages of a segment of PostgreSQL's: 1 GiB.
 const SEGMENT_PAGES: u64 = (1 << 30) / PAGE;
@@ -31,8 +31,8 @@ struct Room {
 }
 
 impl Engine {
-    /// Makes what is wished, for a caller that holds the turn; `None`: it is there already, or the engine stops. That there
-    /// is no such partition, or no room, is no failure of the making.
+    /// Makes what is wished, for a caller that holds the turn; `None`: it is there already. That there is no such partition, or
+    /// no room, or that the engine ends, is no failure of the making.
     pub(super) fn grant(&self, wish: &Wish) -> Result<Option<Made>> {
         let making = &self.shadowing.making;
         *making.lock() = Some(Making { wish: wish.clone(), taken_back: false });
@@ -63,14 +63,14 @@ impl Engine {
             return Ok(None);
         }
         self.make_room(wish, &files, before.as_ref(), seq)?;
-        let now = self.shadow_now();
-        let (reason, benefit) = claim(wish, before.as_ref(), now);
+        let (reason, benefit) =
+            claim(wish, before.as_ref().map(|shadow| (shadow.reason, self.worth(shadow))));
         let order = Order {
             shadow: before.as_ref().filter(|shadow| shadow.broken().is_none()).map(|shadow| shadow.id),
             subject: wish.subject.clone(),
             pages: wish.pages.clone(),
             seq,
-            now,
+            now: self.now(),
             follows: wish.at.is_none(),
             reason,
             benefit,
@@ -92,20 +92,27 @@ impl Engine {
         let made = shadowing.shadows.make(order, source, &WhileRoom { engine: self, budget });
         shadowing.cpu_us.fetch_add(budget::thread_cpu_us().saturating_sub(before), Ordering::Relaxed);
         let made = made.inspect_err(|error| shadowing.note_failure(error))?;
-        if made.is_none() && shadowing.is_taken_back() {
-            let message = "it was taken away meanwhile (`weft shadow rm`)";
-            return Err(Error::invalid("shadow.make", message));
-        }
-        if made.is_none() && !self.threads.stopping().load(Ordering::Relaxed) {
-            return Err(no_room());
+        if made.is_none() {
+            let ends = self.threads.stopping().load(Ordering::Relaxed);
+            let ending = || Error::new(Kind::Busy, "shadow.make", "the daemon is ending");
+            let taken_back =
+                || Error::invalid("shadow.make", "it was taken away meanwhile (`weft shadow rm`)");
+            return Err(match shadowing.is_taken_back() {
+                true => taken_back(),
+                false if ends => ending(),
+                false => no_room(),
+            });
         }
         if let Some(made) = &made {
             shadowing.note_success();
             if order.follows && order.pages.is_none() {
                 shadowing.rule.lock().made(&order.subject);
             }
-            if order.follows {
-                self.trim(made.shadow)?;
+            // It is there: what does not go now goes with the next one.
+            if order.follows
+                && let Err(error) = self.trim(made.shadow)
+            {
+                tracing::warn!(%error, "an old snapshot of a shadow could not be removed");
             }
         }
         Ok(made)
@@ -116,7 +123,7 @@ impl Engine {
     fn trim(&self, id: u64) -> Result<()> {
         let Some(shadow) = self.shadowing.shadows.get(id) else { return Ok(()) };
         let number = |snapshot: &Arc<Snapshot>| snapshot.head.number;
-        let kept = for_split(&shadow, self.shadow_now()).map(number);
+        let kept = self.for_split(&shadow).map(number);
         let is_older = kept != shadow.newest().map(number);
         let most = self.shadowing.limits.snapshots.max(1 + usize::from(kept.is_some() && is_older));
         let excess = shadow.snapshots.len().saturating_sub(most);
@@ -166,8 +173,7 @@ impl Engine {
 
     /// Shadows that may go for a wish, the least useful first, until they take so many bytes.
     fn less_useful(&self, wish: &Wish, own: Option<u64>, missing: u64) -> Vec<Shadow> {
-        let now = self.shadow_now();
-        let useful = |shadow: &Shadow| self.shadowing.usefulness(shadow, now);
+        let useful = |shadow: &Shadow| self.usefulness(shadow);
         let may_go = |shadow: &Shadow| {
             Some(shadow.id) != own
                 && shadow.reason != Reason::Asked
@@ -215,9 +221,7 @@ impl Engine {
             if let Err(error) = self.shadowing.shadows.remove(shadow.id) {
                 tracing::warn!(%error, "a broken shadow cannot be removed yet; it is not used");
             }
-            wishes_for(&shadow, worth(&shadow, self.shadow_now()))
-                .into_iter()
-                .for_each(|wish| self.wish(wish));
+            wishes_for(&shadow, self.worth(&shadow)).into_iter().for_each(|wish| self.wish(wish));
         }
     }
 
@@ -268,45 +272,50 @@ fn no_room() -> Error {
     Error::new(Kind::Invalid, ROOM, message)
 }
 
-impl Shadowing {
+impl Engine {
     /// In seconds: what it is thought to save, and what it has saved.
-    fn usefulness(&self, shadow: &Shadow, now: Timestamp) -> f64 {
-        worth(shadow, now) + self.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
+    fn usefulness(&self, shadow: &Shadow) -> f64 {
+        self.worth(shadow) + self.shadowing.served_ever(shadow) as f64 / SERVED_PER_BENEFIT
+    }
+
+    /// What it is thought to save from now on, in seconds.
+    pub(super) fn worth(&self, shadow: &Shadow) -> f64 {
+        worth(shadow, self.shadow_age_us(shadow))
+    }
+
+    /// The snapshot of a shadow that a split of the last day is read through: the first that was made for it, before rows moved.
+    /// Those that bring it up to date have no more of a benefit than is left of that one's; a later split has a new one.
+    pub(super) fn for_split<'a>(&self, shadow: &'a Shadow) -> Option<&'a Arc<Snapshot>> {
+        let worth = |snapshot: &Arc<Snapshot>| {
+            let is_one = [Reason::Split, Reason::Asked].contains(&Reason::of(&snapshot.head.reason));
+            let benefit = snapshot.head.benefit_milli as f64 / 1e3;
+            let age_us = || self.age_of_us((snapshot.head.seq, snapshot.head.made));
+            if is_one { decayed(benefit, age_us()) } else { 0.0 }
+        };
+        let most = shadow.snapshots.iter().map(worth).fold(0.0, f64::max);
+        // Children of one split are declared one after the other.
+        let is_first = |snapshot: &&Arc<Snapshot>| most >= SPLIT_OF_A_DAY && worth(snapshot) >= most / 2.0;
+        shadow.snapshots.iter().find(is_first)
     }
 }
 
-/// What a shadow is thought to save from now on, in seconds. A restore to the moment before a split becomes less likely
-/// with time: a day and a half later such a shadow is one among others, and goes for room as they do.
-pub(super) fn worth(shadow: &Shadow, now: Timestamp) -> f64 {
+/// What a shadow of some age is thought to save from now on, in seconds. A restore to the moment before a split becomes less
+/// likely with time: a day and a half later such a shadow is one among others, and goes for room as they do.
+fn worth(shadow: &Shadow, age_us: u64) -> f64 {
     match shadow.reason {
-        Reason::Split => decayed(shadow.benefit, shadow.made(), now),
+        Reason::Split => decayed(shadow.benefit, age_us),
         Reason::Asked | Reason::Rule | Reason::Forecast => shadow.benefit,
     }
 }
 
-fn decayed(benefit: f64, made: Timestamp, now: Timestamp) -> f64 {
-    let age_us = now.0.saturating_sub(made.0).max(0) as f64;
-    benefit * (-age_us / SPLIT_HALF_LIFE_US).exp2()
+fn decayed(benefit: f64, age_us: u64) -> f64 {
+    benefit * (-(age_us as f64) / SPLIT_HALF_LIFE_US).exp2()
 }
 
-/// The snapshot of a shadow that a split of the last day is read through: the first that was made for it, before rows moved.
-/// Those that bring it up to date have no more of a benefit than is left of that one's; a later split has a new one.
-pub(super) fn for_split(shadow: &Shadow, now: Timestamp) -> Option<&Arc<Snapshot>> {
-    let worth = |snapshot: &Arc<Snapshot>| {
-        let is_one = [Reason::Split, Reason::Asked].contains(&Reason::of(&snapshot.head.reason));
-        let benefit = snapshot.head.benefit_milli as f64 / 1e3;
-        if is_one { decayed(benefit, snapshot.head.made, now) } else { 0.0 }
-    };
-    let most = shadow.snapshots.iter().map(worth).fold(0.0, f64::max);
-    // Children of one split are declared one after the other.
-    let is_first = |snapshot: &&Arc<Snapshot>| most >= SPLIT_OF_A_DAY && worth(snapshot) >= most / 2.0;
-    shadow.snapshots.iter().find(is_first)
-}
-
-/// Whose a shadow is with the snapshot for a wish, and what it is worth: what a person asked for stays theirs, and what
-/// was made for a split is so until others find more in it.
-fn claim(wish: &Wish, before: Option<&Shadow>, now: Timestamp) -> (Reason, f64) {
-    match before.map(|shadow| (shadow.reason, worth(shadow, now))) {
+/// Whose a shadow is with the snapshot for a wish, and what it is worth, after whose it was and what it was worth: what a
+/// person asked for stays theirs, and what was made for a split is so until others find more in it.
+fn claim(wish: &Wish, before: Option<(Reason, f64)>) -> (Reason, f64) {
+    match before {
         Some((Reason::Asked, _)) => (Reason::Asked, wish.benefit),
         Some((Reason::Split, worth)) if worth > wish.benefit && wish.reason != Reason::Asked => {
             (Reason::Split, worth)

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::lineage::partition::is_log;
 use crate::past::view::View;
 use crate::shadow::{Reason, Shadow, Subject, Wish};
-use crate::types::{FileId, PAGE, Timestamp};
+use crate::types::{FileId, PAGE};
 use std::collections::HashMap;
 
 /// A smaller partition is read fast enough without.
@@ -31,7 +31,8 @@ pub(super) struct Rule {
 #[derive(Clone, Copy)]
 struct Since {
     bytes: u64,
-    first: Timestamp,
+    /// When it was first written, in µs that have passed: the clock may be set.
+    first_us: i64,
 }
 
 impl Rule {
@@ -63,7 +64,7 @@ impl Engine {
     }
 
     fn wish_by_rule(&self) -> Result<()> {
-        let (limits, now) = (self.shadowing.limits, self.shadow_now());
+        let (limits, now_us) = (self.shadowing.limits, self.shadow_clock_us());
         if !limits.on && self.kept_shadows().is_empty() {
             return Ok(());
         }
@@ -74,18 +75,18 @@ impl Engine {
         };
         let mut rule = self.shadowing.rule.lock();
         if !std::mem::replace(&mut rule.began, true) {
-            self.count_before(&mut rule, now);
+            self.count_before(&mut rule, now_us);
         }
         let kept = self.kept_shadows();
         for (file, bytes) in rule.news(self.activity()) {
             let subject = self.subject_of_file(&view, file)?;
             let of_rule = |subject: &Subject| limits.on && !is_log(&subject.partition);
             if let Some(subject) = subject.filter(|subject| of_rule(subject) || kept.contains_key(subject)) {
-                rule.since.entry(subject).or_insert(Since { bytes: 0, first: now }).bytes += bytes;
+                rule.since.entry(subject).or_insert(Since { bytes: 0, first_us: now_us }).bytes += bytes;
             }
         }
         let due = |since: &Since| {
-            since.bytes >= limits.after_bytes || now.0.saturating_sub(since.first.0) >= limits.max_age_us
+            since.bytes >= limits.after_bytes || now_us.saturating_sub(since.first_us) >= limits.max_age_us
         };
         let due: Vec<(Subject, u64)> = rule
             .since
@@ -123,7 +124,7 @@ impl Engine {
     }
 
     /// What was written since the shadows that earlier sessions left.
-    fn count_before(&self, rule: &mut Rule, now: Timestamp) {
+    fn count_before(&self, rule: &mut Rule, now_us: i64) {
         for (subject, shadows) in self.kept_shadows() {
             // What cannot be told, or not all of it, is much.
             let much = self.shadowing.limits.after_bytes;
@@ -132,8 +133,9 @@ impl Engine {
                 since => much.max(since.map_or(0, |since| since.bytes)),
             };
             let most = shadows.iter().map(bytes).max().unwrap_or(0);
-            let first = shadows.iter().map(Shadow::made).min().unwrap_or(now);
-            rule.since.insert(subject, Since { bytes: most, first });
+            let age_us = shadows.iter().map(|shadow| self.shadow_age_us(shadow)).max().unwrap_or(0);
+            let first_us = now_us.saturating_sub_unsigned(age_us);
+            rule.since.insert(subject, Since { bytes: most, first_us });
         }
     }
 

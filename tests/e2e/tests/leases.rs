@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use weft_e2e::{Mount, Place, cmd};
@@ -129,4 +130,54 @@ fn a_lease_length_that_makes_no_sense_is_refused() {
         assert_eq!(out.stderr.trim().lines().count(), 1, "{}", out.stderr);
         assert!(!Path::new(&mount.data).join(".weft").exists());
     }
+}
+
+/// Changes a byte where the journal holds this.
+fn damage(store: &Path, needle: &[u8]) {
+    let mut damaged = 0;
+    for entry in fs::read_dir(store.join("journal")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(needle.len()).position(|window| window == needle);
+        if let Some(at) = at {
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(&[bytes[at] ^ 1], at as u64).and_then(|()| file.sync_all()).unwrap();
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1, "nothing was damaged");
+}
+
+#[test]
+fn what_cannot_be_read_of_one_instant_hides_no_other_lease_or_tag() {
+    let place = Place::new();
+    let mount = Mount::new(&place).mount();
+    let tag = |name: &str| cmd::run(mount.weft().args(["tag", name]).arg(&mount.point)).ok();
+    fs::File::create(mount.point.join("needle-in-the-journal")).unwrap();
+    tag("lost");
+    let lost = json(&mount, &["at", "tag:lost"])["lease"]["id"].as_u64().unwrap();
+    fs::write(mount.point.join("other"), "later").unwrap();
+    tag("found");
+    json(&mount, &["at", "tag:found"]);
+    damage(&mount.store, b"needle-in-the-journal");
+
+    let tags = json(&mount, &["tags"]);
+    let row = |name: &str| {
+        let row = tags.as_array().unwrap().iter().find(|row| row["tag"] == name).unwrap();
+        (row["actual"].is_string(), row["trouble"].is_string())
+    };
+    assert_eq!((row("lost"), row("found")), ((false, true), (true, false)), "{tags}");
+    let troubled = |lease: &Value| (lease["actual"].is_string(), lease["trouble"].is_string());
+    let all: Vec<(bool, bool)> = leases(&mount).iter().map(troubled).collect();
+    assert_eq!(all, [(false, true), (true, false)]);
+    for listed in ["tags", "leases"] {
+        let text = cmd::run(mount.weft().arg(listed).arg(&mount.point)).ok();
+        assert!(text.contains("? (") && text.lines().count() == 3, "{text}");
+    }
+    // What was done is not said to have failed.
+    let ended = cmd::run(mount.weft().args(["leases", "end", &lost.to_string()]).arg(&mount.point)).ok();
+    assert!(ended.contains("has ended"), "{ended}");
+    cmd::run(mount.weft().args(["tag", "rm", "lost"]).arg(&mount.point)).ok();
+    assert_eq!(json(&mount, &["tags"]).as_array().unwrap().len(), 1);
+    mount.unmount();
 }
