@@ -214,9 +214,7 @@ impl Content {
         let Some(base) = &mut self.base else { return };
         let cut = self.shrink.map_or(self.disk_len, |shrink| shrink.to.min(self.disk_len));
         let written = self.overlay.within(0, SIZE_MAX).into_iter().map(|(at, piece)| (at, at + piece.len));
-        let pages: Vec<PageNo> =
-            written.chain([(cut, base.size)]).flat_map(|(start, end)| base.unsaved(start, end)).collect();
-        base.saved.extend(pages.iter().filter_map(|page| u32::try_from(page.0).ok()));
+        base.saved |= base.unsaved(written.chain([(cut, base.size)]));
     }
 
     /// The oldest event that the live file has not seen.

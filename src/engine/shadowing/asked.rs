@@ -118,8 +118,9 @@ impl Engine {
     fn lost_splits(&self, layout: Layout) -> Result<Vec<Wish>> {
         let roots: Vec<Vec<u8>> = self.roots()?.into_iter().map(|root| root.name).collect();
         // Of what is longer ago the shadows have been made, or nobody waits.
-        let is_new =
-            |split: &Split| self.age_of_us((Seq(split.seq), Timestamp(split.at_us))) < WAITS_US.unsigned_abs();
+        let is_new = |split: &Split| {
+            self.age_of_us((Seq(split.seq), Timestamp(split.at_us))) < WAITS_US.unsigned_abs()
+        };
         let mut lost = Vec::new();
         for split in lineage::splits::all(&self.meta)?.into_iter().filter(is_new) {
             let parent = Partition::parse(layout, &split.parent, &roots);

@@ -2,7 +2,7 @@
 
 use super::asked::wishes_for;
 use super::partition::Member;
-use super::{Making, Shadowing};
+use super::Making;
 use crate::engine::budget::{self, Budget};
 use crate::engine::{Engine, splits};
 use crate::error::{Error, Kind, Result};
