@@ -55,9 +55,7 @@ impl Engine {
         let seq = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
         let since = child.looked.map_or(seq.0, |(since, _)| since.min(seq.0));
         child.looked = child.pages.is_some().then_some((since, seq.0));
-        let path = child.name.as_deref().filter(|name| name.contains('/'));
-        let is_parent = path.map(|path| self.named(layout, path)).transpose()?.as_ref() == Some(parent);
-        child.anew |= is_parent;
+        self.note_files_of_before(layout, parent, &mut child)?;
         let pages = child.page_set();
         if let Some(pages) = &pages {
             splits::check_pages(pages, main_bytes(&parts))?;
@@ -76,6 +74,17 @@ impl Engine {
             });
         }
         Ok(split)
+    }
+
+    /// Of a child that has the name of what is divided: which files have it now.
+    fn note_files_of_before(&self, layout: Layout, parent: &Partition, child: &mut Child) -> Result<()> {
+        let Some(path) = child.name.as_deref().filter(|name| name.contains('/')) else { return Ok(()) };
+        let partition = self.named(layout, path)?;
+        child.anew |= partition == *parent;
+        if child.anew && child.was.is_none() {
+            child.was = self.partition_files(layout, &partition)?.first().map(|part| part.file.0);
+        }
+        Ok(())
     }
 
     /// Wishes for a shadow of a partition that may be about to split, before everything else.
@@ -130,12 +139,13 @@ impl Engine {
         tie: Tie,
     ) -> Result<()> {
         let parts = self.partition_files(layout, partition)?;
-        let born = self.born(self.first_of(partition, &parts)?.file)?;
+        let file = self.first_of(partition, &parts)?.file;
         let split = splits::get(&self.meta, child.0)?;
-        let is_before = split.is_some_and(|split| is_before(&split, child.1, born));
+        let is_before = split.is_some_and(|split| is_before(&split, child.1, file));
         if is_before && tie != Tie::Declared {
             return Ok(());
         }
+        let born = self.born(file)?;
         splits::tie(&self.meta, child, &partition.to_string(), tie, born)
     }
 
@@ -157,9 +167,8 @@ impl Engine {
             };
             let partition = self.named(layout, path)?;
             if let Some(part) = self.partition_files(layout, &partition)?.first() {
-                let born = self.born(part.file)?;
-                if !is_before(split, number, born) {
-                    let child = (split.id, number);
+                if !is_before(split, number, part.file) {
+                    let (child, born) = ((split.id, number), self.born(part.file)?);
                     splits::tie(&self.meta, child, &partition.to_string(), Tie::Declared, born)?;
                 }
             }
@@ -284,9 +293,10 @@ impl Engine {
     }
 }
 
-/// Whether files that were born so are not those of a child, which has the name of what was divided.
-fn is_before(split: &Split, child: usize, born: Seq) -> bool {
-    split.children.get(child).is_some_and(|child| child.anew) && born.0 < split.seq
+/// Whether a file is not of a child, which has the name of what was divided, but of that. When it was born tells nothing: a
+/// server may be at work on the new one before its statement is read.
+fn is_before(split: &Split, child: usize, file: FileId) -> bool {
+    split.children.get(child).is_some_and(|child| child.anew && child.was == Some(file.0))
 }
 
 /// The shadow of a child, or of all of a partition that splits.

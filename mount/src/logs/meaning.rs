@@ -97,8 +97,10 @@ impl Meaning {
                         let files = self.tables.partition(running, &of(child, None));
                         // Of one that keeps the name of what is divided or merged, the files are made anew.
                         let keeps = |one: &Partition| Some(one) == files.as_ref() || one.to_string() == name;
-                        let anew = parents.iter().any(keeps);
-                        let row = Child { name: Some(name), anew, ..Child::default() };
+                        let kept = parents.iter().find(|one| keeps(one));
+                        let was = kept.and_then(|kept| first_file(running, kept));
+                        let anew = kept.is_some();
+                        let row = Child { name: Some(name), anew, was, ..Child::default() };
                         self.split(running, parent, (row, of(child, None)), counts);
                     }
                 }
@@ -232,6 +234,12 @@ impl Meaning {
         known.iter().flatten().for_each(|partition| signal(running, partition, ddl));
         known.iter().all(Option::is_some)
     }
+}
+
+/// The number of the first file of a partition.
+fn first_file(running: &Running, partition: &Partition) -> Option<u64> {
+    let parts = running.common.engine.partition_files(running.layout(), partition).ok()?;
+    parts.first().map(|part| part.file.0)
 }
 
 /// Whether a table has no rows yet. What the kernel still holds of it is not seen here, and may be all of it.
