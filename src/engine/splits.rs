@@ -102,9 +102,7 @@ impl Engine {
         child.looked = child.pages.is_some().then_some((since, seq.0));
         // What is told long afterwards says nothing of where its rows were until now.
         child.told = if is_news { seq.0 } else { 0 };
-        let path = child.name.as_deref().filter(|name| name.contains('/'));
-        let is_parent = path.map(|path| self.named(layout, path)).transpose()?.as_ref() == Some(parent);
-        child.anew |= is_parent;
+        self.note_files_of_before(layout, parent, &mut child)?;
         let pages = child.page_set();
         if let Some(pages) = &pages {
             splits::check_pages(pages, main_bytes(&parts))?;
@@ -115,12 +113,14 @@ impl Engine {
     }
 
     /// The child of a partition that was declared by a name that may be this one's, or with these files, and is not known yet,
-    /// or is only guessed. That somebody else tells of it now is noted: until then its rows were in its parent.
+    /// or is only guessed. That somebody else tells of it now (`is_news`) is noted: until then its
+    /// rows were in its parent.
     pub fn declared_child(
         &self,
         parent: &Partition,
         name: Option<&str>,
         files: Option<&Partition>,
+        is_news: bool,
     ) -> Result<Option<(u64, usize)>> {
         let files = files.map(Partition::to_string);
         let child = splits::declared(&self.meta, &parent.to_string(), |child| {
@@ -129,11 +129,22 @@ impl Engine {
             let is_open = child.tie.is_none_or(|tie| tie == Tie::Guess);
             is_open && !child.forgotten && (fits || files.is_some() && called == files.as_deref())
         })?;
-        if let Some(child) = child {
+        if let Some(child) = child.filter(|_| is_news) {
             let seq = self.live.journal.flush().unwrap_or_else(|_| self.live.journal.durable());
             splits::tell(&self.meta, child, seq)?;
         }
         Ok(child)
+    }
+
+    /// Of a child that has the name of what is divided: which files have it now.
+    fn note_files_of_before(&self, layout: Layout, parent: &Partition, child: &mut Child) -> Result<()> {
+        let Some(path) = child.name.as_deref().filter(|name| name.contains('/')) else { return Ok(()) };
+        let partition = self.named(layout, path)?;
+        child.anew |= partition == *parent;
+        if child.anew && child.was.is_none() {
+            child.was = self.partition_files(layout, &partition)?.first().map(|part| part.file.0);
+        }
+        Ok(())
     }
 
     /// Wishes for a shadow of a partition that may be about to split, before everything else.
@@ -195,12 +206,13 @@ impl Engine {
         tie: Tie,
     ) -> Result<()> {
         let parts = self.partition_files(layout, partition)?;
-        let born = self.born(self.first_of(partition, &parts)?.file)?;
+        let file = self.first_of(partition, &parts)?.file;
         let split = splits::get(&self.meta, child.0)?;
-        let is_before = split.is_some_and(|split| is_before(&split, child.1, born));
+        let is_before = split.is_some_and(|split| is_before(&split, child.1, file));
         if is_before && tie != Tie::Declared {
             return Ok(());
         }
+        let born = self.born(file)?;
         let said = partition.to_string();
         match self.said_before(layout, child, (&said, born))? {
             Before::Rewritten => splits::rewrite(&self.meta, child, &said, born),
@@ -262,7 +274,7 @@ impl Engine {
             let partition = self.named(layout, path)?;
             if let Some(part) = self.partition_files(layout, &partition)?.first() {
                 let came = self.came(layout, part)?;
-                if came.is_in_time(split) && !is_before(split, number, came.born) {
+                if came.is_in_time(split) && !is_before(split, number, part.file) {
                     let child = (split.id, number);
                     splits::tie(&self.meta, child, &partition.to_string(), tie, came.born)?;
                 }
@@ -393,9 +405,10 @@ impl Engine {
     }
 }
 
-/// Whether files that were born so are not those of a child, which has the name of what was divided.
-fn is_before(split: &Split, child: usize, born: Seq) -> bool {
-    split.children.get(child).is_some_and(|child| child.anew) && born.0 < split.seq
+/// Whether a file is not of a child, which has the name of what was divided, but of that. When it was born tells nothing: a
+/// server may be at work on the new one before its statement is read.
+fn is_before(split: &Split, child: usize, file: FileId) -> bool {
+    split.children.get(child).is_some_and(|child| child.anew && child.was == Some(file.0))
 }
 
 /// The shadow of a child, or of all of a partition that splits.

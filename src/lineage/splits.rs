@@ -74,6 +74,9 @@ pub struct Child {
     /// It has the name of what is divided or merged, and other files: those that were there when it was declared are not its.
     #[serde(default)]
     pub anew: bool,
+    /// The number of the first file that had that name then.
+    #[serde(default)]
+    pub was: Option<u64>,
     /// Its files, once they are known.
     #[serde(default)]
     pub partition: Option<String>,
@@ -201,8 +204,8 @@ pub fn declare(
                     *known = match (known.forgotten, how) {
                         (true, How::Declared) => child.clone(),
                         (forgotten, _) => {
-                            let partition = known.partition.take();
-                            Child { partition, tie: known.tie, forgotten, ..child.clone() }
+                            let (partition, was) = (known.partition.take(), known.was.or(child.was));
+                            Child { partition, tie: known.tie, forgotten, was, ..child.clone() }
                         }
                     };
                 }

@@ -103,8 +103,10 @@ impl Meaning {
                         let files = self.tables.partition(running, &of(child, None));
                         // Of one that keeps the name of what is divided or merged, the files are made anew.
                         let keeps = |one: &Partition| Some(one) == files.as_ref() || one.to_string() == name;
-                        let anew = parents.iter().any(keeps);
-                        let row = Child { name: Some(name), anew, ..Child::default() };
+                        let kept = parents.iter().find(|one| keeps(one));
+                        let was = kept.and_then(|kept| first_file(running, kept));
+                        let anew = kept.is_some();
+                        let row = Child { name: Some(name), anew, was, ..Child::default() };
                         self.split(running, parent, (row, of(child, None), said), counts);
                     }
                 }
@@ -208,7 +210,7 @@ impl Meaning {
             Layout::Mariadb => None,
             _ => self.tables.partition(running, &child).filter(|files| files != parent),
         };
-        let declared = engine.declared_child(parent, name.as_deref(), files.as_ref());
+        let declared = engine.declared_child(parent, name.as_deref(), files.as_ref(), said.is_news);
         if let Some(declared) = declared.unwrap_or_default() {
             if let Some(files) = files {
                 confirm(running, declared, &files);
@@ -284,6 +286,12 @@ fn confirm(running: &Running, child: (u64, usize), files: &Partition) {
     if let Err(error) = engine.confirm_child(running.layout(), child, files, Tie::Catalogue) {
         tracing::debug!(%error, "a child that a log names is not tied yet");
     }
+}
+
+/// The number of the first file of a partition.
+fn first_file(running: &Running, partition: &Partition) -> Option<u64> {
+    let parts = running.common.engine.partition_files(running.layout(), partition).ok()?;
+    parts.first().map(|part| part.file.0)
 }
 
 /// Whether a table has no rows yet. What the kernel still holds of it is not seen here, and may be all of it.
