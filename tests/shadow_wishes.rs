@@ -365,7 +365,7 @@ fn what_a_split_is_read_through_stays_while_its_rows_move() {
         assert_eq!(made.len(), 2);
         make(&engine, "child", 10);
         engine.confirm_child(layout, (split.id, 1), &partition("child"), Tie::Declared).unwrap();
-        let come = engine.come(&split, 1).unwrap();
+        let come = engine.come(&split).unwrap().get(&1).copied();
         assert!(come.is_some() && made.iter().all(|seq| Seq(*seq) <= come.unwrap()));
         let stands =
             |engine: &Engine| [Some(&set), None].map(|set| engine.child_shadow(layout, &parent, set, come));

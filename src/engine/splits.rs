@@ -10,7 +10,7 @@ use crate::lineage::splits::{self, Child, How, Origin, Split, Tie};
 use crate::past::view::View;
 use crate::shadow::{Reason, Subject, Wish};
 use crate::types::{FileId, PageSet, Seq, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Ranges of bytes of a file: begin, and end behind it.
 pub type Ranges = Vec<(u64, u64)>;
@@ -186,11 +186,14 @@ impl Engine {
         splits::forget(&self.meta, split, child)
     }
 
-    /// The last event before a child of a split had files, as far as it is tied to any.
-    pub fn come(&self, split: &Split, child: usize) -> Result<Option<Seq>> {
-        let is_its = |origin: &Origin| (origin.split, origin.child) == (split.id, child as u64);
-        let ties = self.lineage()?.into_iter().map(|(_, origin)| origin);
-        Ok(ties.filter(is_its).map(|origin| Seq(origin.born)).min())
+    /// The last event before each child of a split had files, by its number, as far as it is tied to any.
+    pub fn come(&self, split: &Split) -> Result<BTreeMap<u64, Seq>> {
+        let mut come = BTreeMap::new();
+        for (_, origin) in self.lineage()?.into_iter().filter(|(_, origin)| origin.split == split.id) {
+            let born = Seq(origin.born);
+            come.entry(origin.child).and_modify(|first: &mut Seq| *first = born.min(*first)).or_insert(born);
+        }
+        Ok(come)
     }
 
     /// Ties a child to the files of a partition. Those of before, of a child that has the name of what was divided, only a
