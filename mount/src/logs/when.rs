@@ -79,7 +79,7 @@ fn offset(zone: &str) -> Option<Offset> {
 /// An hour that is there twice has two abbreviations.
 fn named(civil: DateTime, zone: &str, here: &TimeZone) -> Option<jiff::Timestamp> {
     let both = here.to_ambiguous_timestamp(civil);
-    let both = [both.clone().earlier(), both.later()].into_iter().flatten();
+    let both = [both.earlier(), both.later()].into_iter().flatten();
     both.into_iter().find(|at| here.to_offset_info(*at).abbreviation() == zone)
 }
 
