@@ -166,11 +166,11 @@ impl Engine {
                 continue;
             };
             let partition = self.named(layout, path)?;
-            if let Some(part) = self.partition_files(layout, &partition)?.first() {
-                if !is_before(split, number, part.file) {
-                    let (child, born) = ((split.id, number), self.born(part.file)?);
-                    splits::tie(&self.meta, child, &partition.to_string(), Tie::Declared, born)?;
-                }
+            if let Some(part) = self.partition_files(layout, &partition)?.first()
+                && !is_before(split, number, part.file)
+            {
+                let (child, born) = ((split.id, number), self.born(part.file)?);
+                splits::tie(&self.meta, child, &partition.to_string(), Tie::Declared, born)?;
             }
         }
         let new = self.appeared(layout, &parent, split)?;
