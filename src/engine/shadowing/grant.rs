@@ -1,8 +1,8 @@
 //! Granting a wish: which files, is there room, what has to go for it, then the making.
 
+use super::Making;
 use super::asked::wishes_for;
 use super::partition::Member;
-use super::Making;
 use crate::engine::budget::{self, Budget};
 use crate::engine::{Engine, splits};
 use crate::error::{Error, Kind, Result};
