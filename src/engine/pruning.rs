@@ -261,7 +261,9 @@ impl Engine {
         let used = dry && self.pruning.let_go.lock().is_some();
         let (kept, gone, pinned) = difference(&known, &plan, self.held_by(&decision, used));
         let points_gone = gone.len() as u64;
-        if gone.is_empty() && !self.shows_more(known.upto(), plan.upto) {
+        // Where the time begins of which all is kept moves on with every event.
+        let is_same = gone.iter().all(|point| *point == known.upto());
+        if is_same && !self.shows_more(known.upto(), plan.upto) {
             return Ok((known, pinned, 0));
         }
         if dry {
