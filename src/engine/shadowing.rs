@@ -19,7 +19,7 @@ pub use registry::Foreseen;
 
 use super::Engine;
 use super::budget::{self, Rates};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::index::Brought;
 use crate::shadow::{Made, Reason, Shadow, Shadows, Subject, Wish};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -345,11 +345,13 @@ impl Engine {
         let wish = Wish { subject, pages, at, benefit: 0.0, reason: Reason::Asked, urgent: true };
         self.in_a_hurry(|| {
             let _turn = self.shadowing.turn.lock();
-            let made = self.grant(&wish)?;
-            if let Err(error) = self.note_asked(&wish) {
-                tracing::warn!(%error, "a shadow that was asked for is made, and not made again when it is lost");
+            let made = self.grant(&wish);
+            // What ends with the daemon is made by the next one.
+            let counts = made.is_ok() || made.as_ref().is_err_and(|error| error.kind == Kind::Busy);
+            if counts && let Err(error) = self.note_asked(&wish) {
+                tracing::warn!(%error, "a shadow that was asked for is not made again when it is lost");
             }
-            Ok(made)
+            made
         })
     }
 

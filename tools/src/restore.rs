@@ -385,7 +385,7 @@ mod tests {
     fn a_partition_that_was_part_of_others_is_taken_out_of_them_and_not_left_out() {
         let file = |root: &str, ranges: Value| json!({ "root": root, "path": "base/5/1", "ranges": ranges });
         let child = json!({ "actual": "2026", "notes": ["n", "m"], "parents": ["base/5/1", "fast:base/5/1"],
-            "files": [file("", json!([[0, 4096]])), file("fast", Value::Null)] });
+            "of_parents": [file("", json!([[0, 4096]])), file("fast", Value::Null)] });
         let (mut selected, mut notes) = (BTreeMap::new(), Vec::new());
         take(&mut selected, &mut notes, &child, "x").unwrap();
         let wanted = |selected: &BTreeMap<String, Selected>, root: &str| {

@@ -180,13 +180,14 @@ mod tests {
     /// Where a training looked is not where its model can be judged.
     #[test]
     fn what_is_judged_by_default_lies_behind_all_that_a_training_looks_at() {
+        let bounds = include_str!("../train/bounds.json");
+        let bounds: serde_json::Value = serde_json::from_str(bounds).unwrap();
+        let newest_from = bounds["newest_from"].as_f64().unwrap();
         let program = include_str!("../train/train.py");
-        let shares = |name: &str| {
-            let line = program.lines().find(|line| line.starts_with(name)).unwrap();
-            let (_, last) = line.rsplit_once(", ").unwrap();
-            last.parse::<f64>().unwrap()
-        };
+        assert!(program.contains("TRAIN, TUNE = 0.7, BOUNDS[\"newest_from\"]"));
+        let runs = program.lines().find(|line| line.starts_with("TRAIN_RUN, TUNE_RUN =")).unwrap();
+        let of_runs: f64 = runs.rsplit_once(", ").unwrap().1.parse().unwrap();
         let skip = How::default().skip_share;
-        assert!(skip >= shares("TRAIN, TUNE =") && skip >= shares("TRAIN_RUN, TUNE_RUN ="), "{skip}");
+        assert!(skip >= newest_from && skip >= of_runs, "{skip}");
     }
 }

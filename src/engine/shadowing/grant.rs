@@ -94,7 +94,10 @@ impl Engine {
         let made = made.inspect_err(|error| shadowing.note_failure(error))?;
         if made.is_none() {
             let ends = self.threads.stopping().load(Ordering::Relaxed);
-            let ending = || Error::new(Kind::Busy, "shadow.make", "the daemon is ending");
+            let ending = || {
+                let message = "the daemon is ending: what was asked for is made after the next mount";
+                Error::new(Kind::Busy, "shadow.make", message)
+            };
             let taken_back =
                 || Error::invalid("shadow.make", "it was taken away meanwhile (`weft shadow rm`)");
             return Err(match shadowing.is_taken_back() {
