@@ -47,6 +47,21 @@ impl Reading {
     }
 }
 
+/// For tests: a clock that stands.
+#[cfg(test)]
+pub struct Still;
+
+#[cfg(test)]
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,16 +27,7 @@ const OLD: [&str; 3] = ["old", "older", "dropped"];
 const BYTES: usize = 200_000;
 
 fn world(seed: u64) -> World {
-    let mut world = World::new(seed);
-    for name in OLD {
-        let bytes: Vec<u8> = (0..BYTES).map(|_| world.rng.random()).collect();
-        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-        let file = world.disk.open("test", &Path::new(DATA).join(name), how).unwrap();
-        file.write_at("test", &bytes, 0).unwrap();
-        world.now.push((name, bytes));
-    }
-    world.disk.sync_filesystem("test", Path::new("/")).unwrap();
-    world
+    World::over(seed, &OLD.map(|name| (name, BYTES)))
 }
 
 /// Sessions in each of which a stretch of the old files is overwritten; in the second one of them is removed. At last all of

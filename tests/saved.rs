@@ -14,7 +14,7 @@ use rand::Rng;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use support::bed::{DATA, STORE};
+use support::bed::STORE;
 use support::pruned::{Past, World, retention, settle};
 use weft::disk::{Disk, OpenHow};
 use weft::engine::{Engine, SetAttr, Unpaced};
@@ -27,16 +27,8 @@ const LIST: usize = 145;
 
 /// A world whose DATA held files of so many pages before Weft came.
 fn world(seed: u64, files: &[(&'static str, usize)]) -> World {
-    let mut world = World::new(seed);
-    for (name, pages) in files {
-        let bytes: Vec<u8> = (0..pages * PAGE_LEN).map(|_| world.rng.random()).collect();
-        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-        let file = world.disk.open("test", &Path::new(DATA).join(name), how).unwrap();
-        file.write_at("test", &bytes, 0).unwrap();
-        world.now.push((name, bytes));
-    }
-    world.disk.sync_filesystem("test", Path::new("/")).unwrap();
-    world
+    let files: Vec<_> = files.iter().map(|(name, pages)| (*name, pages * PAGE_LEN)).collect();
+    World::over(seed, &files)
 }
 
 fn overwrite(world: &mut World, engine: &Engine, name: &str, pages: std::ops::Range<usize>) {

@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::thread;
 use support::Ticking;
 use support::bed;
@@ -85,6 +86,13 @@ impl Bed {
     fn again(&self) -> Bed {
         let (disk, kv, clock) = (self.disk.kill(), self.kv.crash(0), Arc::clone(&self.clock));
         Bed { disk, kv, clock, seq: self.seq, bytes: self.bytes.clone(), files: self.files.clone() }
+    }
+
+    /// What is left of it after a cut.
+    fn after(&self, cut: u64) -> Bed {
+        let mut left = self.again();
+        (left.disk, left.kv) = (self.disk.cut(cut), self.kv.crash(cut % 3));
+        left
     }
 
     fn open(&self) -> Arc<Engine> {
@@ -202,10 +210,9 @@ fn a_cut_at_each_operation_behind_an_end_leaves_nothing_of_what_ended() {
             let all = !bed.disk.is_dead();
             drop(engine);
             // Before the table says so, nobody has been told that it will be made.
-            let (mut left, files) = (bed.again(), bed.files.clone());
-            (left.disk, left.kv) = (bed.disk.cut(cut), bed.kv.crash(cut % 3));
+            let left = bed.after(cut);
             let engine = left.open();
-            assert_eq!(left.files_now(&left.disk), files, "cut at {cut}");
+            assert_eq!(left.files_now(&left.disk), left.files, "cut at {cut}");
             left.check_view(&engine);
             engine.add_shadow(subject(), None, Some(left.seq)).unwrap().unwrap();
             left.check_view(&engine);
@@ -215,6 +222,19 @@ fn a_cut_at_each_operation_behind_an_end_leaves_nothing_of_what_ended() {
             }
         }
     }
+}
+
+/// Takes away what is being made: returns once it has been told to end. What came of it comes when all is over.
+fn taking_away(engine: &Arc<Engine>) -> (impl FnOnce() + Send + 'static, Receiver<Result<u64>>) {
+    let (taker, (took, taken)) = (Arc::clone(engine), std::sync::mpsc::channel());
+    let deed = move || {
+        let there = Arc::clone(&taker);
+        thread::spawn(move || took.send(taker.remove_shadows(b"", NAME)));
+        while there.shadow_status().waiting > 0 {
+            thread::yield_now();
+        }
+    };
+    (deed, taken)
 }
 
 #[test]
@@ -227,14 +247,7 @@ fn what_is_taken_away_while_it_is_made_ends_and_does_not_come_back() {
             let engine = bed.open();
             // Once it is forgotten, what is being made is told to end.
             engine.wish(wish(ShadowReason::Rule, Some(bed.seq)));
-            let (taker, (took, taken)) = (Arc::clone(&engine), std::sync::mpsc::channel());
-            let deed = move || {
-                let there = Arc::clone(&taker);
-                thread::spawn(move || took.send(taker.remove_shadows(b"", NAME)));
-                while there.shadow_status().waiting > 0 {
-                    thread::yield_now();
-                }
-            };
+            let (deed, taken) = taking_away(&engine);
             let made = match by_wish {
                 false => interrupt(&bed, &engine, (nth, None), deed),
                 true => {
@@ -271,19 +284,11 @@ fn a_cut_at_each_operation_of_taking_away_what_is_being_made_brings_nothing_back
         let bed = bed.again();
         let engine = bed.open();
         engine.wish(wish(ShadowReason::Rule, Some(bed.seq)));
-        let (taker, (took, taken)) = (Arc::clone(&engine), std::sync::mpsc::channel());
-        let deed = move || {
-            let there = Arc::clone(&taker);
-            thread::spawn(move || took.send(taker.remove_shadows(b"", NAME)));
-            while there.shadow_status().waiting > 0 {
-                thread::yield_now();
-            }
-        };
+        let (deed, taken) = taking_away(&engine);
         drop(interrupt(&bed, &engine, (middle, Some(cut)), deed).expect("it ended before"));
         let all = taken.recv().unwrap().is_ok() && !bed.disk.is_dead();
         drop(engine);
-        let mut left = bed.again();
-        (left.disk, left.kv) = (bed.disk.cut(cut), bed.kv.crash(cut % 3));
+        let left = bed.after(cut);
         let engine = left.open();
         // The one that was there before is there whole, or not at all.
         assert!(engine.shadows().iter().all(|shadow| shadow.snapshots.len() == 1), "cut at {cut}");

@@ -3,11 +3,12 @@
 
 use super::Engine;
 use crate::error::Result;
+use crate::index::Named;
 use crate::lineage::find::{self, Part};
 use crate::lineage::partition::{Fork, Layout, Partition, is_in_making};
 use crate::lineage::splits::{self, Child, How, Origin, Split, Tie, WAITS_US};
 use crate::past::view::View;
-use crate::types::{Seq, Timestamp};
+use crate::types::{FileId, Seq, Timestamp};
 
 /// Names of a file that are looked through.
 const NAMES: usize = 64;
@@ -34,14 +35,24 @@ impl Came {
 }
 
 impl Engine {
-    pub(super) fn came(&self, layout: Layout, part: &Part) -> Result<Came> {
+    /// The last event before a file had its first name.
+    pub fn born(&self, file: FileId) -> Result<Seq> {
+        let (now, names) = self.names_of(file)?;
+        Ok(first_of(&names, now))
+    }
+
+    /// Names that a file has had, the newest first, up to the present.
+    fn names_of(&self, file: FileId) -> Result<(Seq, Vec<Named>)> {
         let now = self.catch_up()?;
-        let names = self.index.naming(part.file, now, NAMES)?;
+        Ok((now, self.index.naming(file, now, NAMES)?))
+    }
+
+    pub(super) fn came(&self, layout: Layout, part: &Part) -> Result<Came> {
+        let (now, names) = self.names_of(part.file)?;
         let is_done = |name: &[u8]| !is_in_making(layout, name);
         let placed =
             names.iter().rev().find(|named| named.naming.gained().is_some_and(|slot| is_done(&slot.name)));
-        let before = |seq: Seq| Seq(seq.0.saturating_sub(1));
-        let born = names.last().map_or(now, |first| before(first.seq));
+        let born = first_of(&names, now);
         Ok(match placed {
             Some(placed) => Came { born, placed: before(placed.seq), at: placed.ts },
             None => Came { born, placed: now, at: self.now() },
@@ -99,4 +110,13 @@ impl Engine {
         let child = usize::try_from(origin.child).ok().zip(split);
         Ok(child.and_then(|(number, split)| split.children.into_iter().nth(number)))
     }
+}
+
+/// The last event before the first of these names; `now`: there is none yet.
+fn first_of(names: &[Named], now: Seq) -> Seq {
+    names.last().map_or(now, |first| before(first.seq))
+}
+
+fn before(seq: Seq) -> Seq {
+    Seq(seq.0.saturating_sub(1))
 }

@@ -199,7 +199,7 @@ impl Engine {
         if second > self.live.journal.durable() {
             return Ok(None);
         }
-        let began = self.resolver().time_of(second).unwrap_or(began);
+        let began = self.time_if_near(second).unwrap_or(began);
         let age = self.resolver().age_us((second, began))?;
         let age = retention.reach_us().map_or(age, |reach| reach.min(age));
         Ok((age > 0).then_some(age))

@@ -19,8 +19,6 @@ pub type Ranges = Vec<(u64, u64)>;
 const ANCESTORS: usize = 64;
 /// Stretches of a partition that one by one are told to whoever restores it.
 const STRETCHES_MAX: usize = 1 << 18;
-/// Names of a file that are looked through for its birth.
-const NAMES: usize = 64;
 /// The shadow of a split is worth so much, in seconds saved, that it goes before all others, for a while.
 pub(super) const BENEFIT: f64 = 1e6;
 
@@ -318,13 +316,6 @@ impl Engine {
         }
         found.sort_by_key(|(_, born)| *born);
         Ok(found)
-    }
-
-    /// The last event before a file had its first name.
-    pub fn born(&self, file: FileId) -> Result<Seq> {
-        let now = self.catch_up()?;
-        let names = self.index.naming(file, now, NAMES)?;
-        Ok(Seq(names.last().map_or(now.0, |first| first.seq.0.saturating_sub(1))))
     }
 
     /// A partition as it was shown.

@@ -10,6 +10,7 @@
 
 use super::Live;
 use super::base::SavedPage;
+use super::content::in_parts;
 use super::node::{Node, NodeState};
 use super::overlay::{Piece, Source};
 use crate::disk::DiskFile;
@@ -144,9 +145,7 @@ impl Live {
         pages: &RoaringBitmap,
         saves: &mut Vec<SavedPage>,
     ) -> Result<()> {
-        let mut pages = pages.iter().map(|page| PageNo(u64::from(page))).peekable();
-        while pages.peek().is_some() {
-            let part: Vec<PageNo> = pages.by_ref().take(SAVE_PAGES).collect();
+        for part in in_parts(pages.iter().map(|page| PageNo(u64::from(page))), SAVE_PAGES) {
             self.read_saves(node, adopted, size, &part, saves)?;
             if saves.len() >= SAVE_PAGES {
                 self.save(saves)?;

@@ -24,6 +24,14 @@ pub struct Base {
     pub in_limbo: bool,
 }
 
+/// Pages, so many at a time: what a file has had may not fit into memory.
+pub fn in_parts(mut pages: impl Iterator<Item = PageNo>, most: usize) -> impl Iterator<Item = Vec<PageNo>> {
+    std::iter::from_fn(move || {
+        let part: Vec<PageNo> = pages.by_ref().take(most).collect();
+        (!part.is_empty()).then_some(part)
+    })
+}
+
 impl Base {
     /// Everything still in the live file.
     pub fn new(adopted: Seq, size: u64) -> Base {

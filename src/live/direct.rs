@@ -7,6 +7,7 @@
 //! - Capture: the live file is made durable, then an event says that it is the base. Nothing is copied.
 
 use super::Live;
+use super::content::in_parts;
 use super::node::{Node, NodeState};
 use crate::disk::DiskFile;
 use crate::error::Result;
@@ -155,15 +156,12 @@ impl Live {
         let Some(base) = &state.content.base else { return Ok(()) };
         let (adopted, size) = (base.adopted, base.size);
         let unsaved = base.unsaved([(start, end)]);
-        let mut unsaved = unsaved.iter().peekable();
-        while unsaved.peek().is_some() {
-            let saved: Vec<u32> = unsaved.by_ref().take(SAVE_PAGES).collect();
-            let pages: Vec<PageNo> = saved.iter().map(|page| PageNo(u64::from(*page))).collect();
+        for pages in in_parts(unsaved.iter().map(|page| PageNo(u64::from(page))), SAVE_PAGES) {
             let mut saves = Vec::with_capacity(pages.len());
             self.read_saves(node, adopted, size, &pages, &mut saves)?;
             self.base.save(&saves)?;
             if let Some(base) = &mut state.content.base {
-                base.saved.extend(saved);
+                base.saved.extend(pages.iter().filter_map(|page| u32::try_from(page.0).ok()));
             }
         }
         Ok(())

@@ -12,7 +12,7 @@
 use super::Live;
 use super::base::SavedPage;
 use super::checkpoint::Unwritten;
-use super::content::Base;
+use super::content::{Base, in_parts};
 use super::node::{Node, NodeState};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Phase;
@@ -116,9 +116,8 @@ impl Live {
         read: ReadPage<'_>,
         mut go_on: impl FnMut(u64) -> bool,
     ) -> Result<bool> {
-        let mut pages = resting.to_save().peekable();
-        while pages.peek().is_some() {
-            let saves = saved_pages(resting, first, pages.by_ref().take(SAVE_PAGES), read)?;
+        for pages in in_parts(resting.to_save(), SAVE_PAGES) {
+            let saves = saved_pages(resting, first, pages.into_iter(), read)?;
             self.base.save(&saves)?;
             if !go_on(2 * saves.len() as u64 * PAGE) {
                 return Ok(false);

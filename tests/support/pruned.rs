@@ -4,14 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at what it did not expect")]
 
 use super::Ticking;
-use super::bed::{self, STORE};
+use super::bed::{self, DATA, STORE};
 use super::kv::CrashKv;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::path::Path;
 use std::sync::Arc;
-use weft::disk::Disk;
 use weft::disk::sim::SimDisk;
+use weft::disk::{Disk, OpenHow};
 use weft::engine::{Engine, Instant, Resolution, SetAttr, Unpaced, Weaving};
 use weft::error::Result;
 use weft::live::rest::RestRule;
@@ -59,6 +59,20 @@ impl World {
             now: Vec::new(),
             past: Vec::new(),
         }
+    }
+
+    /// A world whose DATA held files of so many bytes before Weft came.
+    pub fn over(seed: u64, files: &[(&'static str, usize)]) -> World {
+        let mut world = World::new(seed);
+        for (name, len) in files {
+            let bytes: Vec<u8> = (0..*len).map(|_| world.rng.random()).collect();
+            let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+            let file = world.disk.open("test", &Path::new(DATA).join(name), how).unwrap();
+            file.write_at("test", &bytes, 0).unwrap();
+            world.now.push((name, bytes));
+        }
+        world.disk.sync_filesystem("test", Path::new("/")).unwrap();
+        world
     }
 
     pub fn open(&self) -> Arc<Engine> {

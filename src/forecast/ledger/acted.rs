@@ -195,20 +195,10 @@ impl ActedOn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Still;
     use crate::disk::os::OsDisk;
     use crate::sync::Arc;
     use crate::types::StoreId;
-
-    struct Still;
-
-    impl crate::clock::Clock for Still {
-        fn now(&self) -> Timestamp {
-            Timestamp(0)
-        }
-        fn monotonic(&self) -> std::time::Duration {
-            std::time::Duration::ZERO
-        }
-    }
 
     fn store(dir: &std::path::Path) -> Store {
         Store::new(Arc::new(OsDisk::new()), Arc::new(Still), dir, StoreId([1; 16])).unwrap()

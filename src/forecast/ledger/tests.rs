@@ -1,6 +1,7 @@
 //! The ledger with models that tell the truth and models that lie.
 
 use super::*;
+use crate::clock::Still;
 use crate::forecast::Tick;
 use crate::forecast::score::{Amount, Binary};
 use crate::meta::store::Store;
@@ -124,18 +125,6 @@ fn what_was_stored_goes_on_after_a_restart() {
     assert_eq!(settled.len(), 1, "{settled:?}");
     assert_eq!(settled[0].scores["model"].write.cases, 10.0);
     assert!(settled[0].scores["model"].write.brier().unwrap() < 0.01);
-}
-
-/// A clock that stands.
-struct Still;
-
-impl crate::clock::Clock for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp(0)
-    }
-    fn monotonic(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
-    }
 }
 
 #[test]

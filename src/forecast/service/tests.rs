@@ -1,24 +1,13 @@
 //! The forecast with models that are good, lie, fail, hang and crash.
 
 use super::*;
-use crate::clock::Clock;
+use crate::clock::Still;
 use crate::disk::os::OsDisk;
 use crate::forecast::features;
 use crate::forecast::signal::Ddl;
 use crate::forecast::trace::Line;
 use crate::forecast::{Tick, predictor};
 use crate::types::StoreId;
-
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp(0)
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-}
 
 /// Says of every partition that it is quiet with this probability.
 struct Says(f32);

@@ -1,6 +1,7 @@
 //! What is said of splits and of origins, in a store of its own.
 
 use super::*;
+use crate::clock::Still;
 use crate::sync::Arc;
 use crate::types::StoreId;
 
@@ -16,18 +17,6 @@ fn ranges_are_cut_at_segments_and_at_the_end() {
     assert!(check_pages(&pages, gib + 3 * PAGE).is_ok());
     assert!(check_pages(&pages, gib + 2 * PAGE).unwrap_err().message.contains("the partition has"));
     assert!(check_pages(&PageSet::default(), gib).is_err());
-}
-
-/// A clock that stands.
-struct Still;
-
-impl crate::clock::Clock for Still {
-    fn now(&self) -> crate::types::Timestamp {
-        crate::types::Timestamp(0)
-    }
-    fn monotonic(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
-    }
 }
 
 fn store() -> (tempfile::TempDir, Store) {
